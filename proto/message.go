@@ -1,0 +1,184 @@
+package proto
+
+import "time"
+
+// Method names a request. One request travels per stream.
+type Method string
+
+// Requests that a cockpit or the command line sends to an agent.
+const (
+	MethodSnapshot Method = "snapshot"  // Empty -> Snapshot
+	MethodWatch    Method = "watch"     // Empty -> stream of WatchEvent; the first holds a whole snapshot
+	MethodCheck    Method = "check"     // CheckRequest -> CheckList
+	MethodPlan     Method = "plan"      // CheckRequest -> PlanReply
+	MethodOpStart  Method = "op.start"  // OpStartRequest -> Op (state running, or done for a dry run)
+	MethodOpWatch  Method = "op.watch"  // OpRequest -> stream of Op, a whole one per change; ends when it is final
+	MethodOpDecide Method = "op.decide" // DecideRequest -> Op
+	MethodOps      Method = "ops"       // Empty -> OpsReply
+	MethodReport   Method = "report"    // OpRequest -> Report
+	MethodSync     Method = "sync"      // SyncRequest -> Empty
+	MethodResource Method = "resource"  // ResourceRequest -> Empty
+)
+
+// Requests between the two agents of a pair.
+const (
+	MethodPeerObserve Method = "peer.observe" // ObserveRequest -> Observation, read afresh
+	MethodPeerStep    Method = "peer.step"    // PeerStepRequest -> StepResult
+	MethodPeerLock    Method = "peer.lock"    // Lock -> Empty, or CodeLocked with the owner
+	MethodPeerUnlock  Method = "peer.unlock"  // Lock -> Empty
+	MethodPeerJournal Method = "peer.journal" // Op -> Empty: the peer's copy of the journal
+)
+
+// Empty is a request or reply without content.
+type Empty struct{}
+
+// WatchEvent is one frame of a watch: exactly one of the fields is set.
+type WatchEvent struct {
+	Snapshot *Snapshot `json:"snapshot,omitempty"`
+	Delta    *Delta    `json:"delta,omitempty"`
+}
+
+// Delta says what changed between two snapshots. Sections that are nil did not change.
+type Delta struct {
+	Base      uint64     `json:"base"` // Seq of the snapshot it applies to
+	Seq       uint64     `json:"seq"`
+	At        time.Time  `json:"at"`
+	PeerLink  *PeerLink  `json:"peer_link,omitempty"`
+	Resources []Resource `json:"resources,omitempty"` // changed ones, whole
+	Removed   []string   `json:"removed,omitempty"`   // names of resources that are gone
+	OpSet     bool       `json:"op_set,omitempty"`    // Op is the new value, nil included; LockSet and ReadySet alike
+	Op        *Op        `json:"op,omitempty"`
+	LockSet   bool       `json:"lock_set,omitempty"`
+	Lock      *Lock      `json:"lock,omitempty"`
+	ReadySet  bool       `json:"readiness_set,omitempty"`
+	Readiness *CheckList `json:"readiness,omitempty"`
+	Events    []Event    `json:"events,omitempty"` // appended
+}
+
+// CheckRequest asks for the checks or the plan of moving a resource to a node.
+type CheckRequest struct {
+	Verb     Verb   `json:"verb"`
+	Resource string `json:"resource"` // "" if the pair has only one
+	To       string `json:"to"`
+}
+
+// PlanReply is a plan with the checks it was made under.
+type PlanReply struct {
+	Plan   Plan      `json:"plan"`
+	Hash   string    `json:"hash"`
+	Checks CheckList `json:"checks"`
+	// Last is how long the service was away in the last operation of this kind, 0 if there was none.
+	Last float64 `json:"last_outage"`
+}
+
+// OpStartRequest starts an operation. It must go to the agent of node To.
+type OpStartRequest struct {
+	RequestID string   `json:"request_id"` // a retry with the same id returns the same operation
+	Verb      Verb     `json:"verb"`
+	Resource  string   `json:"resource"`
+	To        string   `json:"to"`
+	Confirm   string   `json:"confirm"`   // the pair's name, typed
+	PlanHash  string   `json:"plan_hash"` // "" accepts whatever the plan is now
+	DryRun    bool     `json:"dry_run"`
+	OnFailure Choice   `json:"on_failure"` // "" waits for a decision; ChoiceUndo or ChoiceKeep decide beforehand
+	Accept    []string `json:"accept"`     // codes of soft vetoes that the operator accepts
+	Owner     string   `json:"owner"`
+}
+
+// OpRequest names an operation.
+type OpRequest struct {
+	ID string `json:"id"`
+}
+
+// DecideRequest tells an operation what to do.
+type DecideRequest struct {
+	ID     string `json:"id"`
+	Choice Choice `json:"choice"`
+	By     string `json:"by"`
+}
+
+// OpsReply lists operations, newest first.
+type OpsReply struct {
+	Schema string `json:"schema"`
+	Ops    []Op   `json:"ops"`
+}
+
+// SyncAction is what a SyncRequest asks for.
+type SyncAction string
+
+// The actions on a synchronisation.
+const (
+	SyncPause  SyncAction = "pause"
+	SyncResume SyncAction = "resume"
+	SyncRate   SyncAction = "rate"
+	// SyncStart declares the copy of the node that receives the request to be the good one, promotes it, and thereby
+	// overwrites the peer's. It needs Confirm.
+	SyncStart SyncAction = "start"
+)
+
+// SyncRequest steers a synchronisation.
+type SyncRequest struct {
+	Resource string     `json:"resource"`
+	Action   SyncAction `json:"action"`
+	Rate     int64      `json:"rate,omitempty"` // bytes a second
+	Confirm  string     `json:"confirm,omitempty"`
+	By       string     `json:"by"`
+}
+
+// ResourceAction is what a ResourceRequest asks for; the words are drbdadm's.
+type ResourceAction string
+
+// The actions on a resource.
+const (
+	ResourceConnect    ResourceAction = "connect"
+	ResourceDisconnect ResourceAction = "disconnect"
+	ResourcePrimary    ResourceAction = "primary"
+	ResourceSecondary  ResourceAction = "secondary"
+)
+
+// ResourceRequest does one thing to a resource on the node that receives it.
+type ResourceRequest struct {
+	Resource string         `json:"resource"`
+	Action   ResourceAction `json:"action"`
+	By       string         `json:"by"`
+}
+
+// ObserveRequest asks the peer agent for a fresh look at a resource and its stack.
+type ObserveRequest struct {
+	Resource string `json:"resource"`
+	// Targets are mount points whose presence on this node matters to the plan.
+	Targets []string `json:"targets,omitempty"`
+}
+
+// Observation is a fresh look of one agent at one resource, input of checks and plans.
+type Observation struct {
+	Node     string            `json:"node"`
+	At       time.Time         `json:"at"`
+	Agent    AgentInfo         `json:"agent"`
+	Resource Resource          `json:"resource"`
+	PeerLink PeerLink          `json:"peer_link"`
+	Lock     *Lock             `json:"lock,omitempty"`
+	OpID     string            `json:"op_id,omitempty"`
+	Tools    map[string]string `json:"tools"`   // program -> path, "" if missing
+	Targets  []MountPoint      `json:"targets"` // the mount points asked for
+	VGClash  []string          `json:"vg_clash,omitempty"`
+	Managers []string          `json:"managers,omitempty"` // other cluster managers that run here
+	Err      *Error            `json:"err,omitempty"`
+}
+
+// MountPoint says what a node has at a path.
+type MountPoint struct {
+	Path    string `json:"path"`
+	Exists  bool   `json:"exists"`
+	Dir     bool   `json:"dir"`
+	Empty   bool   `json:"empty"`
+	Mounted string `json:"mounted,omitempty"` // source of what is mounted there
+}
+
+// PeerStepRequest asks the peer to do one step of an operation, or its inverse.
+type PeerStepRequest struct {
+	OpID   string `json:"op_id"`
+	Step   Step   `json:"step"`
+	Undo   bool   `json:"undo"`
+	DryRun bool   `json:"dry_run"`
+}

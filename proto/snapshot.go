@@ -1,0 +1,209 @@
+package proto
+
+import "time"
+
+// Schema is the version of every JSON document that santui prints or sends.
+const Schema = "santui/1"
+
+// Snapshot is all that one agent knows, at one moment. Both the cockpit and `santui status --json` show this value.
+// The sections are replaced as a whole, never mutated: a Snapshot that was handed out stays as it is.
+type Snapshot struct {
+	Schema    string     `json:"schema"`
+	Pair      string     `json:"pair"`
+	Node      string     `json:"node"`
+	Peer      string     `json:"peer"`
+	Seq       uint64     `json:"seq"` // grows by one with every change, restarts with the agent
+	At        time.Time  `json:"at"`  // the agent's clock; never compare it with another machine's
+	Agent     AgentInfo  `json:"agent"`
+	PeerLink  PeerLink   `json:"peer_link"`
+	Resources []Resource `json:"resources"`
+	Op        *Op        `json:"op,omitempty"`   // the operation this agent runs or takes part in
+	Lock      *Lock      `json:"lock,omitempty"` // who holds the pair's operation lock
+	// Readiness holds the checks of a planned failover in the direction that makes sense now (to the Secondary), as
+	// this agent sees it. Empty while neither node is Primary.
+	Readiness *CheckList `json:"readiness,omitempty"`
+	Events    []Event    `json:"events"` // newest last, at most MaxEvents
+}
+
+// AgentInfo identifies a running agent.
+type AgentInfo struct {
+	Version   string    `json:"version"`
+	PID       int       `json:"pid"`
+	StartedAt time.Time `json:"started_at"`
+	Kernel    string    `json:"kernel"`
+}
+
+// PeerLink is the agent's control link to the other agent. It is not the replication link.
+type PeerLink struct {
+	Up    bool      `json:"up"`
+	Since time.Time `json:"since"`
+	RTT   float64   `json:"rtt"` // seconds, of the last exchange
+	Err   string    `json:"err,omitempty"`
+}
+
+// Resource is one replicated device as its node sees it.
+type Resource struct {
+	Name      string    `json:"name"`
+	Minor     int       `json:"minor"`
+	Device    string    `json:"device"`              // the path that drbd.conf names; exists only while Primary
+	Node      string    `json:"node_path,omitempty"` // the kernel's device behind it, for example /dev/nbd0
+	Disk      string    `json:"disk_path"`           // the backing disk
+	Engine    string    `json:"engine"`              // native or drbd
+	FrontEnd  string    `json:"front_end"`           // nbd, ublk or fuse
+	Protocol  Protocol  `json:"protocol"`
+	Size      int64     `json:"size"` // bytes usable by applications, 0 while unknown
+	Role      Role      `json:"role"`
+	PeerRole  Role      `json:"peer_role"`
+	Conn      ConnState `json:"conn"`
+	DiskState DiskState `json:"disk"`
+	PeerDisk  DiskState `json:"peer_disk"`
+	Suspended bool      `json:"suspended"`
+	Open      int       `json:"open"` // openers of the device
+	UUIDs     UUIDs     `json:"uuids"`
+	OutOfSync int64     `json:"out_of_sync"` // bytes
+	Sync      *Sync     `json:"sync,omitempty"`
+	Counters  Counters  `json:"counters"`
+	Lights    Lights    `json:"lights"`
+	Stack     Stack     `json:"stack"`
+	// LastInSync is when this copy was last known identical to the peer's, zero if never.
+	LastInSync time.Time `json:"last_in_sync"`
+	// Problem is the newest condition that needs a human (split brain, I/O error ...), with its remedy.
+	Problem string `json:"problem,omitempty"`
+}
+
+// UUIDs is the generation record of a copy: DRBD's current, bitmap and history identifiers (linux/drbd.h,
+// enum drbd_uuid_index).
+type UUIDs struct {
+	Current uint64    `json:"current"`
+	Bitmap  uint64    `json:"bitmap"`
+	History [2]uint64 `json:"history"`
+}
+
+// Sync is a running resynchronisation or verify.
+type Sync struct {
+	Kind    string    `json:"kind"` // "resync" or "verify"
+	Source  string    `json:"source"`
+	Target  string    `json:"target"`
+	Started time.Time `json:"started"`
+	Total   int64     `json:"total"`            // bytes to do at the start
+	Left    int64     `json:"left"`             // bytes still out of sync
+	Failed  int64     `json:"failed"`           // bytes that could not be read or written
+	Rate    int64     `json:"rate"`             // bytes a second, over the last seconds
+	Mean    int64     `json:"mean"`             // bytes a second, since the start
+	Limit   int64     `json:"limit"`            // configured rate, bytes a second
+	Finish  float64   `json:"finish"`           // seconds left at Rate, -1 while unknown
+	Paused  bool      `json:"paused"`           //
+	By      string    `json:"by,omitempty"`     // who paused it
+	Stalled bool      `json:"stalled"`          // nothing moved for a while
+	Want    int64     `json:"want,omitempty"`   // controller's target rate
+	OpID    string    `json:"op_id,omitempty"`  // the operation that started it
+	Why     string    `json:"reason,omitempty"` // why it runs
+}
+
+// Counters are DRBD's /proc/drbd counters, in bytes where DRBD shows KiB.
+type Counters struct {
+	Sent       int64 `json:"ns"`
+	Received   int64 `json:"nr"`
+	Written    int64 `json:"dw"`
+	Read       int64 `json:"dr"`
+	ALWrites   int64 `json:"al"`
+	BMWrites   int64 `json:"bm"`
+	LocalInFly int64 `json:"lo"`
+	Pending    int64 `json:"pe"`
+	Unacked    int64 `json:"ua"`
+	AppPending int64 `json:"ap"`
+	Epochs     int64 `json:"ep"`
+}
+
+// Light is one yes-or-no statement with its reason. The reason is never empty.
+type Light struct {
+	On  bool   `json:"on"`
+	Why string `json:"why"`
+}
+
+// Lights are the four statements about a copy that operators mix up.
+type Lights struct {
+	InSync       Light `json:"in_sync"`
+	Verified     Light `json:"verified"`
+	Redundant    Light `json:"redundant"`
+	SafePowerOff Light `json:"safe_to_power_off"`
+}
+
+// Stack is all that sits on a replicated device, as far as it is active on this node. On a Secondary it is empty.
+type Stack struct {
+	VGs    []VG    `json:"vgs,omitempty"`
+	Mounts []Mount `json:"mounts,omitempty"` // deepest last: unmount in reverse order
+	FS     string  `json:"fs,omitempty"`     // file system directly on the device: ext4, xfs, btrfs ...; "" if none
+	Users  []User  `json:"users,omitempty"`
+	Err    string  `json:"err,omitempty"` // the stack could not be read completely, and why
+}
+
+// VG is a volume group whose physical volume is the replicated device.
+type VG struct {
+	Name           string `json:"name"`
+	UUID           string `json:"uuid"`
+	Seqno          int    `json:"seqno"`
+	Partial        bool   `json:"partial"`
+	Exported       bool   `json:"exported"`
+	Foreign        bool   `json:"foreign"`        // has PVs outside the replicated device
+	AutoActivation bool   `json:"autoactivation"` // LVM may activate it by itself
+	LVs            []LV   `json:"lvs"`
+}
+
+// LV is a logical volume.
+type LV struct {
+	Name   string `json:"name"`
+	UUID   string `json:"uuid"`
+	Path   string `json:"path"` // /dev/VG/LV
+	Size   int64  `json:"size"`
+	Active bool   `json:"active"`
+	Open   bool   `json:"open"`
+	Attr   string `json:"attr"`
+	FS     string `json:"fs,omitempty"`
+}
+
+// Mount is a file system of the stack that is mounted in the agent's mount namespace.
+type Mount struct {
+	Source  string  `json:"source"` // device, as the operator knows it: /dev/storage/test, /dev/drbd0
+	Target  string  `json:"target"`
+	FSType  string  `json:"fstype"`
+	Options string  `json:"options"`
+	Root    string  `json:"root,omitempty"` // other than / for a bind mount
+	Size    int64   `json:"size"`
+	Used    int64   `json:"used"`
+	Major   uint32  `json:"major"`
+	Minor   uint32  `json:"minor"`
+	NS      *uint64 `json:"ns,omitempty"` // inode of the mount namespace, if it is not the agent's
+}
+
+// User is something that keeps a device or mount of the stack busy.
+type User struct {
+	Kind   string `json:"kind"` // process, swap, loop, dm, mount-namespace, md
+	PID    int    `json:"pid,omitempty"`
+	UID    int    `json:"uid,omitempty"`
+	Name   string `json:"name"`
+	Path   string `json:"path"` // what is held
+	How    string `json:"how"`  // cwd, root, exe, fd, mmap, holder ...
+	Device string `json:"device,omitempty"`
+}
+
+// Event is one line of the event list.
+type Event struct {
+	Seq      uint64    `json:"seq"`
+	At       time.Time `json:"at"`
+	Node     string    `json:"node"`
+	Resource string    `json:"resource,omitempty"`
+	Level    Level     `json:"level"`
+	Text     string    `json:"text"`
+	OpID     string    `json:"op_id,omitempty"`
+}
+
+// Level grades an event.
+type Level string
+
+// The levels.
+const (
+	LevelInfo  Level = "info"
+	LevelWarn  Level = "warn"
+	LevelAlert Level = "alert"
+)
