@@ -1,0 +1,298 @@
+package op
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"example.com/santui/proto"
+)
+
+// View is what both agents say about one resource at one moment, seen from the node that shall become Primary.
+// FromErr is set when the other agent could not be asked; From is then empty but for its name.
+type View struct {
+	From, To   proto.Observation
+	FromErr    error
+	Unfinished *proto.Op // an earlier operation on this resource that did not come to an end
+	OpID       string    // the operation on whose behalf is looked, "" before it exists
+}
+
+// continues says whether the move takes up an operation to the same node that was left half way.
+func (v View) continues() bool {
+	return v.Unfinished != nil && v.Unfinished.Plan.To == v.To.Node && v.Unfinished.Plan.Resource == v.To.Resource.Name
+}
+
+// maxSkew is how far the two clocks may be apart before it is worth a warning.
+const maxSkew = 2 * time.Second
+
+// Checks evaluates every condition of a planned move. The result has one entry per code that applies, in table order.
+func Checks(v View) []proto.Check {
+	c := &checker{}
+	c.agents(v)
+	c.lock(v)
+	c.roles(v)
+	c.replication(v)
+	c.stack(v)
+	c.target(v)
+	slices.SortStableFunc(c.out, func(a, b proto.Check) int { return codeIndex(a.Code) - codeIndex(b.Code) })
+	return c.out
+}
+
+func codeIndex(name string) int {
+	return slices.IndexFunc(proto.Codes, func(c proto.Code) bool { return c.Name == name })
+}
+
+type checker struct{ out []proto.Check }
+
+func (c *checker) add(code, node string, result proto.CheckResult, evidence ...string) {
+	def, _ := proto.CodeOf(code)
+	ch := proto.Check{Code: code, Node: node, Result: result, Hard: def.Hard, Title: def.Title, Evidence: evidence}
+	if result != proto.CheckOK {
+		ch.Remedy = def.Remedy
+	}
+	c.out = append(c.out, ch)
+}
+
+// ok adds a pass, or a fail with the evidence collected.
+func (c *checker) judge(code, node string, bad []string, good string) {
+	if len(bad) > 0 {
+		c.add(code, node, proto.CheckFail, bad...)
+		return
+	}
+	c.add(code, node, proto.CheckOK, good)
+}
+
+func (c *checker) agents(v View) {
+	if v.FromErr != nil {
+		c.add(proto.CheckAgents, v.From.Node, proto.CheckFail, fmt.Sprintf("%s does not answer %s: %v", v.From.Node, v.To.Node, v.FromErr))
+		return
+	}
+	c.add(proto.CheckAgents, "", proto.CheckOK, fmt.Sprintf("%s and %s", v.From.Node, v.To.Node))
+	if a, b := v.From.Agent.Version, v.To.Agent.Version; a != b {
+		c.add(proto.CheckVersions, "", proto.CheckWarn, fmt.Sprintf("%s runs %s, %s runs %s", v.From.Node, a, v.To.Node, b))
+	} else {
+		c.add(proto.CheckVersions, "", proto.CheckOK, a)
+	}
+	if skew := v.From.At.Sub(v.To.At); math.Abs(skew.Seconds()) > maxSkew.Seconds() {
+		c.add(proto.CheckClock, "", proto.CheckWarn, fmt.Sprintf("%s and %s differ by %.1f s", v.From.Node, v.To.Node, math.Abs(skew.Seconds())))
+	} else {
+		c.add(proto.CheckClock, "", proto.CheckOK)
+	}
+}
+
+func (c *checker) lock(v View) {
+	for _, o := range []proto.Observation{v.From, v.To} {
+		if o.Lock != nil && o.Lock.OpID != v.OpID {
+			c.add(proto.CheckLocked, o.Node, proto.CheckFail,
+				fmt.Sprintf("operation %s of %s holds the lock since %s", o.Lock.OpID, o.Lock.Owner, o.Lock.Since.Format(time.TimeOnly)))
+			return
+		}
+	}
+	c.add(proto.CheckLocked, "", proto.CheckOK)
+	if u := v.Unfinished; u != nil {
+		c.add(proto.CheckUnfinished, "", proto.CheckWarn, fmt.Sprintf("%s to %s, %s: %s", u.ID, u.Plan.To, u.State, u.Outcome))
+	}
+}
+
+func (c *checker) roles(v View) {
+	if v.FromErr != nil {
+		return // AGENTS blocks already; nothing can be said about two nodes by asking one
+	}
+	from, to := v.From.Resource, v.To.Resource
+	var bad []string
+	switch {
+	case to.Role == proto.Primary && v.continues() && from.Role == proto.Secondary:
+		// The rest of an interrupted move to this node: activate and mount.
+	case to.Role == proto.Primary:
+		bad = append(bad, fmt.Sprintf("%s is Primary already: nothing to move", v.To.Node))
+	case to.Role != proto.Secondary:
+		bad = append(bad, fmt.Sprintf("%s is %s", v.To.Node, to.Role))
+	case from.Role != proto.Primary && from.Role != proto.Secondary:
+		bad = append(bad, fmt.Sprintf("%s is %s", v.From.Node, from.Role))
+	}
+	good := fmt.Sprintf("%s is %s, %s is %s", v.From.Node, from.Role, v.To.Node, to.Role)
+	c.judge(proto.CheckRoles, "", bad, good)
+
+	bad = nil
+	if from.Role != to.PeerRole {
+		bad = append(bad, fmt.Sprintf("%s says it is %s, %s sees it as %s", v.From.Node, from.Role, v.To.Node, to.PeerRole))
+	}
+	if to.Role != from.PeerRole {
+		bad = append(bad, fmt.Sprintf("%s says it is %s, %s sees it as %s", v.To.Node, to.Role, v.From.Node, from.PeerRole))
+	}
+	if from.Size != to.Size {
+		bad = append(bad, fmt.Sprintf("%s has %d bytes, %s has %d", v.From.Node, from.Size, v.To.Node, to.Size))
+	}
+	if from.Protocol != to.Protocol {
+		bad = append(bad, fmt.Sprintf("%s uses protocol %s, %s protocol %s", v.From.Node, from.Protocol, v.To.Node, to.Protocol))
+	}
+	c.judge(proto.CheckDisagree, "", bad, "roles, size and protocol match")
+}
+
+func (c *checker) replication(v View) {
+	to := v.To.Resource
+	if to.Conn < proto.Connected {
+		c.add(proto.CheckLink, v.To.Node, proto.CheckFail, fmt.Sprintf("%s: %s", v.To.Node, to.Conn))
+	} else {
+		c.add(proto.CheckLink, "", proto.CheckOK, to.Conn.String())
+	}
+	var bad []string
+	for _, o := range []proto.Observation{v.From, v.To} {
+		r := o.Resource
+		if r.Conn > proto.Connected {
+			text := fmt.Sprintf("%s: %s", o.Node, r.Conn)
+			if r.Sync != nil && r.Sync.Total > 0 {
+				text += fmt.Sprintf(", %.1f%% done", 100*float64(r.Sync.Total-r.Sync.Left)/float64(r.Sync.Total))
+				if r.Sync.Finish > 0 {
+					text += ", " + (time.Duration(r.Sync.Finish) * time.Second).String() + " left"
+				}
+			}
+			bad = append(bad, text)
+		} else if r.OutOfSync > 0 {
+			bad = append(bad, fmt.Sprintf("%s: %d KiB out of sync", o.Node, r.OutOfSync/1024))
+		}
+	}
+	c.judge(proto.CheckSync, "", bad, "0 B out of sync")
+	if to.DiskState != proto.UpToDate {
+		c.add(proto.CheckDisk, v.To.Node, proto.CheckFail, fmt.Sprintf("%s on %s is %s", to.Disk, v.To.Node, to.DiskState))
+	} else {
+		c.add(proto.CheckDisk, v.To.Node, proto.CheckOK, fmt.Sprintf("%s on %s", to.Disk, v.To.Node))
+	}
+}
+
+func (c *checker) stack(v View) {
+	if v.FromErr != nil || v.From.Resource.Role != proto.Primary {
+		return
+	}
+	node, st := v.From.Node, v.From.Resource.Stack
+	if st.Err != "" {
+		c.add(proto.CheckStack, node, proto.CheckUnknown, st.Err)
+	} else {
+		c.add(proto.CheckStack, node, proto.CheckOK, describe(st))
+	}
+	var procs, ns, devs []string
+	for _, u := range st.Users {
+		switch u.Kind {
+		case "process":
+			procs = append(procs, fmt.Sprintf("pid %d %s %s %s", u.PID, u.Name, u.How, u.Path))
+		case "mount-namespace":
+			ns = append(ns, fmt.Sprintf("pid %d %s has %s", u.PID, u.Name, u.Path))
+		default:
+			devs = append(devs, fmt.Sprintf("%s %s %s", u.Kind, u.Name, u.Path))
+		}
+	}
+	c.judge(proto.CheckBusyProc, node, procs, "")
+	c.judge(proto.CheckBusyNS, node, ns, "")
+	c.judge(proto.CheckBusyDevice, node, devs, "")
+	c.volumeGroups(node, st)
+}
+
+func (c *checker) volumeGroups(node string, st proto.Stack) {
+	var bad, auto []string
+	for _, vg := range st.VGs {
+		if vg.Partial {
+			bad = append(bad, vg.Name+" misses a physical volume")
+		}
+		if vg.Exported {
+			bad = append(bad, vg.Name+" is exported")
+		}
+		if vg.Foreign {
+			bad = append(bad, vg.Name+" has physical volumes outside the replicated device")
+		}
+		if vg.AutoActivation {
+			auto = append(auto, vg.Name)
+		}
+	}
+	if len(st.VGs) == 0 {
+		return
+	}
+	c.judge(proto.CheckVG, node, bad, vgNames(st))
+	if len(auto) > 0 {
+		c.add(proto.CheckVGAuto, node, proto.CheckWarn, strings.Join(auto, ", "))
+	} else {
+		c.add(proto.CheckVGAuto, node, proto.CheckOK)
+	}
+}
+
+func (c *checker) target(v View) {
+	node := v.To.Node
+	var bad, warn []string
+	for _, mp := range v.To.Targets {
+		switch {
+		case mp.Mounted != "" && v.To.Resource.Role == proto.Primary && v.continues():
+		case mp.Mounted != "":
+			bad = append(bad, fmt.Sprintf("%s has %s mounted on %s", mp.Path, mp.Mounted, node))
+		case !mp.Exists:
+			bad = append(bad, fmt.Sprintf("%s does not exist on %s", mp.Path, node))
+		case !mp.Dir:
+			bad = append(bad, fmt.Sprintf("%s is not a directory on %s", mp.Path, node))
+		case !mp.Empty:
+			warn = append(warn, fmt.Sprintf("%s on %s is not empty: the mount will hide what is in it", mp.Path, node))
+		}
+	}
+	switch {
+	case len(bad) == 0 && len(warn) > 0:
+		c.add(proto.CheckMountPoint, node, proto.CheckWarn, warn...)
+	case len(v.To.Targets) > 0:
+		c.judge(proto.CheckMountPoint, node, bad, fmt.Sprintf("%d on %s", len(v.To.Targets), node))
+	}
+	if len(v.From.Resource.Stack.VGs) > 0 {
+		bad = nil
+		for _, vg := range v.From.Resource.Stack.VGs {
+			if slices.Contains(v.To.VGClash, vg.Name) {
+				bad = append(bad, fmt.Sprintf("%s exists on %s outside the replicated device", vg.Name, node))
+			}
+		}
+		c.judge(proto.CheckVGClash, node, bad, vgNames(v.From.Resource.Stack))
+	}
+	bad = nil
+	for _, tool := range needed(v.From.Resource.Stack) {
+		if v.To.Tools[tool] == "" {
+			bad = append(bad, tool+" is missing on "+node)
+		}
+	}
+	c.judge(proto.CheckTools, node, bad, "")
+	var managers []string
+	for _, o := range []proto.Observation{v.From, v.To} {
+		for _, m := range o.Managers {
+			managers = append(managers, m+" runs on "+o.Node)
+		}
+	}
+	c.judge(proto.CheckManager, "", managers, "")
+}
+
+// needed lists the programs that bringing up the stack takes.
+func needed(st proto.Stack) []string {
+	var tools []string
+	if len(st.VGs) > 0 {
+		tools = append(tools, "vgchange", "lvm")
+	}
+	if len(st.Mounts) > 0 {
+		tools = append(tools, "mount", "umount")
+	}
+	return tools
+}
+
+func vgNames(st proto.Stack) string {
+	names := make([]string, len(st.VGs))
+	for i, vg := range st.VGs {
+		names[i] = vg.Name
+	}
+	return strings.Join(names, ", ")
+}
+
+func describe(st proto.Stack) string {
+	var parts []string
+	for _, vg := range st.VGs {
+		parts = append(parts, fmt.Sprintf("VG %s with %d LV", vg.Name, len(vg.LVs)))
+	}
+	for _, m := range st.Mounts {
+		parts = append(parts, fmt.Sprintf("%s on %s", m.FSType, m.Target))
+	}
+	if len(parts) == 0 {
+		return "nothing mounted, no volume group active"
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,215 @@
+package op
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"example.com/santui/proto"
+)
+
+// pairModel is a two-node world that keeps the rules a real one has: one Primary, a group is active only on the Primary,
+// a file system is mounted only where its group is active.
+type pairModel struct {
+	mu    sync.Mutex
+	nodes map[string]*nodeModel
+	bad   []string // broken rules
+}
+
+type nodeModel struct {
+	role    proto.Role
+	active  bool
+	mounted bool
+	locked  *proto.Lock
+	gone    bool
+	journal map[string]proto.Op
+	users   []proto.User
+}
+
+// fault makes a step fail: before its effect, after it, or by not answering.
+type fault struct {
+	kind  proto.StepKind
+	node  string
+	undo  bool
+	after bool
+	code  proto.ErrorCode
+	times int
+}
+
+type fakeNode struct {
+	w     *pairModel
+	name  string
+	fault *fault
+}
+
+func newWorld() (*pairModel, *fakeNode, *fakeNode) {
+	w := &pairModel{nodes: map[string]*nodeModel{
+		"otter":  {role: proto.Primary, active: true, mounted: true, journal: map[string]proto.Op{}},
+		"weasel": {role: proto.Secondary, journal: map[string]proto.Op{}},
+	}}
+	return w, &fakeNode{w: w, name: "otter"}, &fakeNode{w: w, name: "weasel"}
+}
+
+func (w *pairModel) peer(name string) *nodeModel {
+	if name == "otter" {
+		return w.nodes["weasel"]
+	}
+	return w.nodes["otter"]
+}
+
+func (n *fakeNode) Name() string { return n.name }
+
+func (n *fakeNode) Observe(_ context.Context, req proto.ObserveRequest) (proto.Observation, error) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	m := n.w.nodes[n.name]
+	if m.gone {
+		return proto.Observation{}, proto.Errorf(proto.CodeUnreachable, "no answer")
+	}
+	o := proto.Observation{
+		Node: n.name, At: time.Now(), Agent: proto.AgentInfo{Version: "1"}, Lock: m.locked,
+		Tools: map[string]string{"vgchange": "/sbin/vgchange", "lvm": "/sbin/lvm", "mount": "/bin/mount", "umount": "/bin/umount"},
+		Resource: proto.Resource{
+			Name: "r0", Device: "/dev/drbd0", Disk: "/dev/md3", Role: m.role, PeerRole: n.w.peer(n.name).role, Protocol: proto.ProtocolC,
+			Conn: proto.Connected, DiskState: proto.UpToDate, PeerDisk: proto.UpToDate, Size: 1 << 20,
+		},
+	}
+	if m.role == proto.Primary {
+		o.Resource.Stack.VGs = []proto.VG{{Name: "storage", LVs: []proto.LV{{Name: "test", Path: "/dev/storage/test", Active: m.active}}}}
+		if m.mounted {
+			o.Resource.Stack.Mounts = []proto.Mount{{Source: "/dev/storage/test", Target: "/mnt", FSType: "ext4", Options: "rw", Used: time.Now().UnixNano()}}
+		}
+		o.Resource.Stack.Users = m.users
+	}
+	for _, t := range req.Targets {
+		o.Targets = append(o.Targets, proto.MountPoint{Path: t, Exists: true, Dir: true, Empty: true})
+	}
+	return o, nil
+}
+
+func (n *fakeNode) Step(_ context.Context, req proto.PeerStepRequest) proto.StepResult {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	m := n.w.nodes[n.name]
+	if m.gone {
+		return proto.StepResult{Err: proto.Errorf(proto.CodeUnreachable, "no answer").On(n.name)}
+	}
+	kind := req.Step.Kind
+	if req.Undo {
+		kind = req.Step.UndoKind
+	}
+	if req.DryRun {
+		return proto.StepResult{State: proto.StepDone}
+	}
+	f := n.fault
+	if f != nil && f.kind == kind && f.undo == req.Undo && f.times > 0 {
+		f.times--
+		if f.after {
+			if _, err := n.w.apply(n.name, kind); err != nil {
+				return proto.StepResult{Err: err}
+			}
+		}
+		return proto.StepResult{Err: proto.Errorf(f.code, "injected").On(n.name)}
+	}
+	state, err := n.w.apply(n.name, kind)
+	return proto.StepResult{State: state, Err: err}
+}
+
+func (w *pairModel) apply(name string, kind proto.StepKind) (proto.StepState, *proto.Error) {
+	m, peer := w.nodes[name], w.peer(name)
+	set := func(p *bool, v bool, allowed bool, why string) (proto.StepState, *proto.Error) {
+		if *p == v {
+			return proto.StepAlready, nil
+		}
+		if !allowed {
+			return "", proto.Errorf(proto.CodeBusy, "%s on %s: %s", kind, name, why)
+		}
+		*p = v
+		return proto.StepDone, nil
+	}
+	switch kind {
+	case proto.StepUnmount:
+		return set(&m.mounted, false, true, "")
+	case proto.StepMount:
+		return set(&m.mounted, true, m.active, "not active")
+	case proto.StepDeactivate:
+		return set(&m.active, false, !m.mounted, "mounted")
+	case proto.StepActivate:
+		return set(&m.active, true, m.role == proto.Primary, "not Primary")
+	case proto.StepDemote:
+		primary := m.role == proto.Primary
+		st, err := set(&primary, false, !m.active, "in use")
+		if err == nil {
+			m.role = proto.Secondary
+		}
+		return st, err
+	case proto.StepPromote:
+		primary := m.role == proto.Primary
+		st, err := set(&primary, true, true, "")
+		if err == nil {
+			m.role = proto.Primary
+		}
+		if peer.role == proto.Primary {
+			w.bad = append(w.bad, "two Primaries")
+		}
+		return st, err
+	default:
+		return "", proto.Errorf(proto.CodeInvalid, "kind %s", kind)
+	}
+}
+
+func (n *fakeNode) Lock(_ context.Context, l proto.Lock) error {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	m := n.w.nodes[n.name]
+	if m.gone {
+		return proto.Errorf(proto.CodeUnreachable, "no answer")
+	}
+	if m.locked != nil && m.locked.OpID != l.OpID {
+		return proto.Errorf(proto.CodeLocked, "locked by %s", m.locked.Owner)
+	}
+	m.locked = &l
+	return nil
+}
+
+func (n *fakeNode) Unlock(_ context.Context, l proto.Lock) error {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	if m := n.w.nodes[n.name]; m.locked != nil && m.locked.OpID == l.OpID {
+		m.locked = nil
+	}
+	return nil
+}
+
+func (n *fakeNode) Journal(_ context.Context, o proto.Op) error {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	if n.w.nodes[n.name].gone {
+		return proto.Errorf(proto.CodeUnreachable, "no answer")
+	}
+	n.w.nodes[n.name].journal[o.ID] = o
+	return nil
+}
+
+// home says on which node the service is complete, or describes the world if it is nowhere.
+func (w *pairModel) home() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	text := ""
+	for _, name := range []string{"otter", "weasel"} {
+		m, p := w.nodes[name], w.peer(name)
+		if m.role == proto.Primary && m.active && m.mounted && p.role == proto.Secondary && !p.active && !p.mounted {
+			return name
+		}
+		text += fmt.Sprintf("%s %s active=%v mounted=%v; ", name, m.role, m.active, m.mounted)
+	}
+	return text
+}
+
+func (w *pairModel) broken() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.bad)
+}

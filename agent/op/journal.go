@@ -1,0 +1,197 @@
+package op
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"example.com/santui/proto"
+)
+
+// Journal keeps the operations of an agent, one JSON file each, so that an operation survives the death of its agent.
+// A file is replaced atomically and is on disk when Put returns. Safe for concurrent use.
+type Journal struct {
+	dir string
+
+	mu  sync.Mutex // protects ops
+	ops map[string]proto.Op
+}
+
+var validID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
+
+// OpenJournal reads the journal in dir and creates it if needed. Operations that node ran and that did not come to an end
+// are marked orphaned: their agent died. A file that cannot be read is left alone and reported in the error, with the
+// journal still usable.
+func OpenJournal(dir, node string) (*Journal, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make journal %s: %w", dir, err)
+	}
+	j := &Journal{dir: dir, ops: map[string]proto.Op{}}
+	names, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		return nil, fmt.Errorf("list journal %s: %w", dir, err)
+	}
+	var bad []error
+	for _, name := range names {
+		o, err := readOp(name)
+		if err != nil {
+			bad = append(bad, err)
+			continue
+		}
+		if o.Runner == node && !o.State.Final() {
+			o.State, o.Outcome, o.Choices = proto.OpOrphaned, "the agent on "+node+" ended while the operation ran: "+progress(o), nil
+			o.Rev++
+			if err := j.write(o); err != nil {
+				bad = append(bad, err)
+			}
+		}
+		j.ops[o.ID] = o
+	}
+	return j, errors.Join(bad...)
+}
+
+func readOp(name string) (proto.Op, error) {
+	var o proto.Op
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return o, fmt.Errorf("read journal: %w", err)
+	}
+	if err := json.Unmarshal(b, &o); err != nil {
+		return o, fmt.Errorf("journal file %s is damaged (move it away once you have read it): %w", name, err)
+	}
+	if !validID.MatchString(o.ID) || o.ID+".json" != filepath.Base(name) {
+		return o, fmt.Errorf("journal file %s holds operation %q", name, o.ID)
+	}
+	return o, nil
+}
+
+// Put stores o. An older revision of the same operation is ignored, so late copies from the peer do no harm.
+func (j *Journal) Put(o proto.Op) error {
+	if !validID.MatchString(o.ID) {
+		return proto.Errorf(proto.CodeInvalid, "operation id %q is not acceptable", o.ID)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if old, ok := j.ops[o.ID]; ok && old.Rev > o.Rev {
+		return nil
+	}
+	if err := j.write(o); err != nil {
+		return err
+	}
+	j.ops[o.ID] = o
+	return j.trim()
+}
+
+func (j *Journal) write(o proto.Op) error {
+	b, err := json.MarshalIndent(o, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode operation %s: %w", o.ID, err)
+	}
+	name := filepath.Join(j.dir, o.ID+".json")
+	f, err := os.CreateTemp(j.dir, ".new-*")
+	if err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	_, err = f.Write(append(b, '\n'))
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err == nil {
+		err = syncDir(j.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("write journal %s: %w", name, errors.Join(err, removeIfThere(f.Name())))
+	}
+	return nil
+}
+
+func removeIfThere(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// trim forgets the oldest finished operations beyond proto.MaxOps. Callers hold mu.
+func (j *Journal) trim() error {
+	if len(j.ops) <= proto.MaxOps {
+		return nil
+	}
+	for _, o := range slices.Backward(j.sorted()) {
+		if o.State == proto.OpDone || o.State == proto.OpUndone || o.State == proto.OpAborted {
+			delete(j.ops, o.ID)
+			return removeIfThere(filepath.Join(j.dir, o.ID+".json"))
+		}
+	}
+	return nil
+}
+
+// Get returns one operation.
+func (j *Journal) Get(id string) (proto.Op, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	o, ok := j.ops[id]
+	return o, ok
+}
+
+// All returns the operations, newest first.
+func (j *Journal) All() []proto.Op {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.sorted()
+}
+
+func (j *Journal) sorted() []proto.Op {
+	out := make([]proto.Op, 0, len(j.ops))
+	for _, o := range j.ops {
+		out = append(out, o)
+	}
+	slices.SortFunc(out, func(a, b proto.Op) int {
+		if c := b.Started.Compare(a.Started); c != 0 {
+			return c
+		}
+		return strings.Compare(b.ID, a.ID)
+	})
+	return out
+}
+
+// Unfinished returns the newest operation on the resource if it was left half way, nil otherwise: an operation that
+// came to an end after it makes older ones irrelevant.
+func (j *Journal) Unfinished(resource string) *proto.Op {
+	for _, o := range j.All() {
+		if o.Plan.Resource != resource || o.State == proto.OpAborted {
+			continue
+		}
+		if o.State == proto.OpKept || o.State == proto.OpOrphaned {
+			return &o
+		}
+		return nil
+	}
+	return nil
+}
+
+// LastOutage is how long the service was away in the newest completed operation on the resource, 0 if there is none.
+func (j *Journal) LastOutage(resource string) float64 {
+	for _, o := range j.All() {
+		if o.Plan.Resource == resource && o.State == proto.OpDone {
+			return o.Outage
+		}
+	}
+	return 0
+}

@@ -1,0 +1,266 @@
+package op
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"example.com/santui/proto"
+)
+
+// grace is what a step may take beyond its own limit before the runner stops waiting for the answer.
+const grace = 5 * time.Second
+
+// attestAge is how old the peer's statement that it is Secondary may be when the promotion starts.
+const attestAge = 2 * time.Second
+
+// Runner starts operations on the node that becomes Primary and keeps at most one running.
+type Runner struct {
+	pair        string
+	local, peer Node
+	journal     *Journal
+	publish     func(proto.Op)
+
+	wg sync.WaitGroup
+
+	mu       sync.Mutex // protects cur and requests
+	cur      *running
+	requests map[string]string // request id -> operation id, so that a repeated request starts nothing twice
+}
+
+// running is the handle that others have on the operation's goroutine.
+type running struct {
+	id      string
+	decide  chan proto.DecideRequest
+	done    chan struct{}
+	aborted context.CancelFunc
+}
+
+// NewRunner returns a Runner. publish is called with a copy after every change, from the operation's goroutine; it must
+// not block.
+func NewRunner(pair string, local, peer Node, journal *Journal, publish func(proto.Op)) *Runner {
+	return &Runner{pair: pair, local: local, peer: peer, journal: journal, publish: publish, requests: map[string]string{}}
+}
+
+// Close interrupts the running operation between two steps and waits for it. The journal then says how far it came.
+func (r *Runner) Close() {
+	r.mu.Lock()
+	if r.cur != nil {
+		r.cur.aborted()
+	}
+	r.mu.Unlock()
+	r.wg.Wait()
+}
+
+// Look asks both agents and evaluates checks and plan of moving the resource to this node.
+func (r *Runner) Look(ctx context.Context, resource string) (proto.PlanReply, error) {
+	v, err := r.view(ctx, resource, "")
+	if err != nil {
+		return proto.PlanReply{}, err
+	}
+	return r.reply(v), nil
+}
+
+func (r *Runner) reply(v View) proto.PlanReply {
+	now := time.Now()
+	plan := MakePlan(r.pair, v, now)
+	return proto.PlanReply{
+		Plan: plan, Hash: plan.Hash(), Last: r.journal.LastOutage(plan.Resource),
+		Checks: proto.CheckList{
+			Schema: proto.Schema, Verb: proto.VerbFailover, Resource: plan.Resource, From: plan.From, To: plan.To, At: now, Checks: Checks(v),
+		},
+	}
+}
+
+func (r *Runner) view(ctx context.Context, resource, opID string) (View, error) {
+	v := View{Unfinished: r.journal.Unfinished(resource), OpID: opID}
+	v.From.Node = r.peer.Name()
+	v.From, v.FromErr = r.peer.Observe(ctx, proto.ObserveRequest{Resource: resource})
+	if v.FromErr != nil {
+		v.From = proto.Observation{Node: r.peer.Name()}
+	}
+	var err error
+	v.To, err = r.local.Observe(ctx, proto.ObserveRequest{Resource: resource, Targets: Targets(View{From: v.From, To: proto.Observation{
+		Node: r.local.Name(), Resource: proto.Resource{Name: resource}}, Unfinished: v.Unfinished})})
+	if err != nil {
+		return v, fmt.Errorf("look at %s: %w", resource, err)
+	}
+	return v, nil
+}
+
+// Start begins a failover of the resource to this node and returns at once with the running operation. A refusal is a
+// *proto.Error: CodeVeto with the blocking checks, CodeNotConfirmed, CodeStale (the plan changed), CodeLocked.
+func (r *Runner) Start(ctx context.Context, req proto.OpStartRequest) (proto.Op, error) {
+	if req.Verb != proto.VerbFailover {
+		return proto.Op{}, proto.Errorf(proto.CodeUnsupported, "%s is not in this version", req.Verb).On(r.local.Name())
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if id, ok := r.requests[req.RequestID]; ok && req.RequestID != "" {
+		o, _ := r.journal.Get(id)
+		return o, nil
+	}
+	if r.cur != nil {
+		return proto.Op{}, proto.Errorf(proto.CodeLocked, "operation %s is running", r.cur.id).On(r.local.Name()).
+			WithRemedy("santui attach %s", r.cur.id)
+	}
+	o, err := r.prepare(ctx, req)
+	if err != nil || req.DryRun {
+		return o, err
+	}
+	lock := proto.Lock{OpID: o.ID, Owner: o.Owner, Node: r.local.Name(), Since: o.Started}
+	if err := r.lockBoth(ctx, lock); err != nil {
+		return proto.Op{}, err
+	}
+	if err := r.journal.Put(o); err != nil {
+		return proto.Op{}, errors.Join(err, r.unlockBoth(context.WithoutCancel(ctx), lock))
+	}
+	run, cancel := context.WithCancel(context.Background())
+	r.cur = &running{id: o.ID, decide: make(chan proto.DecideRequest), done: make(chan struct{}), aborted: cancel}
+	if req.RequestID != "" {
+		r.requests[req.RequestID] = o.ID
+	}
+	x := &execution{r: r, op: o, lock: lock, policy: req.OnFailure, decide: r.cur.decide}
+	done := r.cur.done
+	r.wg.Go(func() {
+		defer cancel()
+		defer close(done)
+		x.run(run)
+		r.mu.Lock()
+		r.cur = nil
+		r.mu.Unlock()
+	})
+	return o, nil
+}
+
+// prepare looks afresh, refuses or builds the operation; with DryRun it lets both agents validate every step.
+func (r *Runner) prepare(ctx context.Context, req proto.OpStartRequest) (proto.Op, error) {
+	v, err := r.view(ctx, req.Resource, "")
+	if err != nil {
+		return proto.Op{}, err
+	}
+	reply := r.reply(v)
+	now := time.Now()
+	o := proto.Op{
+		Schema: proto.Schema, ID: newID(now), Plan: reply.Plan, PlanHash: reply.Hash, Checks: reply.Checks, State: proto.OpRunning,
+		Owner: req.Owner, Runner: r.local.Name(), Started: now, Rev: 1,
+	}
+	for _, s := range reply.Plan.Steps {
+		o.Steps = append(o.Steps, proto.StepStatus{Step: s, Result: proto.StepResult{State: proto.StepWaiting}})
+	}
+	var blocking []proto.Check
+	for _, c := range reply.Checks.Blocking() {
+		if !c.Hard && slices.Contains(req.Accept, c.Code) {
+			o.Accepted = append(o.Accepted, c.Code)
+			continue
+		}
+		blocking = append(blocking, c)
+	}
+	if len(blocking) > 0 {
+		return proto.Op{}, veto(r.local.Name(), reply.Plan, blocking)
+	}
+	if req.PlanHash != "" && req.PlanHash != reply.Hash {
+		return proto.Op{}, proto.Errorf(proto.CodeStale, "the plan changed since it was shown (%s, now %s)", req.PlanHash, reply.Hash).
+			On(r.local.Name()).WithRemedy("look at the plan again")
+	}
+	if req.DryRun {
+		return r.dryRun(ctx, o)
+	}
+	if req.Confirm != r.pair {
+		return proto.Op{}, proto.Errorf(proto.CodeNotConfirmed, "the move of %s to %s is not confirmed", reply.Plan.Resource, reply.Plan.To).
+			WithRemedy("type the pair's name: --confirm %s", r.pair)
+	}
+	return o, nil
+}
+
+func veto(node string, p proto.Plan, blocking []proto.Check) *proto.Error {
+	codes := make([]string, len(blocking))
+	for i, c := range blocking {
+		codes[i] = c.Code
+		if len(c.Evidence) > 0 {
+			codes[i] += " (" + c.Evidence[0] + ")"
+		}
+	}
+	e := proto.Errorf(proto.CodeVeto, "failover of %s to %s is not possible now: %s", p.Resource, p.To, strings.Join(codes, "; ")).On(node)
+	e.Resource, e.Checks = p.Resource, blocking
+	e.Remedy = blocking[0].Remedy
+	return e
+}
+
+func (r *Runner) dryRun(ctx context.Context, o proto.Op) (proto.Op, error) {
+	o.State, o.Outcome = proto.OpDone, "dry run: both agents accept every step; nothing was changed"
+	for i, s := range o.Steps {
+		res := r.node(s.Step.Node).Step(ctx, proto.PeerStepRequest{OpID: o.ID, Step: s.Step, DryRun: true})
+		o.Steps[i].Result = res
+		if res.Err != nil {
+			o.State, o.Err, o.Outcome = proto.OpAborted, res.Err, fmt.Sprintf("dry run: step %d would be refused: %v", s.Step.Index, res.Err)
+			break
+		}
+	}
+	o.Ended = time.Now()
+	return o, nil
+}
+
+func newID(now time.Time) string {
+	var b [2]byte
+	_, _ = rand.Read(b[:]) // never fails; see crypto/rand
+	return now.UTC().Format("20060102-150405-") + hex.EncodeToString(b[:])
+}
+
+func (r *Runner) node(name string) Node {
+	if name == r.local.Name() {
+		return r.local
+	}
+	return r.peer
+}
+
+// lockBoth takes the lock here and there, or nowhere.
+func (r *Runner) lockBoth(ctx context.Context, l proto.Lock) error {
+	if err := r.local.Lock(ctx, l); err != nil {
+		return err
+	}
+	if err := r.peer.Lock(ctx, l); err != nil {
+		return errors.Join(err, r.local.Unlock(context.WithoutCancel(ctx), l))
+	}
+	return nil
+}
+
+func (r *Runner) unlockBoth(ctx context.Context, l proto.Lock) error {
+	return errors.Join(r.peer.Unlock(ctx, l), r.local.Unlock(ctx, l))
+}
+
+// Decide passes an operator's choice to the running operation.
+func (r *Runner) Decide(ctx context.Context, d proto.DecideRequest) (proto.Op, error) {
+	r.mu.Lock()
+	cur := r.cur
+	r.mu.Unlock()
+	if cur == nil || cur.id != d.ID {
+		return proto.Op{}, proto.Errorf(proto.CodeNotFound, "operation %s is not running", d.ID).On(r.local.Name())
+	}
+	select {
+	case cur.decide <- d:
+	case <-cur.done:
+	case <-ctx.Done():
+		return proto.Op{}, proto.Errorf(proto.CodeBusy, "operation %s is in the middle of a step and did not take the decision", d.ID).
+			On(r.local.Name()).WithRemedy("try again when the step has ended")
+	}
+	o, _ := r.journal.Get(d.ID)
+	return o, nil
+}
+
+// progress says in words how far an operation came.
+func progress(o proto.Op) string {
+	last := "no step was completed"
+	for _, s := range o.Steps {
+		if s.Result.State == proto.StepDone || s.Result.State == proto.StepAlready {
+			last = fmt.Sprintf("the last completed step is %d (%s on %s)", s.Step.Index, s.Step.Kind, s.Step.Node)
+		}
+	}
+	return last
+}

@@ -1,0 +1,291 @@
+package op
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"example.com/santui/proto"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type rig struct {
+	w             *pairModel
+	otter, weasel *fakeNode
+	r             *Runner
+	changes       chan proto.Op
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	w, otter, weasel := newWorld()
+	j, err := OpenJournal(filepath.Join(t.TempDir(), "ops"), "weasel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &rig{w: w, otter: otter, weasel: weasel, changes: make(chan proto.Op, 1000)}
+	g.r = NewRunner("demo", weasel, otter, j, func(o proto.Op) { g.changes <- o })
+	t.Cleanup(g.r.Close)
+	return g
+}
+
+// start begins a failover to weasel and returns the first operation that is final or waits for a decision.
+func (g *rig) start(t *testing.T, policy proto.Choice) proto.Op {
+	t.Helper()
+	_, err := g.r.Start(t.Context(), proto.OpStartRequest{Verb: proto.VerbFailover, Resource: "r0", To: "weasel", Confirm: "demo", OnFailure: policy, Owner: "me@here"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g.wait(t)
+}
+
+func (g *rig) wait(t *testing.T) proto.Op {
+	t.Helper()
+	for o := range g.changes {
+		if o.State.Final() || len(o.Choices) > 0 {
+			return o
+		}
+	}
+	t.Fatal("no more changes")
+	return proto.Op{}
+}
+
+func TestFailover(t *testing.T) {
+	g := newRig(t)
+	o := g.start(t, "")
+	if o.State != proto.OpDone || g.w.home() != "weasel" {
+		t.Fatalf("state %s, service: %s, outcome %s", o.State, g.w.home(), o.Outcome)
+	}
+	var kinds []string
+	for _, s := range o.Steps {
+		kinds = append(kinds, string(s.Step.Kind)+"@"+s.Step.Node)
+	}
+	want := "unmount@otter deactivate@otter demote@otter attest@otter promote@weasel activate@weasel mount@weasel"
+	if got := strings.Join(kinds, " "); got != want {
+		t.Errorf("steps %s, want %s", got, want)
+	}
+	if o.Outage <= 0 {
+		t.Errorf("outage %v", o.Outage)
+	}
+	g.r.Close()
+	if g.w.nodes["otter"].locked != nil || g.w.nodes["weasel"].locked != nil {
+		t.Error("lock left behind")
+	}
+	if p := g.w.nodes["otter"].journal[o.ID]; p.State != proto.OpDone {
+		t.Errorf("peer's journal says %s", p.State)
+	}
+}
+
+// TestFaultMatrix makes every step fail before and after its effect, with an error and with a timeout, and demands that
+// undo brings the service home, that retry completes the move, and that there are never two Primaries.
+func TestFaultMatrix(t *testing.T) {
+	steps := []struct {
+		kind proto.StepKind
+		node string
+	}{
+		{proto.StepUnmount, "otter"}, {proto.StepDeactivate, "otter"}, {proto.StepDemote, "otter"},
+		{proto.StepPromote, "weasel"}, {proto.StepActivate, "weasel"}, {proto.StepMount, "weasel"},
+	}
+	for _, s := range steps {
+		for _, after := range []bool{false, true} {
+			code := proto.CodeFailed
+			if after {
+				code = proto.CodeTimeout
+			}
+			for _, choice := range []proto.Choice{proto.ChoiceUndo, proto.ChoiceRetry, proto.ChoiceKeep} {
+				t.Run(fmt.Sprintf("%s after=%v %s", s.kind, after, choice), func(t *testing.T) {
+					g := newRig(t)
+					f := &fault{kind: s.kind, node: s.node, after: after, code: code, times: 1}
+					if s.node == "otter" {
+						g.otter.fault = f
+					} else {
+						g.weasel.fault = f
+					}
+					o := g.start(t, "")
+					if o.State != proto.OpStopped {
+						t.Fatalf("state %s: %s", o.State, o.Outcome)
+					}
+					if _, err := g.r.Decide(t.Context(), proto.DecideRequest{ID: o.ID, Choice: choice}); err != nil {
+						t.Fatal(err)
+					}
+					o = g.wait(t)
+					switch choice {
+					case proto.ChoiceUndo:
+						if o.State != proto.OpUndone || g.w.home() != "otter" {
+							t.Errorf("undo ended %s, service: %s (%s)", o.State, g.w.home(), o.Outcome)
+						}
+					case proto.ChoiceRetry:
+						if o.State != proto.OpDone || g.w.home() != "weasel" {
+							t.Errorf("retry ended %s, service: %s (%s)", o.State, g.w.home(), o.Outcome)
+						}
+					case proto.ChoiceKeep:
+						if o.State != proto.OpKept {
+							t.Errorf("keep ended %s", o.State)
+						}
+						if o2 := g.start(t, ""); o2.State != proto.OpDone || g.w.home() != "weasel" {
+							t.Errorf("a second failover ended %s, service: %s (%s)", o2.State, g.w.home(), o2.Outcome)
+						}
+					}
+					if b := g.w.broken(); b != nil {
+						t.Error(b)
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestPeerDiesMidway(t *testing.T) {
+	g := newRig(t)
+	g.otter.fault = &fault{kind: proto.StepDemote, code: proto.CodeUnreachable, times: 99}
+	o := g.start(t, "")
+	if o.State != proto.OpStopped {
+		t.Fatal(o.State)
+	}
+	g.w.mu.Lock()
+	g.w.nodes["otter"].gone = true
+	g.w.mu.Unlock()
+	if _, err := g.r.Decide(t.Context(), proto.DecideRequest{ID: o.ID, Choice: proto.ChoiceUndo}); err != nil {
+		t.Fatal(err)
+	}
+	if o = g.wait(t); o.State != proto.OpKept || !strings.Contains(o.Outcome, "otter does not answer") {
+		t.Errorf("%s: %s", o.State, o.Outcome)
+	}
+	if g.w.nodes["weasel"].role == proto.Primary {
+		t.Error("promoted beside a silent Primary")
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	req := proto.OpStartRequest{Verb: proto.VerbFailover, Resource: "r0", To: "weasel", Confirm: "demo"}
+	for _, tt := range []struct {
+		name    string
+		breakIt func(*rig, *proto.OpStartRequest)
+		code    proto.ErrorCode
+	}{
+		{"not confirmed", func(_ *rig, r *proto.OpStartRequest) { r.Confirm = "dem" }, proto.CodeNotConfirmed},
+		{"plan changed", func(_ *rig, r *proto.OpStartRequest) { r.PlanHash = "000000000000" }, proto.CodeStale},
+		{"peer silent", func(g *rig, _ *proto.OpStartRequest) { g.w.nodes["otter"].gone = true }, proto.CodeVeto},
+		{"lock held", func(g *rig, _ *proto.OpStartRequest) { g.w.nodes["otter"].locked = &proto.Lock{OpID: "x"} }, proto.CodeVeto},
+		{"process", func(g *rig, _ *proto.OpStartRequest) {
+			g.w.nodes["otter"].users = []proto.User{{Kind: "process", PID: 1, Name: "smbd"}}
+		}, proto.CodeVeto},
+		{"verb", func(_ *rig, r *proto.OpStartRequest) { r.Verb = proto.VerbTakeover }, proto.CodeUnsupported},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g, r := newRig(t), req
+			tt.breakIt(g, &r)
+			_, err := g.r.Start(t.Context(), r)
+			if !errors.Is(err, &proto.Error{Code: tt.code}) {
+				t.Errorf("got %v, want code %s", err, tt.code)
+			}
+			if g.w.home() != "otter" {
+				t.Errorf("something changed: %s", g.w.home())
+			}
+		})
+	}
+	t.Run("accepted soft veto", func(t *testing.T) {
+		g, r := newRig(t), req
+		g.w.nodes["otter"].users = []proto.User{{Kind: "process", PID: 1, Name: "smbd"}}
+		r.Accept = []string{proto.CheckBusyProc}
+		o, err := g.r.Start(t.Context(), r)
+		if err != nil || len(o.Accepted) != 1 {
+			t.Errorf("%v %v", o.Accepted, err)
+		}
+	})
+	t.Run("dry run", func(t *testing.T) {
+		g, r := newRig(t), req
+		r.DryRun, r.Confirm = true, ""
+		o, err := g.r.Start(t.Context(), r)
+		if err != nil || o.State != proto.OpDone || g.w.home() != "otter" {
+			t.Errorf("%s %v %s", o.State, err, g.w.home())
+		}
+	})
+}
+
+func TestRequestIDStartsOnce(t *testing.T) {
+	g := newRig(t)
+	req := proto.OpStartRequest{Verb: proto.VerbFailover, Resource: "r0", To: "weasel", Confirm: "demo", RequestID: "q1"}
+	a, err := g.r.Start(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.wait(t)
+	b, err := g.r.Start(t.Context(), req)
+	if err != nil || a.ID != b.ID {
+		t.Errorf("%s then %s, %v", a.ID, b.ID, err)
+	}
+}
+
+func TestPauseAndResume(t *testing.T) {
+	g := newRig(t)
+	g.otter.fault = &fault{kind: proto.StepUnmount, code: proto.CodeFailed, times: 1}
+	o := g.start(t, "")
+	if _, err := g.r.Decide(t.Context(), proto.DecideRequest{ID: o.ID, Choice: proto.ChoiceRetry}); err != nil {
+		t.Fatal(err)
+	}
+	if o = g.wait(t); o.State != proto.OpDone {
+		t.Errorf("%s %s", o.State, o.Outcome)
+	}
+}
+
+func TestJournalSurvives(t *testing.T) {
+	dir := t.TempDir()
+	j, err := OpenJournal(dir, "weasel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := proto.Op{ID: "20261122-1", Runner: "weasel", State: proto.OpRunning, Plan: proto.Plan{Resource: "r0", To: "weasel"}, Rev: 3}
+	if err := j.Put(o); err != nil {
+		t.Fatal(err)
+	}
+	old := o
+	old.Rev, old.State = 2, proto.OpDone
+	if err := j.Put(old); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "broken.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j, err = OpenJournal(dir, "weasel")
+	if err == nil || !strings.Contains(err.Error(), "broken.json is damaged") {
+		t.Errorf("damaged file: %v", err)
+	}
+	got, ok := j.Get(o.ID)
+	if !ok || got.State != proto.OpOrphaned {
+		t.Errorf("state %s, want orphaned", got.State)
+	}
+	if u := j.Unfinished("r0"); u == nil || u.ID != o.ID {
+		t.Errorf("unfinished: %v", u)
+	}
+	if err := j.Put(proto.Op{ID: "../x"}); err == nil {
+		t.Error("accepted a path as id")
+	}
+}
+
+func TestChecksCoverTable(t *testing.T) {
+	g := newRig(t)
+	v, err := g.r.view(context.Background(), "r0", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, c := range Checks(v) {
+		seen[c.Code] = true
+		if c.Blocks() {
+			t.Errorf("%s blocks a healthy pair: %v", c.Code, c.Evidence)
+		}
+	}
+	for _, c := range proto.Codes {
+		if !seen[c.Name] && c.Name != proto.CheckUnfinished {
+			t.Errorf("%s is never evaluated", c.Name)
+		}
+	}
+}
