@@ -1,0 +1,23 @@
+// Package lvmops does the volume work of one node: it sees what sits on a replicated device (physical volume, volume
+// group, logical volumes, file systems, mounts, swap, loop devices, device-mapper holders, processes) and it does the
+// steps of a move (unmount, deactivate, activate, mount) and of a set-up (pvcreate, vgcreate, lvcreate, mkfs).
+//
+// Rules that hold everywhere in it:
+//
+//   - Every external program goes through one Runner: no shell, a fixed PATH, LC_ALL=C, file descriptors 0 to 2 only,
+//     its own process group, a deadline, bounded output. The observer sees every argv.
+//   - A step is idempotent, and its success is read back (mountinfo, device-mapper's uuids, device nodes), never
+//     derived from an exit code alone.
+//   - Nothing is forced: no umount -l or -f, no kill, no dmsetup remove, no vgchange --force.
+//   - lvm only ever opens the replicated device (--devices), and is not run at all unless the device carries a
+//     physical volume's label, which the package reads itself.
+//   - Looking at processes and mounts uses /proc and /sys only; a path inside a mount is never opened, so that a
+//     file system that hangs can not hang the agent. The one call that can, statfs, runs aside with a time limit.
+//
+// State: an Ops holds its Options and, under a short lock, the paths whose statfs has not come back yet. Exec holds
+// nothing. Goroutines: Exec.Run starts two readers and one waiter per program and normally outlives them; a program
+// that can not be killed (state D) leaves its waiter behind, which reaps it when the kernel lets go. statfs runs in
+// a goroutine of its own; at most one per mount point can be stuck.
+//
+// Package lvmtest holds the runners for tests: recorded transcripts and a small stateful fake.
+package lvmops
