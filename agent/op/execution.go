@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -19,10 +20,10 @@ type execution struct {
 	decide   chan proto.DecideRequest
 	pausing  bool
 	attested time.Time // when the peer last said that it is Secondary
-	peerMiss bool      // the peer's journal misses the newest revision
+	silent   bool      // the peer's failure to journal was logged
 }
 
-// run executes the plan and returns when the operation is final.
+// run executes the plan and returns when the operation is final, journalled and unlocked; the caller publishes the end.
 func (x *execution) run(ctx context.Context) {
 	x.save()
 	for i := 0; i < len(x.op.Steps); {
@@ -262,26 +263,32 @@ func (x *execution) measure() {
 
 func (x *execution) finish(state proto.OpState, outcome string) {
 	x.op.State, x.op.Outcome, x.op.Ended, x.op.Choices = state, outcome, time.Now(), nil
-	x.save()
+	x.store()
 	ctx, cancel := context.WithTimeout(context.Background(), limitAttest*time.Second)
 	defer cancel()
 	// A peer that is away keeps no lock: it forgets it with its agent, and otherwise asks us for the operation's end.
 	_ = x.r.unlockBoth(ctx, x.lock)
 }
 
-// save journals the operation here, then there, then publishes it. A peer that cannot store its copy does not stop the
-// operation; this node's journal is the one that counts.
-func (x *execution) save() {
+// save journals the operation on both nodes, then publishes it.
+func (x *execution) save() { x.r.publish(x.store()) }
+
+// store journals the operation here, then there, and returns the copy. A peer that cannot store its copy does not stop
+// the operation; this node's journal is the one that counts.
+func (x *execution) store() proto.Op {
 	x.op.Rev++
 	copied := x.op
 	copied.Steps = slices.Clone(x.op.Steps)
 	if err := x.r.journal.Put(copied); err != nil {
 		copied.Outcome = fmt.Sprintf("journal: %v", err)
 	}
-	x.r.publish(copied)
 	ctx, cancel := context.WithTimeout(context.Background(), attestAge)
 	defer cancel()
-	x.peerMiss = x.r.peer.Journal(ctx, copied) != nil
+	if err := x.r.peer.Journal(ctx, copied); err != nil && !x.silent {
+		slog.Warn("the peer could not journal the operation", "op", copied.ID, "peer", x.r.peer.Name(), "err", err)
+		x.silent = true
+	}
+	return copied
 }
 
 func asError(err error, code proto.ErrorCode) *proto.Error {

@@ -127,7 +127,7 @@ func (r *Runner) Start(ctx context.Context, req proto.OpStartRequest) (proto.Op,
 		r.requests[req.RequestID] = o.ID
 	}
 	x := &execution{r: r, op: o, lock: lock, policy: req.OnFailure, decide: r.cur.decide}
-	done := r.cur.done
+	done, publish := r.cur.done, r.publish
 	r.wg.Go(func() {
 		defer cancel()
 		defer close(done)
@@ -135,6 +135,7 @@ func (r *Runner) Start(ctx context.Context, req proto.OpStartRequest) (proto.Op,
 		r.mu.Lock()
 		r.cur = nil
 		r.mu.Unlock()
+		publish(x.op) // last, so that whoever sees the end can start the next one
 	})
 	return o, nil
 }
