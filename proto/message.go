@@ -148,11 +148,14 @@ type ObserveRequest struct {
 	Resource string `json:"resource"`
 	// Targets are mount points whose presence on this node matters to the plan.
 	Targets []string `json:"targets,omitempty"`
+	// MaxAge is how old, in seconds, the look at the stack may be; 0 asks for a fresh one.
+	MaxAge float64 `json:"max_age,omitempty"`
 }
 
 // Observation is a fresh look of one agent at one resource, input of checks and plans.
 type Observation struct {
 	Node     string            `json:"node"`
+	Pair     string            `json:"pair"`
 	At       time.Time         `json:"at"`
 	Agent    AgentInfo         `json:"agent"`
 	Resource Resource          `json:"resource"`

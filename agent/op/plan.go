@@ -6,16 +6,14 @@ import (
 	"strings"
 	"time"
 
+	"example.com/santui/lvmops"
 	"example.com/santui/proto"
 )
 
-// Time limits of the steps, seconds.
+// Time limits of the steps that are done inside the agents, seconds. The others are lvmops's.
 const (
-	limitUnmount = 30
-	limitVG      = 30
-	limitRole    = 30
-	limitAttest  = 5
-	limitMount   = 60
+	limitRole   = 30
+	limitAttest = 5
 )
 
 // MakePlan lists the steps that move the resource and all that sits on it from v.From to v.To. It is pure: the same view
@@ -35,7 +33,7 @@ func MakePlan(pair string, v View, now time.Time) proto.Plan {
 		}
 		for _, vg := range v.From.Resource.Stack.VGs {
 			if slices.ContainsFunc(vg.LVs, func(lv proto.LV) bool { return lv.Active }) {
-				b.deactivate(vg.Name)
+				b.deactivate(vg.Name, v.From.Resource.Device)
 			}
 		}
 		b.demote()
@@ -43,7 +41,7 @@ func MakePlan(pair string, v View, now time.Time) proto.Plan {
 	b.attest()
 	b.promote(v.To.Resource.Device)
 	for _, vg := range vgs {
-		b.activate(vg)
+		b.activate(vg, v.To.Resource.Device)
 	}
 	for _, m := range mounts {
 		b.mount(m)
@@ -93,13 +91,13 @@ func (b builder) add(s proto.Step) {
 
 func (b builder) unmount(m proto.Mount) {
 	m = steady(m)
-	b.add(proto.Step{Kind: proto.StepUnmount, Node: b.plan.From, Argv: []string{"umount", m.Target}, Limit: limitUnmount, Mount: &m,
-		Undo: mountArgv(m), UndoKind: proto.StepMount, Why: "nothing may write while the roles change"})
+	b.add(proto.Step{Kind: proto.StepUnmount, Node: b.plan.From, Argv: lvmops.UnmountArgv(m.Target), Limit: lvmops.LimitUnmount.Seconds(), Mount: &m,
+		Undo: lvmops.MountArgv(m), UndoKind: proto.StepMount, Why: "nothing may write while the roles change"})
 }
 
-func (b builder) deactivate(vg string) {
-	b.add(proto.Step{Kind: proto.StepDeactivate, Node: b.plan.From, Argv: []string{"vgchange", "-a", "n", vg}, Limit: limitVG, VG: vg,
-		Undo: []string{"vgchange", "-a", "y", vg}, UndoKind: proto.StepActivate, Why: "the device cannot be demoted while LVM holds it"})
+func (b builder) deactivate(vg, device string) {
+	b.add(proto.Step{Kind: proto.StepDeactivate, Node: b.plan.From, Argv: lvmops.DeactivateArgv(vg, device), Limit: lvmops.LimitDeactivate.Seconds(), VG: vg,
+		Undo: lvmops.ActivateArgv(vg, device), UndoKind: proto.StepActivate, Why: "the device cannot be demoted while LVM holds it"})
 }
 
 func (b builder) demote() {
@@ -119,29 +117,21 @@ func (b builder) promote(device string) {
 		Undo: []string{"drbdadm", "secondary", r}, UndoKind: proto.StepDemote, Why: device + " appears on " + b.plan.To})
 }
 
-func (b builder) activate(vg string) {
-	b.add(proto.Step{Kind: proto.StepActivate, Node: b.plan.To, Argv: []string{"vgchange", "-a", "y", vg}, Limit: limitVG, VG: vg,
-		Undo: []string{"vgchange", "-a", "n", vg}, UndoKind: proto.StepDeactivate, Why: "the logical volumes appear"})
+func (b builder) activate(vg, device string) {
+	b.add(proto.Step{Kind: proto.StepActivate, Node: b.plan.To, Argv: lvmops.ActivateArgv(vg, device), Limit: lvmops.LimitActivate.Seconds(), VG: vg,
+		Undo: lvmops.DeactivateArgv(vg, device), UndoKind: proto.StepDeactivate, Why: "the logical volumes appear"})
 }
 
 func (b builder) mount(m proto.Mount) {
 	m = steady(m)
-	b.add(proto.Step{Kind: proto.StepMount, Node: b.plan.To, Argv: mountArgv(m), Limit: limitMount, Mount: &m,
-		Undo: []string{"umount", m.Target}, UndoKind: proto.StepUnmount, Why: "the service is back"})
+	b.add(proto.Step{Kind: proto.StepMount, Node: b.plan.To, Argv: lvmops.MountArgv(m), Limit: lvmops.LimitMount.Seconds(), Mount: &m,
+		Undo: lvmops.UnmountArgv(m.Target), UndoKind: proto.StepUnmount, Why: "the service is back"})
 }
 
 // steady strips what changes from look to look, so that a plan's hash changes only when the plan does.
 func steady(m proto.Mount) proto.Mount {
 	m.Size, m.Used, m.Major, m.Minor, m.NS = 0, 0, 0, 0, nil
 	return m
-}
-
-func mountArgv(m proto.Mount) []string {
-	argv := []string{"mount", "-t", m.FSType}
-	if m.Options != "" {
-		argv = append(argv, "-o", m.Options)
-	}
-	return append(argv, m.Source, m.Target)
 }
 
 func effect(p proto.Plan, mounts []proto.Mount) []string {

@@ -123,20 +123,17 @@ const (
 )
 
 type rule struct {
-	name     string
-	sock     Socket
-	both     bool
-	fixed    uint32
-	max      uint32
-	legal    bool
-	bulk     bool // block data follows the fixed part
-	unframed bool // only before the features
+	name  string
+	sock  Socket
+	both  bool
+	fixed uint32
+	max   uint32 // 0: fixed is all
 }
 
 var rules = [0x5a]rule{
-	CmdData:             {name: "Data", fixed: SizeData, max: SizeData + MaxDigest + MaxData, bulk: true},
-	CmdDataReply:        {name: "DataReply", fixed: SizeData, max: SizeData + MaxDigest + MaxData, bulk: true},
-	CmdRSDataReply:      {name: "RSDataReply", fixed: SizeData, max: SizeData + MaxDigest + MaxData, bulk: true},
+	CmdData:             {name: "Data", fixed: SizeData, max: SizeData + MaxDigest + MaxData},
+	CmdDataReply:        {name: "DataReply", fixed: SizeData, max: SizeData + MaxDigest + MaxData},
+	CmdRSDataReply:      {name: "RSDataReply", fixed: SizeData, max: SizeData + MaxDigest + MaxData},
 	CmdBarrier:          {name: "Barrier", fixed: SizeBarrier},
 	CmdBitmap:           {name: "Bitmap", max: MaxBitmapPacket - HeaderSizeH100},
 	CmdUnplugRemote:     {name: "UnplugRemote"},
@@ -178,16 +175,16 @@ var rules = [0x5a]rule{
 	CmdTrim:             {name: "Trim", fixed: SizeRange},
 	CmdRSThinReq:        {name: "RSThinReq", fixed: SizeRequest},
 	CmdRSDeallocated:    {name: "RSDeallocated", fixed: SizeBlockDesc},
-	CmdWSame:            {name: "WSame", fixed: SizeRange, max: SizeRange + MaxDigest + 4096, bulk: true},
+	CmdWSame:            {name: "WSame", fixed: SizeRange, max: SizeRange + MaxDigest + 4096},
 	CmdZeroes:           {name: "Zeroes", fixed: SizeRange},
 	CmdEnableReplNext:   {name: "EnableReplNext", max: 64},
 	CmdEnableRepl:       {name: "EnableRepl", max: 64},
 }
 
 var handshakeRules = [3]rule{
-	{name: "InitialMeta", sock: SocketMeta, unframed: true},
-	{name: "InitialData", unframed: true},
-	{name: "Features", fixed: SizeFeatures, unframed: true},
+	{name: "InitialMeta", sock: SocketMeta},
+	{name: "InitialData"},
+	{name: "Features", fixed: SizeFeatures},
 }
 
 // lookup finds the rule of a command; nil if DRBD 8.4 at protocol 101 has no such command.

@@ -95,9 +95,9 @@ func (c Change) Conn() (proto.ConnState, bool) {
 	return proto.ConnState(c.Val >> shiftConn & 31), c.Mask&MaskConn != 0
 }
 
-// Mirror turns the peer's request into what it means for this node: role and peer role, disk and peer disk, the two
-// pause flags of user and peer change places, and connection states become their counterparts (convert_state,
-// drbd_receiver.c).
+// Mirror turns the peer's request into what it means for this node: role and peer role, disk and peer disk change
+// places, the peer's own pauses become peer pauses, and connection states become their counterparts (convert_state,
+// drbd_receiver.c). A connection state without a counterpart stays as it is, for the receiver to refuse.
 func (c Change) Mirror() Change {
 	m := StateOf(c.Mask)
 	v := StateOf(c.Val)
@@ -111,9 +111,6 @@ func (c Change) Mirror() Change {
 		conn = proto.VerifyT
 	case proto.Disconnecting:
 		conn = proto.TearDown
-	case proto.WFReportParams, proto.Connected:
-	default:
-		conn = v.Conn
 	}
 	return Change{Mask: mirror(m, m.Conn).Word(), Val: mirror(v, conn).Word()}
 }
