@@ -1,0 +1,172 @@
+package datapath
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"time"
+
+	"example.com/santui/datapath/block"
+	"example.com/santui/proto"
+)
+
+// IOErrorPolicy says what happens when the backing disk fails (drbd.conf: on-io-error).
+type IOErrorPolicy string
+
+// The policies. call-local-io-error is refused by name.
+const (
+	OnIOErrorDetach IOErrorPolicy = "detach"  // the disk is dropped, I/O goes on with the peer's copy
+	OnIOErrorPassOn IOErrorPolicy = "pass_on" // the error goes to the application, the disk becomes Inconsistent
+)
+
+// Config describes one replicated resource as one of its two nodes sees it. Zero values mean DRBD's defaults
+// (linux/drbd_limits.h).
+type Config struct {
+	Resource string // name, "r0"
+	Device   string // the path that applications use, for messages
+	Node     string // this node's name
+	Peer     string // the other node's name
+
+	Open     func() (block.Device, error) // opens the backing disk; called by Attach, closed by Detach and Close
+	DiskPath string                       // the backing disk, for messages
+
+	LocalAddr string // "10.0.0.1:7788"
+	PeerAddr  string
+
+	Protocol proto.Protocol // only C in this version
+	CRAMAlg  string         // "" = peers do not authenticate; md5, sha1, sha256, sha512 ...
+	Secret   []byte         // at most 64 bytes in drbd.conf
+
+	ResyncRate int64 // bytes a second, 0 = DRBD's 250 KiB/s
+
+	PingInt     time.Duration // idle time on the meta socket before a ping, 10 s
+	PingTimeout time.Duration // time for its answer, 500 ms
+	ConnectInt  time.Duration // pause between attempts to connect, 10 s
+	Timeout     time.Duration // 6 s; times KoCount: how long a peer may leave a request unanswered
+	KoCount     int           // 7
+
+	ALExtents    int // size of the activity log in 4 MiB extents, 1237
+	MaxBuffers   int // 4 KiB pages of data taken from the peer and not yet on disk, 2048
+	MaxEpochSize int // writes between two barriers, 2048
+
+	OnIOError IOErrorPolicy
+
+	// Features that drbd.conf may ask for. They are here so that New can refuse them by name.
+	DataIntegrityAlg string
+	CsumsAlg         string
+	VerifyAlg        string // told to the peer, since both must agree; verify itself is refused
+	AllowTwoPrimaries,
+	PullAhead,
+	ThinResync bool
+
+	// Listen and Dial make the replication link; nil = TCP. laddr is the local address to bind, its port is ignored.
+	Listen func(ctx context.Context, addr string) (net.Listener, error)
+	Dial   func(ctx context.Context, laddr, raddr string) (net.Conn, error)
+
+	// Events gets one line for operators at each thing that happened. It must not block or call back.
+	Events func(level proto.Level, text string)
+	Logger *slog.Logger // nil = slog.Default()
+}
+
+// CRAMAlgs are the HMAC algorithms of cram-hmac-alg that this engine knows.
+var CRAMAlgs = []string{"md5", "sha1", "sha224", "sha256", "sha384", "sha512"}
+
+const (
+	defaultResyncRate = 250 << 10 // L: RESYNC_RATE_DEF
+	maxSecret         = 64        // SHARED_SECRET_MAX, linux/drbd.h
+)
+
+// withDefaults returns c with DRBD's defaults filled in, or why it cannot be used.
+func (c Config) withDefaults() (Config, error) {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&c.PingInt, 10*time.Second)
+	def(&c.PingTimeout, 500*time.Millisecond)
+	def(&c.ConnectInt, 10*time.Second)
+	def(&c.Timeout, 6*time.Second)
+	num := func(n *int, v int) {
+		if *n == 0 {
+			*n = v
+		}
+	}
+	num(&c.KoCount, 7)
+	num(&c.ALExtents, 1237)
+	num(&c.MaxBuffers, 2048)
+	num(&c.MaxEpochSize, 2048)
+	if c.ResyncRate == 0 {
+		c.ResyncRate = defaultResyncRate
+	}
+	if c.OnIOError == "" {
+		c.OnIOError = OnIOErrorDetach
+	}
+	if c.Protocol == 0 {
+		c.Protocol = proto.ProtocolC
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	c.Logger = c.Logger.With("resource", c.Resource, "node", c.Node)
+	if c.Events == nil {
+		c.Events = func(proto.Level, string) {}
+	}
+	if c.Listen == nil {
+		c.Listen = listenTCP
+	}
+	if c.Dial == nil {
+		c.Dial = dialTCP
+	}
+	return c, c.check()
+}
+
+func (c *Config) check() error {
+	bad := func(format string, args ...any) error {
+		return proto.Errorf(proto.CodeInvalid, "resource %s: %s", c.Resource, fmt.Sprintf(format, args...)).On(c.Node)
+	}
+	switch {
+	case c.Resource == "" || c.Node == "" || c.Peer == "":
+		return bad("resource, node and peer must have names")
+	case c.Open == nil:
+		return bad("no backing disk")
+	case c.LocalAddr == "" || c.PeerAddr == "":
+		return bad("local and peer address are both needed")
+	case c.ResyncRate < 0 || c.KoCount < 0 || c.ALExtents < 0 || c.MaxBuffers < 0 || c.MaxEpochSize < 0:
+		return bad("a negative limit makes no sense")
+	case c.CRAMAlg != "" && !slices.Contains(CRAMAlgs, c.CRAMAlg):
+		return bad("cram-hmac-alg %q is not one of %v", c.CRAMAlg, CRAMAlgs)
+	case c.CRAMAlg != "" && len(c.Secret) == 0:
+		return bad("cram-hmac-alg %s needs a shared-secret", c.CRAMAlg)
+	case len(c.Secret) > maxSecret:
+		return bad("shared-secret is longer than %d bytes", maxSecret)
+	}
+	return c.refuse()
+}
+
+// refuse names what drbd.conf may ask for and this version does not do.
+func (c *Config) refuse() error {
+	for _, f := range []struct {
+		asked bool
+		name  string
+	}{
+		{c.Protocol != proto.ProtocolC, "protocol " + c.Protocol.String()},
+		{c.DataIntegrityAlg != "", "data-integrity-alg"},
+		{c.CsumsAlg != "", "csums-alg (checksum based resync)"},
+		{c.AllowTwoPrimaries, "allow-two-primaries"},
+		{c.PullAhead, "on-congestion pull-ahead"},
+		{c.ThinResync, "rs-discard-granularity (thin resync)"},
+		{c.OnIOError != OnIOErrorDetach && c.OnIOError != OnIOErrorPassOn, "on-io-error " + string(c.OnIOError)},
+	} {
+		if f.asked {
+			return c.unsupported(f.name).WithRemedy("remove it from the configuration of %s on both nodes", c.Resource)
+		}
+	}
+	return nil
+}
+
+func (c *Config) unsupported(what string) *proto.Error {
+	return proto.Errorf(proto.CodeUnsupported, "resource %s: %s is not in this version of santui", c.Resource, what).On(c.Node)
+}

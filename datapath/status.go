@@ -1,0 +1,34 @@
+package datapath
+
+import (
+	"time"
+
+	"example.com/santui/proto"
+)
+
+// Status is what a resource looked like at one moment. It is never changed after it was published.
+type Status struct {
+	Seq       uint64 // grows with every publication
+	At        time.Time
+	Role      proto.Role
+	PeerRole  proto.Role
+	Conn      proto.ConnState
+	Disk      proto.DiskState
+	PeerDisk  proto.DiskState
+	Suspended bool
+	Open      int // openers of the device
+	Size      int64
+	UUIDs     proto.UUIDs
+	PeerUUIDs proto.UUIDs // of the last handshake
+	OutOfSync int64       // bytes
+	Sync      *proto.Sync // nil unless a resync runs or is paused
+	Counters  proto.Counters
+	// LastInSync is when both copies were last known identical, zero if never since the resource was started.
+	LastInSync time.Time
+	// Problem is the newest condition that needs a human, with its remedy; "" when there is none.
+	Problem string
+	// PauseHere and PausePeer: resync is paused by this node, by the peer.
+	PauseHere, PausePeer bool
+	// PeerProtocol is the protocol version agreed with the peer, 0 while not connected.
+	PeerProtocol int
+}
