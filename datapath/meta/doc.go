@@ -1,0 +1,28 @@
+// Package meta keeps DRBD's version 08 metadata, the internal kind, at the end
+// of a backing disk: superblock, activity log and bitmap. What it writes is what
+// the kernel module 8.4 and drbdmeta write, so a disk can go from one to the
+// other.
+//
+//	data ............ | bitmap | activity log | superblock |
+//	0        UsableSize=BMOffset       ALOffset       MDOffset
+//
+// The superblock names the generation of the data (four UUIDs), the flags and
+// the last size the peers agreed on. The bitmap has one bit per 4 KiB, set
+// where the copies may differ. The activity log names the 4 MiB extents that may
+// have writes under way: after a crash of a Primary all their bits count as set.
+//
+// Create makes fresh metadata, Open reads it. Open does not change the disk: if
+// NeedsApplyAL, ApplyAL must come before any other change, the rest is refused
+// with ErrUnclean until then.
+//
+// A Metadata owns the metadata area of the device for as long as it is open: the
+// superblock's copy, one Bitmap, one ActivityLog. It has no goroutines; whoever
+// calls does the I/O. Three rules hold at every instant, whatever is cut:
+//
+//   - the extent of a write is in the activity log on disk before Begin returns;
+//   - the bitmap page of an extent is on disk before the log forgets the extent;
+//   - a valid superblock never stands over a bitmap or log that is not written.
+//
+// External metadata, indexed metadata, version 07 and 09 metadata, and activity
+// logs other than one stripe of 32 KiB are refused by ErrUnsupported.
+package meta

@@ -1,0 +1,220 @@
+package meta
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+)
+
+// Magic numbers of DRBD's superblocks (linux/drbd.h, DRBD_MD_MAGIC_*). They
+// stand at byte 60, except version 07's, which stands at byte 28.
+const (
+	magic06        uint32 = 0x83740269
+	magic07        uint32 = 0x8374026a
+	magic08        uint32 = 0x8374026b // activity log clean
+	magic84Unclean uint32 = 0x8374026c // activity log in use
+	magic09        uint32 = 0x8374026d
+)
+
+// Flags are the superblock's flags (enum mdf_flag, linux/drbd.h).
+type Flags uint32
+
+const (
+	FlagConsistent     Flags = 1 << 0
+	FlagPrimary        Flags = 1 << 1 // is or was Primary when last written
+	FlagConnected      Flags = 1 << 2
+	FlagFullSync       Flags = 1 << 3 // every bit counts as set
+	FlagWasUpToDate    Flags = 1 << 4
+	FlagPeerOutdated   Flags = 1 << 5
+	FlagCrashedPrimary Flags = 1 << 6
+	FlagALClean        Flags = 1 << 7
+	FlagALDisabled     Flags = 1 << 8
+)
+
+var flagNames = []string{"Consistent", "Primary", "Connected", "FullSync", "WasUpToDate",
+	"PeerOutdated", "CrashedPrimary", "ALClean", "ALDisabled"}
+
+// Has reports whether all of want are set.
+func (f Flags) Has(want Flags) bool { return f&want == want }
+
+func (f Flags) String() string {
+	var set []string
+	for i, name := range flagNames {
+		if f&(1<<i) != 0 {
+			set = append(set, name)
+			f &^= 1 << i
+		}
+	}
+	if f != 0 {
+		set = append(set, fmt.Sprintf("%#x", uint32(f)))
+	}
+	if len(set) == 0 {
+		return "none"
+	}
+	return strings.Join(set, "|")
+}
+
+// JustCreated is the current UUID of a disk that has never held agreed data
+// (UUID_JUST_CREATED, linux/drbd.h).
+const JustCreated uint64 = 4
+
+// UUIDs name generations of the data. Bit 0 of Current is set while Primary.
+type UUIDs struct {
+	Current uint64
+	Bitmap  uint64
+	History [2]uint64 // younger first
+}
+
+// Superblock is the v08 superblock without the parts that follow from the
+// device's size. Sizes are bytes.
+type Superblock struct {
+	// AgreedSize is the size both nodes last agreed on; 0 on a fresh disk. A
+	// multiple of 512.
+	AgreedSize int64
+	UUIDs      UUIDs
+	DeviceUUID uint64
+	Flags      Flags
+	// Unclean is the 8.4 magic for "activity log in use".
+	Unclean bool
+	// ALExtents is the capacity of the activity log when last written.
+	ALExtents uint32
+	// PeerMaxBIO is the largest request of the last peer in bytes, 0 unknown.
+	PeerMaxBIO uint32
+}
+
+// NeedsApplyAL reports whether the kernel would refuse to attach before
+// "drbdmeta apply-al" ran (drbd_md_read, drbd_main.c).
+func (sb *Superblock) NeedsApplyAL() bool { return sb.Unclean || !sb.Flags.Has(FlagALClean) }
+
+// Marshal encodes the superblock into the first SuperblockSize bytes of p.
+func (sb *Superblock) Marshal(l Layout, p []byte) error {
+	if len(p) < SuperblockSize {
+		return fmt.Errorf("buffer of %d bytes for a superblock of %d", len(p), SuperblockSize)
+	}
+	if err := sb.check(l); err != nil {
+		return err
+	}
+	p = p[:SuperblockSize]
+	clear(p)
+	be := binary.BigEndian
+	be.PutUint64(p[0:], uint64(sb.AgreedSize/sectorSize))
+	be.PutUint64(p[8:], sb.UUIDs.Current)
+	be.PutUint64(p[16:], sb.UUIDs.Bitmap)
+	be.PutUint64(p[24:], sb.UUIDs.History[0])
+	be.PutUint64(p[32:], sb.UUIDs.History[1])
+	be.PutUint64(p[40:], sb.DeviceUUID)
+	be.PutUint32(p[56:], uint32(sb.Flags))
+	be.PutUint32(p[60:], magic08)
+	if sb.Unclean {
+		be.PutUint32(p[60:], magic84Unclean)
+	}
+	be.PutUint32(p[64:], l.mdSectors())
+	be.PutUint32(p[68:], l.alSectorOffset())
+	be.PutUint32(p[72:], sb.ALExtents)
+	be.PutUint32(p[76:], l.bmSectorOffset())
+	be.PutUint32(p[80:], BlockSize)
+	be.PutUint32(p[84:], sb.PeerMaxBIO)
+	be.PutUint32(p[88:], alStripes)
+	be.PutUint32(p[92:], alBlocks)
+	return nil
+}
+
+// Unmarshal decodes p, SuperblockSize bytes, and checks it against the layout of
+// the device it was read from. Errors wrap ErrNoMetadata, ErrUnsupported or
+// ErrInvalid and name the field.
+func (sb *Superblock) Unmarshal(l Layout, p []byte) error {
+	if len(p) < SuperblockSize {
+		return fmt.Errorf("superblock of %d bytes, expected %d: %w", len(p), SuperblockSize, ErrInvalid)
+	}
+	be := binary.BigEndian
+	magic := be.Uint32(p[60:])
+	if magic != magic08 && magic != magic84Unclean {
+		return magicError(p)
+	}
+	stripes, stripeSize := be.Uint32(p[88:]), be.Uint32(p[92:])
+	if stripes == 0 && stripeSize == 0 { // written before striping existed
+		stripes, stripeSize = alStripes, alBlocks
+	}
+	if stripes != alStripes || stripeSize != alBlocks {
+		return fmt.Errorf("%w: activity log of %d stripes of %d blocks of 4 KiB; only %d of %d is handled: recreate the metadata with the default --al-stripes and --al-stripe-size-kB",
+			ErrUnsupported, stripes, stripeSize, alStripes, alBlocks)
+	}
+	if int32(be.Uint32(p[68:])) > 0 {
+		return fmt.Errorf("%w: activity log behind the superblock (al_offset %d): this is external metadata",
+			ErrUnsupported, int32(be.Uint32(p[68:])))
+	}
+	for _, f := range []struct {
+		name      string
+		off       int
+		want, got uint32
+	}{
+		{"md_size_sect", 64, l.mdSectors(), be.Uint32(p[64:])},
+		{"al_offset", 68, l.alSectorOffset(), be.Uint32(p[68:])},
+		{"bm_offset", 76, l.bmSectorOffset(), be.Uint32(p[76:])},
+		{"bm_bytes_per_bit", 80, BlockSize, be.Uint32(p[80:])},
+	} {
+		if f.got != f.want {
+			return fmt.Errorf("%w: %s at byte %d of the superblock is %d, expected %d for a device of %d bytes",
+				ErrInvalid, f.name, f.off, int32(f.got), int32(f.want), l.DeviceSize)
+		}
+	}
+	la := be.Uint64(p[0:])
+	if la > uint64(l.UsableSize/sectorSize) {
+		return fmt.Errorf("%w: la_size_sect at byte 0 of the superblock is %d, expected at most %d, the room before the bitmap",
+			ErrInvalid, la, l.UsableSize/sectorSize)
+	}
+	*sb = Superblock{
+		AgreedSize: int64(la) * sectorSize,
+		UUIDs: UUIDs{Current: be.Uint64(p[8:]), Bitmap: be.Uint64(p[16:]),
+			History: [2]uint64{be.Uint64(p[24:]), be.Uint64(p[32:])}},
+		DeviceUUID: be.Uint64(p[40:]),
+		Flags:      Flags(be.Uint32(p[56:])),
+		Unclean:    magic == magic84Unclean,
+		ALExtents:  be.Uint32(p[72:]),
+		PeerMaxBIO: be.Uint32(p[84:]),
+	}
+	return nil
+}
+
+// check refuses what Unmarshal would not take back.
+func (sb *Superblock) check(l Layout) error {
+	if sb.AgreedSize < 0 || sb.AgreedSize%sectorSize != 0 {
+		return fmt.Errorf("%w: agreed size of %d bytes is not a number of sectors", ErrInvalid, sb.AgreedSize)
+	}
+	if sb.AgreedSize > l.UsableSize {
+		return fmt.Errorf("agreed size of %d bytes, the device has room for %d: %w", sb.AgreedSize, l.UsableSize, ErrTooLarge)
+	}
+	return nil
+}
+
+// magicError tells what stands at the place of the superblock instead.
+func magicError(p []byte) error {
+	switch v := detectVersion(p); v {
+	case "":
+		return fmt.Errorf("%w: no magic number at byte 60 of the last 4 KiB block (found %#08x)", ErrNoMetadata, binary.BigEndian.Uint32(p[60:]))
+	default:
+		return fmt.Errorf("%w: the superblock is of version %s, only v08 is handled; convert it with drbdadm create-md or recreate it", ErrUnsupported, v)
+	}
+}
+
+// detectVersion names the version of a superblock by its magic, "" for none.
+// Versions 08 and 09 have it at byte 60, 07 at byte 28.
+func detectVersion(p []byte) string {
+	switch binary.BigEndian.Uint32(p[60:]) {
+	case magic08, magic84Unclean:
+		return "v08"
+	case magic09:
+		return "v09"
+	}
+	switch binary.BigEndian.Uint32(p[28:]) {
+	case magic07:
+		return "v07"
+	case magic06:
+		return "v06"
+	}
+	return ""
+}
+
+func (l Layout) mdSectors() uint32      { return uint32(l.MDSize() / sectorSize) }
+func (l Layout) alSectorOffset() uint32 { return uint32(int32((l.ALOffset - l.MDOffset) / sectorSize)) }
+func (l Layout) bmSectorOffset() uint32 { return uint32(int32((l.BMOffset - l.MDOffset) / sectorSize)) }
