@@ -1,0 +1,152 @@
+package state
+
+import (
+	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
+)
+
+// Event is something that happened or is asked for. A command carries an ID: Step either returns a Refusal for it, or
+// its effects, now or after a later event, hold exactly one AnswerCommand with that ID (if the ID is not 0).
+type Event interface{ event() }
+
+// Local commands.
+type (
+	// AttachStart announces that the disk is being opened: Diskless becomes Attaching. It is not answered by itself;
+	// Attached or AttachFailed with the command's ID follow.
+	AttachStart struct{}
+	// Attached brings what the metadata says, after the activity log was applied.
+	Attached struct {
+		ID      CommandID
+		UUIDs   UUIDs
+		Flags   MDFlags
+		Size    uint64 // last agreed size in the metadata, in sectors, 0 if there is none
+		OwnSize uint64 // usable size of the disk, in sectors
+	}
+	// AttachFailed ends an attach. Err is handed to AnswerCommand.
+	AttachFailed struct {
+		ID  CommandID
+		Err error
+	}
+	// Detach lets go of the disk. With Force the peer is not asked.
+	Detach struct {
+		ID    CommandID
+		Force bool
+	}
+	// Connect leaves StandAlone. DiscardMyData makes this node lose a split brain found at the next handshake.
+	Connect struct {
+		ID            CommandID
+		DiscardMyData bool
+	}
+	// Disconnect goes StandAlone. A peer is asked first, unless Force is set.
+	Disconnect struct {
+		ID    CommandID
+		Force bool
+	}
+	// Promote makes this node Primary. Force declares a disk that is Inconsistent, Outdated or Consistent to be
+	// UpToDate, if nothing better is at hand.
+	Promote struct {
+		ID    CommandID
+		Force bool
+	}
+	// Demote makes this node Secondary. Writes must have been drained before; InUse says that the device is open.
+	Demote struct {
+		ID    CommandID
+		InUse bool
+	}
+	// PauseSync and ResumeSync hold back the resync and let it go on.
+	PauseSync  struct{ ID CommandID }
+	ResumeSync struct{ ID CommandID }
+	// Invalidate asks for a full resync of this node, or with Peer of the other one. Refused by this version.
+	Invalidate struct {
+		ID   CommandID
+		Peer bool
+	}
+	// Verify asks for an online verify. Refused by this version.
+	Verify struct{ ID CommandID }
+)
+
+// Events of the link.
+type (
+	// LinkUp: both sockets are open, features and authentication are done. It is legal in WFConnection only.
+	LinkUp struct {
+		ResolveConflicts bool   // this node accepted the meta socket
+		Features         uint32 // agreed feature flags
+	}
+	// LinkLost: the link broke or had to be given up; Reason is one of Timeout to TearDown. Ignored without a link.
+	LinkLost struct {
+		Reason proto.ConnState
+		Text   string
+	}
+	// LinkClosed answers CloseLink: sockets are closed, all that the peer had sent is on disk, and every write that the
+	// peer had not confirmed is marked in the bitmap.
+	LinkClosed struct{}
+	// PeerRejected: the peer cannot be talked to, for a reason that trying again does not cure: options or versions
+	// that differ, a wrong secret. The node goes StandAlone.
+	PeerRejected struct{ Text string }
+)
+
+// Packets from the peer, in the order in which their socket brought them.
+type (
+	// PeerSizes is P_SIZES.
+	PeerSizes struct{ Sizes drbd.Sizes }
+	// PeerUUIDsReceived is P_UUIDS.
+	PeerUUIDsReceived struct{ UUIDs drbd.UUIDs }
+	// PeerState is P_STATE. Bits is how many bits are set in the own bitmap, Failed how many blocks of the running
+	// resync failed; acknowledgements that came before on the meta socket must be counted in.
+	PeerState struct {
+		State        drbd.State
+		Bits, Failed uint64
+	}
+	// PeerChangeReq is P_STATE_CHG_REQ, or with ConnWide P_CONN_ST_CHG_REQ, as the peer sent it, not mirrored.
+	PeerChangeReq struct {
+		Change   drbd.Change
+		ConnWide bool
+	}
+	// PeerChangeReply is P_STATE_CHG_REPLY or P_CONN_ST_CHG_REPLY.
+	PeerChangeReply struct{ Code drbd.RetCode }
+	// BitmapReceived: the peer's whole bitmap has been merged into the own one.
+	BitmapReceived struct{}
+	// SyncUUIDReceived is P_SYNC_UUID.
+	SyncUUIDReceived struct{ UUID uint64 }
+)
+
+// Events of data and disk.
+type (
+	// ResyncDone: as SyncTarget nothing but Failed blocks is left to fetch, and a ping sent after the last
+	// acknowledgement has been answered.
+	ResyncDone struct{ Failed uint64 }
+	// DiskError: the disk failed a request; Meta if it was in the metadata.
+	DiskError struct {
+		Meta bool
+		Text string
+	}
+	// DiskReleased answers ReleaseDisk: nothing uses the disk any more and it is closed.
+	DiskReleased struct{}
+)
+
+func (AttachStart) event()       {}
+func (Attached) event()          {}
+func (AttachFailed) event()      {}
+func (Detach) event()            {}
+func (Connect) event()           {}
+func (Disconnect) event()        {}
+func (Promote) event()           {}
+func (Demote) event()            {}
+func (PauseSync) event()         {}
+func (ResumeSync) event()        {}
+func (Invalidate) event()        {}
+func (Verify) event()            {}
+func (LinkUp) event()            {}
+func (LinkLost) event()          {}
+func (LinkClosed) event()        {}
+func (PeerRejected) event()      {}
+func (PeerSizes) event()         {}
+func (PeerUUIDsReceived) event() {}
+func (PeerState) event()         {}
+func (PeerChangeReq) event()     {}
+func (PeerChangeReply) event()   {}
+func (BitmapReceived) event()    {}
+func (SyncUUIDReceived) event()  {}
+func (ResyncDone) event()        {}
+func (DiskError) event()         {}
+func (DiskReleased) event()      {}

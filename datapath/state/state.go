@@ -1,0 +1,166 @@
+package state
+
+import (
+	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
+)
+
+// UUIDs is the history of a copy of the data. Bit 0 of Current says that its node is Primary; comparisons mask it.
+// The zero value is "no history"; fresh metadata has Current drbd.UUIDJustCreated.
+type UUIDs struct {
+	Current  uint64 // names the present generation
+	Bitmap   uint64 // the generation since which the bitmap records changes; 0: the peer has all of them
+	History0 uint64 // older generations, the younger one first
+	History1 uint64
+}
+
+// PeerUUIDs is what the peer last told of its history. It is forgotten when the link is lost.
+type PeerUUIDs struct {
+	UUIDs
+	Known bool
+	Bits  uint64 // how many bits the peer's bitmap has set
+	Flags uint64 // drbd.UUIDDiscardMyData and so on
+}
+
+// MDFlags are the flags of the metadata on disk (MDF_*, linux/drbd.h).
+type MDFlags uint32
+
+// The flags. All but FullSync and ALDisabled are computed from the state at each change while the disk is attached.
+const (
+	MDConsistent     MDFlags = 1
+	MDPrimary        MDFlags = 2 // found at attach on a Secondary: it crashed as Primary
+	MDConnected      MDFlags = 4
+	MDFullSync       MDFlags = 8 // the bitmap on disk is void, everything is out of sync
+	MDWasUpToDate    MDFlags = 0x10
+	MDPeerOutdated   MDFlags = 0x20
+	MDCrashedPrimary MDFlags = 0x40
+	MDALDisabled     MDFlags = 0x100
+)
+
+// IOErrorPolicy says what a failing disk leads to (drbd.conf: on-io-error).
+type IOErrorPolicy uint8
+
+// The policies.
+const (
+	IOErrorDetach IOErrorPolicy = iota // drop the disk
+	IOErrorPassOn                      // keep it, as Inconsistent; an error in the metadata still drops it
+)
+
+// CommandID names a local command that waits for an answer; 0 means that nobody waits.
+type CommandID uint64
+
+// PendingKind is what the peer was asked to agree to.
+type PendingKind uint8
+
+// The kinds of pending request.
+const (
+	PendingNone PendingKind = iota
+	PendingPromote
+	PendingDetach
+	PendingDisconnect
+)
+
+// Pending is the request that the peer has not answered yet. There is at most one.
+type Pending struct {
+	Kind   PendingKind
+	ID     CommandID
+	Change drbd.Change
+	Forced bool // a promotion that declares the disk UpToDate
+}
+
+// State is all that the state machine knows of a resource on one node. It is a comparable value without pointers.
+// Make one with New; only Step changes it.
+type State struct {
+	Role     proto.Role
+	PeerRole proto.Role
+	Conn     proto.ConnState
+	Disk     proto.DiskState
+	PeerDisk proto.DiskState
+
+	AftrISP bool // resync paused because another one goes first; never set by this version
+	PeerISP bool // paused by the peer
+	UserISP bool // paused by the user of this node
+
+	UUIDs     UUIDs
+	Flags     MDFlags // as they are, or are about to be, on disk; 0 while nothing is attached
+	PeerUUIDs PeerUUIDs
+	Exposed   uint64 // generation of the data that users of the device have seen (ed_uuid, drbd_int.h)
+
+	CrashedPrimary bool // this node went down as Primary and has not been in sync since
+
+	// NegDisk and NegPeerDisk are what the disks become if the negotiation of a late attach finds no reason against it.
+	NegDisk     proto.DiskState
+	NegPeerDisk proto.DiskState
+
+	Size     uint64 // size of the device, in sectors; 0 while unknown
+	OwnSize  uint64 // usable size of the own disk, in sectors
+	PeerSize uint64 // usable size of the peer's disk as it last said, in sectors
+
+	Features         uint32 // feature flags both nodes have (drbd.FeatureTrim ...)
+	ResolveConflicts bool   // this node decides ties: it accepted the meta socket
+	DiscardMyData    bool   // this node's changes lose in the next split brain
+	ConsiderResync   bool   // the peer was forced Primary while both disks were Inconsistent
+
+	Pending      Pending
+	DetachID     CommandID // waits until the disk is let go
+	DisconnectID CommandID // waits until the link is down
+
+	OnIOError IOErrorPolicy
+	Seed      uint64 // source of new UUIDs, advanced at each use
+}
+
+// New is a Secondary without disk and without link. seed must come from crypto/rand; new generations are derived from
+// it, and two nodes that made the same ones would take different data for the same.
+func New(policy IOErrorPolicy, seed uint64) State {
+	return State{
+		Role: proto.Secondary, PeerRole: proto.RoleUnknown, Conn: proto.StandAlone,
+		Disk: proto.Diskless, PeerDisk: proto.DUnknown, OnIOError: policy, Seed: seed,
+	}
+}
+
+// Word gives the state as it is told to the peer.
+func (s State) Word() drbd.State {
+	return drbd.State{
+		Role: s.Role, Peer: s.PeerRole, Conn: s.Conn, Disk: s.Disk, PeerDisk: s.PeerDisk,
+		AftrISP: s.AftrISP, PeerISP: s.PeerISP, UserISP: s.UserISP,
+	}
+}
+
+// MDFlags computes the flags that the metadata must have in this state. Without an attached disk they stay as they
+// are.
+func (s State) MDFlags() MDFlags {
+	if s.Disk < proto.Inconsistent {
+		return s.Flags
+	}
+	f := s.Flags & (MDFullSync | MDALDisabled)
+	set := func(on bool, bit MDFlags) {
+		if on {
+			f |= bit
+		}
+	}
+	set(s.CrashedPrimary, MDCrashedPrimary)
+	set(s.Role == proto.Primary || s.PeerDisk < proto.Inconsistent && s.PeerRole == proto.Primary, MDPrimary)
+	set(s.Conn > proto.WFReportParams, MDConnected)
+	set(s.Disk > proto.Inconsistent, MDConsistent)
+	set(s.Disk > proto.Outdated, MDWasUpToDate)
+	set(s.PeerDisk >= proto.Inconsistent && s.PeerDisk <= proto.Outdated, MDPeerOutdated)
+	return f
+}
+
+// Attached says whether there is a disk whose metadata can be read and written.
+func (s State) Attached() bool { return s.Disk == proto.Negotiating || s.Disk >= proto.Inconsistent }
+
+// Linked says whether there is a peer to send to.
+func (s State) Linked() bool { return s.Conn >= proto.WFReportParams }
+
+// Replicates says whether application writes go to the peer as data (Q: drbd_should_do_remote). A change of it between
+// two states starts a new epoch.
+func (s State) Replicates() bool {
+	return s.PeerDisk == proto.UpToDate && s.Conn >= proto.Connected ||
+		s.PeerDisk >= proto.Inconsistent && s.PeerDisk != proto.DUnknown &&
+			s.Conn >= proto.WFBitMapT && s.Conn <= proto.PausedSyncT
+}
+
+// TellsOutOfSync says whether writes are not sent but the peer is told which blocks they touch
+// (Q: drbd_should_send_out_of_sync).
+func (s State) TellsOutOfSync() bool { return s.Conn == proto.WFBitMapS }
