@@ -1,0 +1,2 @@
+// Package lab runs a small network of real Linux kernels.
+package lab
