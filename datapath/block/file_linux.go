@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,8 @@ type file struct {
 	f    *os.File
 	info Info
 	ro   bool
+	// closed turns the poller's own error for a closed file into ErrClosed.
+	closed atomic.Bool
 	// memAlign is what the address of a buffer must be a multiple of.
 	memAlign uintptr
 }
@@ -109,19 +112,10 @@ func (d *file) setup(opts Options) error {
 	d.info.LogicalBlockSize = SectorSize
 	var size int64
 	if d.info.Block {
-		lbs, err := unix.IoctlGetInt(d.fd(), unix.BLKSSZGET)
-		if err != nil {
-			return fmt.Errorf("open %s: ask for its logical block size (BLKSSZGET): %w", path, err)
+		var err error
+		if size, err = d.askDisk(opts); err != nil {
+			return err
 		}
-		if lbs > bufferAlign {
-			return fmt.Errorf("open %s: %w: its logical blocks have %d bytes, more than the 4096 of a metadata block", path, ErrUnsupported, lbs)
-		}
-		d.info.LogicalBlockSize = lbs
-		var n uint64
-		if err := ioctlPtr(d.fd(), unix.BLKGETSIZE64, unsafe.Pointer(&n)); err != nil {
-			return fmt.Errorf("open %s: ask for its size (BLKGETSIZE64): %w", path, err)
-		}
-		size = int64(n)
 	} else {
 		st, err := d.f.Stat()
 		if err != nil {
@@ -143,6 +137,28 @@ func (d *file) setup(opts Options) error {
 			path, ErrTooSmall, size, opts.MinSize)
 	}
 	return nil
+}
+
+// askDisk finds a block device's block size and returns its size.
+func (d *file) askDisk(opts Options) (int64, error) {
+	path := d.info.Path
+	lbs, err := unix.IoctlGetInt(d.fd(), unix.BLKSSZGET)
+	if err != nil {
+		return 0, fmt.Errorf("open %s: ask for its logical block size (BLKSSZGET): %w", path, err)
+	}
+	if lbs > bufferAlign {
+		return 0, fmt.Errorf("open %s: %w: its logical blocks have %d bytes, more than the 4096 of a metadata block", path, ErrUnsupported, lbs)
+	}
+	d.info.LogicalBlockSize = lbs
+	// The kernel opens a read-only disk for writing and fails the writes.
+	if ro, err := unix.IoctlGetInt(d.fd(), unix.BLKROGET); err == nil && ro != 0 && !opts.ReadOnly {
+		return 0, openError(path, true, unix.EROFS)
+	}
+	var n uint64
+	if err := ioctlPtr(d.fd(), unix.BLKGETSIZE64, unsafe.Pointer(&n)); err != nil {
+		return 0, fmt.Errorf("open %s: ask for its size (BLKGETSIZE64): %w", path, err)
+	}
+	return int64(n), nil
 }
 
 // probeDirect finds the unit of direct I/O on a regular file: what the kernel
@@ -314,6 +330,7 @@ func (d *file) zeroByHand(off, n int64) error {
 }
 
 func (d *file) Close() error {
+	d.closed.Store(true)
 	return d.ioError("close", 0, d.info.Size, d.f.Close())
 }
 
@@ -358,7 +375,7 @@ func (d *file) ioError(op string, off, n int64, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, os.ErrClosed):
+	case errors.Is(err, os.ErrClosed), op != "close" && d.closed.Load():
 		return fmt.Errorf("%s %s: %w", op, d.info.Path, ErrClosed)
 	case errors.Is(err, io.EOF):
 		return fmt.Errorf("%s %d bytes at %d of %s: it is shorter than when it was opened: %w", op, n, off, d.info.Path, io.ErrUnexpectedEOF)

@@ -470,8 +470,9 @@ func (a *ActivityLog) rewrite(ctx context.Context) error {
 	return nil
 }
 
-// reset forgets every extent and writes a fresh ring; ErrBusy while one is held.
-func (a *ActivityLog) reset() error {
+// reset forgets every extent, writes a fresh ring and calls then, all without any
+// transaction in between; ErrBusy while an extent is held.
+func (a *ActivityLog) reset(then func() error) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.err != nil {
@@ -480,16 +481,20 @@ func (a *ActivityLog) reset() error {
 	if a.committing || len(a.queue) > 0 || len(a.pending) > 0 || a.free.n+a.idle.n != len(a.slots) {
 		return ErrBusy
 	}
-	a.committing = true // keeps transactions out while the lock is not held
+	a.committing = true
 	a.clearSlots()
+	next := a.number
+	a.number, a.cycle = 0, 0
 	a.mu.Unlock()
-	err := initRing(a.dev, a.off, a.number)
+	err := initRing(a.dev, a.off, next)
+	if err == nil {
+		err = then()
+	}
 	a.mu.Lock()
 	a.committing = false
-	if err != nil {
+	if err != nil && a.err == nil {
 		a.err = err
 	}
-	a.number, a.cycle = 0, 0
 	a.wake()
 	return err
 }

@@ -185,7 +185,9 @@ func (r *ring) extents() ([]uint32, error) {
 			slots[slot] = extent
 		}
 		for _, u := range b.Updates {
-			slots[int(u.Slot)] = u.Extent
+			if u.Slot != freeSlot {
+				slots[int(u.Slot)] = u.Extent
+			}
 		}
 	}
 	hot := make([]uint32, 0, len(slots))

@@ -314,17 +314,20 @@ func (m *Metadata) MarkClean(ctx context.Context) error {
 	if err := m.bm.WriteDirty(ctx); err != nil {
 		return err
 	}
-	if err := m.al.reset(); err != nil {
+	err := m.al.reset(func() error {
+		if err := m.lockIO(context.Background()); err != nil {
+			return err
+		}
+		defer m.unlockIO()
+		sb := m.Superblock()
+		sb.Unclean = false
+		sb.Flags |= FlagALClean
+		return m.write(sb)
+	})
+	if err != nil {
 		return fmt.Errorf("mark the superblock clean: %w", err)
 	}
-	if err := m.lockIO(ctx); err != nil {
-		return err
-	}
-	defer m.unlockIO()
-	sb := m.Superblock()
-	sb.Unclean = false
-	sb.Flags |= FlagALClean
-	return m.write(sb)
+	return nil
 }
 
 // Close ends all use: whoever waits in Begin gets ErrClosed. Nothing is written.
