@@ -180,5 +180,8 @@ func leftEarly(err error) error {
 	if errors.Is(err, io.EOF) {
 		return errAborted
 	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: handshake cut short", ErrProtocol)
+	}
 	return err
 }
