@@ -1,0 +1,66 @@
+# santui: a cockpit over a pair of replicating storage nodes. `make help` lists the targets.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1-dev)
+LDFLAGS  := -X example.com/santui/agent.Version=$(VERSION) -X example.com/santui/tui.Version=$(VERSION)
+FUZZTIME ?= 30s
+LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+LINTBIN  := $(shell $(GO) env GOPATH)/bin/golangci-lint-v2.15.0
+
+# What Debian packages the targets need beyond Go. Installed as root, with a word about it, when a program is missing.
+DEMO_PKGS := e2fsprogs fuse3 util-linux mount
+TEST_PKGS := $(DEMO_PKGS) user-mode-linux drbd-utils lvm2 xfsprogs thin-provisioning-tools iproute2 openssh-server openssh-client \
+             busybox-static tmux fio libnbd-bin procps kmod zstd
+
+.PHONY: help build demo test unit root lab labtest bench fuzz lint screenshots clean demo-deps test-deps
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/santui, bin/santui-agent, bin/santui-lab
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+demo: demo-deps build ## an embedded pair on this machine: cockpit in a terminal, a scripted drill without one (root)
+	bin/santui demo $(DEMO)
+
+unit: ## tests without root or outside state, under 2 minutes
+	$(GO) vet ./...
+	$(GO) test ./...
+
+root: test-deps build ## tests with loop, FUSE, mounts and the real binaries on this machine (root)
+	$(GO) vet -tags root ./...
+	$(GO) test -tags root -count=1 -p 1 -timeout 10m ./datapath/... ./lvmops/... ./agent/... ./cmd/santui/...
+
+labtest: test-deps build ## tests in the lab of two real kernels (root)
+	$(GO) vet -tags lab ./...
+	$(GO) test -tags lab -count=1 -p 1 -timeout 20m ./cmd/santui-lab/...
+
+test: unit root labtest ## every test (root; installs what it needs)
+
+lab: test-deps build ## start the two-kernel lab and say how to use it (root)
+	bin/santui-lab up
+
+bench: build ## benchmarks; ratios against a baseline in the same run
+	$(GO) test -run '^$$' -bench . -benchmem ./datapath/...
+
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
+
+lint: ## golangci-lint, pinned; the import arrows are among its rules
+	@test -x $(LINTBIN) || { echo "building golangci-lint v2.15.0 (some minutes, once)"; \
+	  tmp=$$(mktemp -d) && GOBIN=$$tmp $(GO) install $(LINT) && mv $$tmp/golangci-lint $(LINTBIN) && rm -rf $$tmp; }
+	$(LINTBIN) run --build-tags root,lab ./...
+
+screenshots: build ## pictures of the real screens, from recorded states
+	$(GO) run ./tui/internal/shots
+
+clean: ## remove what build made
+	rm -rf bin
+
+demo-deps:
+	@.ci/need $(DEMO_PKGS)
+
+test-deps:
+	@.ci/need $(TEST_PKGS)
