@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"example.com/santui/proto"
 )
@@ -14,6 +15,9 @@ var ErrBroken = errors.New("the session broke before the answer was complete")
 
 // ErrClosed is the cause of a session that was closed on this side.
 var ErrClosed = errors.New("the session was closed here")
+
+// errPeerClosed is the cause of a session that the other side closed.
+var errPeerClosed = fmt.Errorf("the other side closed the connection: %w", io.EOF)
 
 // BrokenError is the error of a request that did not get a whole answer. It matches ErrBroken, its cause, and a
 // *proto.Error with proto.CodeUnreachable.

@@ -75,7 +75,7 @@ func (m *memMuxer) Accept() (stream, error) {
 	case st := <-m.in:
 		return st, nil
 	case <-m.link.done:
-		return nil, io.EOF
+		return nil, errPeerClosed
 	}
 }
 

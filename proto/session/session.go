@@ -27,7 +27,8 @@ const (
 const (
 	// MaxInFlight bounds the bytes of requests being served, per session.
 	MaxInFlight = 8 << 20
-	// maxIncoming bounds the open streams of the other side; a peer that keeps to proto.MaxStreams never gets there.
+	// maxIncoming bounds the open streams of the other side. One that keeps to proto.MaxStreams gets there only while
+	// we are slow to notice that it closed streams, so we wait before we end the session.
 	maxIncoming = 2 * proto.MaxStreams
 )
 
@@ -98,7 +99,7 @@ type Session struct {
 
 	slots    chan struct{} // requests of ours under way
 	handling chan struct{} // handlers that run
-	incoming atomic.Int64  // streams of the other side
+	incoming chan struct{} // streams of the other side
 	inFlight atomic.Int64  // bytes of requests being served
 
 	closed atomic.Bool // Close was called here
@@ -173,7 +174,8 @@ func open(ctx context.Context, conn io.ReadWriteCloser, o Options, p prologue, m
 // start runs a session over a muxer.
 func start(mx muxer, peer Hello, o Options) *Session {
 	s := &Session{o: o, peer: peer, mx: mx, log: o.Logger.With("peer", peer.Node, "kind", string(peer.Kind)),
-		slots: make(chan struct{}, proto.MaxStreams), handling: make(chan struct{}, proto.MaxStreams), done: make(chan struct{})}
+		slots: make(chan struct{}, proto.MaxStreams), handling: make(chan struct{}, proto.MaxStreams),
+		incoming: make(chan struct{}, maxIncoming), done: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.wg.Add(1)
 	go s.acceptLoop()
@@ -186,8 +188,8 @@ func (s *Session) Peer() Hello { return s.peer }
 // Done is closed when the session is over.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
-// Err says why the session is over; nil while it is not. It is io.EOF when the other side closed the connection and
-// ErrClosed when we did.
+// Err says why the session is over; nil while it is not. It wraps io.EOF when the other side closed the connection,
+// and is ErrClosed when we did.
 func (s *Session) Err() error {
 	select {
 	case <-s.done:
@@ -221,16 +223,33 @@ func (s *Session) acceptLoop() {
 			s.finish(err)
 			return
 		}
-		if s.incoming.Add(1) > maxIncoming {
+		if !s.room() {
 			s.finish(proto.Errorf(proto.CodeLimit, "%s opened more than %d streams", nodeName(s.peer.Node), maxIncoming))
 			return
 		}
 		s.wg.Add(1)
 		go func() {
 			defer s.wg.Done()
-			defer s.incoming.Add(-1)
+			defer func() { <-s.incoming }()
 			s.serve(st)
 		}()
+	}
+}
+
+// room waits until the other side may have one stream more, and takes it.
+func (s *Session) room() bool {
+	select {
+	case s.incoming <- struct{}{}:
+		return true
+	default:
+	}
+	t := time.NewTimer(2 * drainTimeout)
+	defer t.Stop()
+	select {
+	case s.incoming <- struct{}{}:
+		return true
+	case <-t.C:
+		return false
 	}
 }
 

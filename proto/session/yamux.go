@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"syscall"
 
 	"github.com/hashicorp/yamux"
 
@@ -68,12 +69,21 @@ func (m yamuxMuxer) Accept() (stream, error) {
 	return nil, endReason(yamux.ErrSessionShutdown)
 }
 
-// endReason says in words why a connection ended; io.EOF stays what it is.
+// endReason says in words why a connection ended. A reset is an end, too: TCP sends it when the other side closed
+// before it had read everything.
 func endReason(err error) error {
-	if errors.Is(err, yamux.ErrKeepAliveTimeout) {
+	switch {
+	case errors.Is(err, yamux.ErrKeepAliveTimeout):
 		return fmt.Errorf("the other side does not answer: %w", err)
+	case errors.Is(err, yamux.ErrSessionShutdown), errors.Is(err, yamux.ErrConnectionWriteTimeout):
+		return fmt.Errorf("the other side does not answer: %w", err)
+	case errors.Is(err, io.EOF):
+		return errPeerClosed
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return fmt.Errorf("%w (%w)", errPeerClosed, err)
+	default:
+		return err
 	}
-	return err
 }
 
 func (m yamuxMuxer) Close() error          { return m.s.Close() }
