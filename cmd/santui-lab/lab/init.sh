@@ -45,14 +45,14 @@ grep -q '^sshd:' /etc/passwd || echo 'sshd:x:22:65534::/run/sshd:/usr/sbin/nolog
 sed -i 's/^root:[^:]*:/root:*:/' /etc/shadow
 : >/etc/fstab
 
+# A node that runs santui's own engine must not load the kernel's by accident (drbdadm does, unasked).
+[ "$LAB_DRBD" = yes ] || mount --bind /dev/null "$LAB_MODULES/$LAB_DRBD_KO"
 mkdir -p /lib/modules
-mount --bind "${LAB_MODULES%/*}" /lib/modules
+mount --rbind "${LAB_MODULES%/*}" /lib/modules
 [ -e /sbin/modprobe ] || ln -s /bin/busybox /sbin/modprobe
 while read -r file options; do
 	insmod "$LAB_MODULES/$file" $options || echo "santui-lab: insmod $file failed"
 done <"$LAB_MODLIST"
-# A node that runs santui's own engine must not load the kernel's by accident (drbdadm does, unasked).
-[ "$LAB_DRBD" = yes ] || mount --bind /dev/null "$LAB_MODULES/$LAB_DRBD_KO"
 
 ip link set lo up
 for n in 0 1; do ip link set vec$n name eth$n; done

@@ -91,19 +91,26 @@ func removeNamespace(name string) error {
 	return hostRun(ctx, "", "ip", "netns", "delete", name)
 }
 
+// Ways to set the data tap of a node: out of the bridge, or in it. Not down and up: the kernel in the node stops using
+// a tap that once returned an error, and the link would stay dead after Heal.
+var (
+	unplug = []string{"nomaster"}
+	plug   = []string{"master", "br0"}
+)
+
 // setLink pulls or plugs the data cable of one node.
-func (l *Lab) setLink(ctx context.Context, node, way string) error {
-	return hostRun(ctx, "", "ip", "-n", l.state.Namespace, "link", "set", dataTap(node), way)
+func (l *Lab) setLink(ctx context.Context, node string, way []string) error {
+	return hostRun(ctx, "", append([]string{"ip", "-n", l.state.Namespace, "link", "set", dataTap(node)}, way...)...)
 }
 
-// Cut pulls the data cable of every node: nothing passes between them any more, not even an error. Management (Run, Put, Get)
-// has its own link and goes on.
-func (l *Lab) Cut(ctx context.Context) error { return l.setLinks(ctx, "down") }
+// Cut pulls the data cable of every node: nothing passes between them any more, not even an error. Management (Run,
+// Put, Get) has its own link and goes on.
+func (l *Lab) Cut(ctx context.Context) error { return l.setLinks(ctx, unplug) }
 
 // Heal plugs what Cut pulled.
-func (l *Lab) Heal(ctx context.Context) error { return l.setLinks(ctx, "up") }
+func (l *Lab) Heal(ctx context.Context) error { return l.setLinks(ctx, plug) }
 
-func (l *Lab) setLinks(ctx context.Context, way string) error {
+func (l *Lab) setLinks(ctx context.Context, way []string) error {
 	var errs []error
 	for _, n := range l.nodes {
 		errs = append(errs, l.setLink(ctx, n.name, way))

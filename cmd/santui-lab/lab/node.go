@@ -234,10 +234,10 @@ func (n *Node) Stop(ctx context.Context) error {
 }
 
 // CutLink pulls this node's data cable only.
-func (n *Node) CutLink(ctx context.Context) error { return n.lab.setLink(ctx, n.name, "down") }
+func (n *Node) CutLink(ctx context.Context) error { return n.lab.setLink(ctx, n.name, unplug) }
 
 // HealLink plugs it again.
-func (n *Node) HealLink(ctx context.Context) error { return n.lab.setLink(ctx, n.name, "up") }
+func (n *Node) HealLink(ctx context.Context) error { return n.lab.setLink(ctx, n.name, plug) }
 
 // Console returns what the node's kernel and init wrote since its last start.
 func (n *Node) Console() string {
