@@ -18,6 +18,7 @@ const (
 	MethodReport   Method = "report"    // OpRequest -> Report
 	MethodSync     Method = "sync"      // SyncRequest -> Empty
 	MethodResource Method = "resource"  // ResourceRequest -> Empty
+	MethodPing     Method = "ping"      // Empty -> Empty
 )
 
 // Requests between the two agents of a pair.

@@ -16,7 +16,6 @@ type View struct {
 	From, To   proto.Observation
 	FromErr    error
 	Unfinished *proto.Op // an earlier operation on this resource that did not come to an end
-	OpID       string    // the operation on whose behalf is looked, "" before it exists
 }
 
 // continues says whether the move takes up an operation to the same node that was left half way.
@@ -84,7 +83,7 @@ func (c *checker) agents(v View) {
 
 func (c *checker) lock(v View) {
 	for _, o := range []proto.Observation{v.From, v.To} {
-		if o.Lock != nil && o.Lock.OpID != v.OpID {
+		if o.Lock != nil {
 			c.add(proto.CheckLocked, o.Node, proto.CheckFail,
 				fmt.Sprintf("operation %s of %s holds the lock since %s", o.Lock.OpID, o.Lock.Owner, o.Lock.Since.Format(time.TimeOnly)))
 			return

@@ -44,6 +44,9 @@ func MakePlan(pair string, v View, now time.Time) proto.Plan {
 		b.activate(vg, v.To.Resource.Device)
 	}
 	for _, m := range mounts {
+		if m.Source == v.From.Resource.Device { // the nodes may know the device by different paths
+			m.Source = v.To.Resource.Device
+		}
 		b.mount(m)
 	}
 	p.Effect = effect(p, mounts)

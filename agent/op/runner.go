@@ -58,9 +58,10 @@ func (r *Runner) Close() {
 	r.wg.Wait()
 }
 
-// Look asks both agents and evaluates checks and plan of moving the resource to this node.
-func (r *Runner) Look(ctx context.Context, resource string) (proto.PlanReply, error) {
-	v, err := r.view(ctx, resource, "")
+// Look asks both agents and evaluates checks and plan of moving the resource to this node. The looks at the stacks may
+// be maxAge old; 0 asks for fresh ones.
+func (r *Runner) Look(ctx context.Context, resource string, maxAge time.Duration) (proto.PlanReply, error) {
+	v, err := r.view(ctx, resource, maxAge)
 	if err != nil {
 		return proto.PlanReply{}, err
 	}
@@ -78,15 +79,14 @@ func (r *Runner) reply(v View) proto.PlanReply {
 	}
 }
 
-func (r *Runner) view(ctx context.Context, resource, opID string) (View, error) {
-	v := View{Unfinished: r.journal.Unfinished(resource), OpID: opID}
-	v.From.Node = r.peer.Name()
-	v.From, v.FromErr = r.peer.Observe(ctx, proto.ObserveRequest{Resource: resource})
+func (r *Runner) view(ctx context.Context, resource string, maxAge time.Duration) (View, error) {
+	v := View{Unfinished: r.journal.Unfinished(resource)}
+	v.From, v.FromErr = r.peer.Observe(ctx, proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds()})
 	if v.FromErr != nil {
 		v.From = proto.Observation{Node: r.peer.Name()}
 	}
 	var err error
-	v.To, err = r.local.Observe(ctx, proto.ObserveRequest{Resource: resource, Targets: Targets(View{From: v.From, To: proto.Observation{
+	v.To, err = r.local.Observe(ctx, proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds(), Targets: Targets(View{From: v.From, To: proto.Observation{
 		Node: r.local.Name(), Resource: proto.Resource{Name: resource}}, Unfinished: v.Unfinished})})
 	if err != nil {
 		return v, fmt.Errorf("look at %s: %w", resource, err)
@@ -142,7 +142,7 @@ func (r *Runner) Start(ctx context.Context, req proto.OpStartRequest) (proto.Op,
 
 // prepare looks afresh, refuses or builds the operation; with DryRun it lets both agents validate every step.
 func (r *Runner) prepare(ctx context.Context, req proto.OpStartRequest) (proto.Op, error) {
-	v, err := r.view(ctx, req.Resource, "")
+	v, err := r.view(ctx, req.Resource, 0)
 	if err != nil {
 		return proto.Op{}, err
 	}

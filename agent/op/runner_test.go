@@ -272,7 +272,7 @@ func TestJournalSurvives(t *testing.T) {
 
 func TestChecksCoverTable(t *testing.T) {
 	g := newRig(t)
-	v, err := g.r.view(context.Background(), "r0", "")
+	v, err := g.r.view(context.Background(), "r0", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,34 @@
+package engine
+
+import (
+	"context"
+
+	"example.com/santui/proto"
+)
+
+// Engine replicates one resource on this node. Methods are safe for concurrent use. Errors are *proto.Error where an
+// operator can act on them.
+type Engine interface {
+	// Up attaches the disk and starts to connect. It does not wait for the peer. A disk that cannot be attached is an
+	// error, and the resource connects without it.
+	Up(ctx context.Context) error
+	// Status is what the resource looks like now; the fields that belong to the volume stack are left empty.
+	Status() proto.Resource
+	// Changed is closed when Status has something newer. Take it before Status.
+	Changed() <-chan struct{}
+	// Promote makes this node Primary; when it returns, the device exists. force declares this copy the good one.
+	Promote(ctx context.Context, force bool) error
+	// Demote makes this node Secondary. It fails with CodeBusy while anything holds the device.
+	Demote(ctx context.Context) error
+	// Connect and Disconnect leave and enter StandAlone.
+	Connect(ctx context.Context) error
+	Disconnect(ctx context.Context) error
+	// PauseSync, ResumeSync and SetSyncRate (bytes a second) steer a resync.
+	PauseSync(ctx context.Context) error
+	ResumeSync(ctx context.Context) error
+	SetSyncRate(bytesPerSecond int64) error
+	// Node is the kernel's block device while Primary, "" otherwise.
+	Node() string
+	// Close takes the resource down in order. While the device is in use it fails with CodeBusy and everything stays up.
+	Close(ctx context.Context) error
+}

@@ -1,0 +1,281 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"example.com/santui/datapath"
+	"example.com/santui/datapath/export"
+	"example.com/santui/datapath/state"
+	"example.com/santui/proto"
+)
+
+// NativeConfig is what a Native needs beside the replication itself.
+type NativeConfig struct {
+	Datapath datapath.Config
+	FrontEnd export.Kind // "" lets the kernel's abilities decide
+	RunDir   string      // private directory of the agent for mounts and sockets
+	Minor    int
+	Pair     string
+}
+
+// Native is santui's own engine behind a front end.
+type Native struct {
+	cfg    NativeConfig
+	res    *datapath.Resource
+	events func(proto.Level, string)
+	log    *slog.Logger
+
+	role sync.Mutex // serialises what changes role and export together
+
+	mu  sync.Mutex // protects exp
+	exp export.Export
+}
+
+var _ Engine = (*Native)(nil)
+
+// NewNative checks the configuration and starts the resource's state machine, without touching disk or network.
+func NewNative(cfg NativeConfig) (*Native, error) {
+	res, err := datapath.New(cfg.Datapath)
+	if err != nil {
+		return nil, err
+	}
+	log := cfg.Datapath.Logger
+	if log == nil {
+		log = slog.Default()
+	}
+	events := cfg.Datapath.Events
+	if events == nil {
+		events = func(proto.Level, string) {}
+	}
+	return &Native{cfg: cfg, res: res, events: events, log: log}, nil
+}
+
+func (n *Native) errorf(code proto.ErrorCode, format string, args ...any) *proto.Error {
+	e := proto.Errorf(code, format, args...).On(n.cfg.Datapath.Node)
+	e.Resource = n.cfg.Datapath.Resource
+	return e
+}
+
+// wrap turns an error of the engine into one that can cross a control link.
+func (n *Native) wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var pe *proto.Error
+	if errors.As(err, &pe) {
+		return err
+	}
+	var refusal *state.Refusal
+	if errors.As(err, &refusal) {
+		return n.errorf(proto.CodeState, "%s: %s", what, refusal.Text).WithRemedy("%s", refusal.Remedy)
+	}
+	code := proto.CodeFailed
+	switch {
+	case errors.Is(err, datapath.ErrInUse), errors.Is(err, export.ErrBusy):
+		code = proto.CodeBusy
+	case errors.Is(err, context.DeadlineExceeded):
+		code = proto.CodeTimeout
+	case errors.Is(err, context.Canceled):
+		code = proto.CodeInterrupted
+	case errors.Is(err, datapath.ErrClosed):
+		code = proto.CodeNotFound
+	}
+	return n.errorf(code, "%s: %v", what, err)
+}
+
+// Up implements Engine. What a killed agent left of the front end is cleared away first: it would keep the disk busy.
+func (n *Native) Up(ctx context.Context) error {
+	if err := export.Sweep(ctx, n.cfg.RunDir); err != nil {
+		n.log.Warn("clearing away an earlier agent's front end", "err", err)
+	}
+	attach := n.wrap("attach "+n.cfg.Datapath.DiskPath, n.res.Attach(ctx))
+	return errors.Join(attach, n.wrap("connect to "+n.cfg.Datapath.Peer, n.res.Connect(ctx, false)))
+}
+
+// Status implements Engine.
+func (n *Native) Status() proto.Resource {
+	st, c := n.res.Status(), n.cfg.Datapath
+	r := proto.Resource{
+		Name: c.Resource, Minor: n.cfg.Minor, Device: c.Device, Node: n.Node(), Disk: c.DiskPath, Engine: "native",
+		FrontEnd: string(n.cfg.FrontEnd), Protocol: c.Protocol, Size: st.Size,
+		Role: st.Role, PeerRole: st.PeerRole, Conn: st.Conn, DiskState: st.Disk, PeerDisk: st.PeerDisk,
+		Suspended: st.Suspended, UUIDs: st.UUIDs, OutOfSync: st.OutOfSync, Sync: st.Sync, Counters: st.Counters,
+		LastInSync: st.LastInSync, Problem: st.Problem,
+	}
+	r.Lights = lights(c.Peer, st)
+	return r
+}
+
+// lights words the four statements about this copy. Verified is off until online verify exists.
+func lights(peer string, st *datapath.Status) proto.Lights {
+	connected := st.Conn >= proto.Connected
+	both := connected && st.Disk == proto.UpToDate && st.PeerDisk == proto.UpToDate
+	l := proto.Lights{Verified: proto.Light{Why: "never verified: online verify is not in this version"}}
+	switch {
+	case both && st.OutOfSync == 0 && !st.Conn.Syncing():
+		l.InSync = proto.Light{On: true, Why: "both copies are identical"}
+	case st.Conn.Syncing():
+		l.InSync = proto.Light{Why: fmt.Sprintf("%d MiB still to be synchronised", st.OutOfSync>>20)}
+	case !connected && !st.LastInSync.IsZero():
+		l.InSync = proto.Light{Why: "last identical at " + st.LastInSync.Format(time.DateTime)}
+	default:
+		l.InSync = proto.Light{Why: fmt.Sprintf("%s here, %s on %s", st.Disk, st.PeerDisk, peer)}
+	}
+	switch {
+	case both:
+		l.Redundant = proto.Light{On: true, Why: "two UpToDate copies, " + peer + " follows every write"}
+	case !connected:
+		l.Redundant = proto.Light{Why: peer + " is not connected (" + st.Conn.String() + ")"}
+	default:
+		l.Redundant = proto.Light{Why: fmt.Sprintf("the copies are %s here and %s on %s", st.Disk, st.PeerDisk, peer)}
+	}
+	switch {
+	case st.Role == proto.Primary:
+		l.SafePowerOff = proto.Light{Why: "this node is Primary"}
+	case both || st.Disk <= proto.Inconsistent && !st.Conn.Syncing():
+		l.SafePowerOff = proto.Light{On: true, Why: "this node is Secondary and holds nothing that " + peer + " lacks"}
+		if !both {
+			l.SafePowerOff.Why = "this node holds no usable copy (" + st.Disk.String() + ")"
+		}
+	case st.Conn.Syncing():
+		l.SafePowerOff = proto.Light{Why: "a resync is running"}
+	default:
+		l.SafePowerOff = proto.Light{Why: "this may be the only good copy: " + peer + " is " + st.PeerDisk.String()}
+	}
+	return l
+}
+
+// Changed implements Engine.
+func (n *Native) Changed() <-chan struct{} { return n.res.Changed() }
+
+// Node implements Engine.
+func (n *Native) Node() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.exp == nil {
+		return ""
+	}
+	return n.exp.Device()
+}
+
+func (n *Native) export() export.Export {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.exp
+}
+
+func (n *Native) setExport(e export.Export) {
+	n.mu.Lock()
+	n.exp = e
+	n.mu.Unlock()
+}
+
+// Promote implements Engine. When the device cannot be made, the role is given back.
+func (n *Native) Promote(ctx context.Context, force bool) error {
+	n.role.Lock()
+	defer n.role.Unlock()
+	if n.res.Status().Role != proto.Primary || force && n.res.Status().Disk != proto.UpToDate {
+		if err := n.res.Promote(ctx, force); err != nil {
+			return n.wrap("promote", err)
+		}
+	}
+	if n.export() != nil {
+		return nil
+	}
+	if err := n.attach(ctx); err != nil {
+		back := n.res.Demote(context.WithoutCancel(ctx))
+		return errors.Join(n.wrap("make "+n.cfg.Datapath.Device, err), n.wrap("give the Primary role back", back))
+	}
+	return nil
+}
+
+func (n *Native) attach(ctx context.Context) error {
+	if err := n.res.OpenDevice(); err != nil {
+		return err
+	}
+	e, err := export.Attach(ctx, n.cfg.FrontEnd, n.res, export.Options{
+		Name: n.cfg.Datapath.Resource, Link: n.cfg.Datapath.Device, RunDir: n.cfg.RunDir, Logger: n.log,
+	})
+	if err != nil {
+		return errors.Join(err, n.res.CloseDevice())
+	}
+	n.setExport(e)
+	n.events(proto.LevelInfo, fmt.Sprintf("%s leads to %s", n.cfg.Datapath.Device, e.Device()))
+	go n.watch(e)
+	return nil
+}
+
+// watch tells the operator when the front end dies under a Primary. It ends with the export.
+func (n *Native) watch(e export.Export) {
+	<-e.Done()
+	if err := e.Err(); err != nil {
+		n.events(proto.LevelAlert, fmt.Sprintf("%s is gone: %v. Unmount what is on it and make the node Secondary", n.cfg.Datapath.Device, err))
+	}
+}
+
+// Demote implements Engine. The front end's exclusive open of the device is the proof that nobody uses it any more.
+func (n *Native) Demote(ctx context.Context) error {
+	n.role.Lock()
+	defer n.role.Unlock()
+	return n.demote(ctx)
+}
+
+func (n *Native) demote(ctx context.Context) error {
+	if e := n.export(); e != nil {
+		if err := e.Close(ctx); err != nil {
+			return n.wrap("take away "+n.cfg.Datapath.Device, err)
+		}
+		n.setExport(nil)
+		if err := n.res.CloseDevice(); err != nil {
+			return n.wrap("close "+n.cfg.Datapath.Device, err)
+		}
+	}
+	if n.res.Status().Role != proto.Primary {
+		return nil
+	}
+	if err := n.res.Demote(ctx); err != nil {
+		again := n.attach(context.WithoutCancel(ctx)) // still Primary, so the device must exist
+		return errors.Join(n.wrap("demote", err), n.wrap("bring "+n.cfg.Datapath.Device+" back", again))
+	}
+	return nil
+}
+
+// Connect implements Engine.
+func (n *Native) Connect(ctx context.Context) error {
+	return n.wrap("connect", n.res.Connect(ctx, false))
+}
+
+// Disconnect implements Engine.
+func (n *Native) Disconnect(ctx context.Context) error {
+	return n.wrap("disconnect", n.res.Disconnect(ctx, false))
+}
+
+// PauseSync implements Engine.
+func (n *Native) PauseSync(ctx context.Context) error {
+	return n.wrap("pause the resync", n.res.PauseSync(ctx))
+}
+
+// ResumeSync implements Engine.
+func (n *Native) ResumeSync(ctx context.Context) error {
+	return n.wrap("resume the resync", n.res.ResumeSync(ctx))
+}
+
+// SetSyncRate implements Engine.
+func (n *Native) SetSyncRate(bytesPerSecond int64) error {
+	return n.wrap("set the resync rate", n.res.SetResyncRate(bytesPerSecond))
+}
+
+// Close implements Engine.
+func (n *Native) Close(ctx context.Context) error {
+	n.role.Lock()
+	defer n.role.Unlock()
+	if err := n.demote(ctx); err != nil {
+		return err
+	}
+	return n.wrap("take the resource down", n.res.Close())
+}
