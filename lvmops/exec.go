@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"example.com/santui/proto"
 )
@@ -116,7 +119,8 @@ func (e *Exec) run(ctx context.Context, cmd Cmd, res *Result) error {
 	// os/exec copies the pipes in goroutines of its own; WaitDelay ends them if a grandchild keeps a pipe open.
 	// Cancellation is done here and not by CommandContext: it has to reach the whole process group, and in two stages.
 	c := exec.Command(path, cmd.Argv[1:]...)
-	c.Args[0] = cmd.Argv[0]
+	c.Args[0] = cmd.Argv[0] // lvm is one program with many names
+	closeInherited()
 	c.Env = e.environment()
 	c.Dir = "/"
 	c.Stdout, c.Stderr = &stdout, &stderr
@@ -148,12 +152,18 @@ func (e *Exec) run(ctx context.Context, cmd Cmd, res *Result) error {
 	case waitErr == nil, errors.Is(waitErr, exec.ErrWaitDelay):
 		// ErrWaitDelay: the program itself ended well, but left something behind that holds its output open.
 		return nil
-	case errors.As(waitErr, &exit):
+	case errors.As(waitErr, &exit) && exit.Exited():
 		return ErrExit
 	default:
 		return fmt.Errorf("%w: %w", ErrExit, waitErr)
 	}
 }
+
+// closeInherited marks what the agent itself inherited from whoever started it as not to be inherited further; lvm
+// complains about such descriptors. All that Go opens is marked already.
+var closeInherited = sync.OnceFunc(func() {
+	_ = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) // fails on a kernel before 5.11: then lvm just complains
+})
 
 // await waits for the end of a process, ending it when the limit or the context says so. cause is why it was ended,
 // nil if it ended by itself; over is false if it is still there.

@@ -1,0 +1,330 @@
+package lvmops
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"example.com/santui/proto"
+)
+
+// Bounds of the walk over /proc.
+const (
+	maxProcs = 65536
+	maxFDs   = 200000 // of all processes together
+	maxMaps  = 8 << 20
+)
+
+// namespace is a mount namespace as seen through one of its processes.
+type namespace struct {
+	inode   uint64
+	pid     int
+	rooted  bool // that process' root is the namespace's, so its table is complete
+	table   []mount
+	mine    []mount
+	visible bool // the agent's own
+}
+
+// scan walks the processes of this machine for users of a family.
+type scan struct {
+	f      *family
+	own    []mount // the family's mounts in the agent's namespace
+	spaces map[uint64]*namespace
+	ids    map[int]mount // mount ids of the family, of all namespaces: the kernel numbers them machine-wide
+	only   *mount        // if set, users of this one mount are looked for
+	users  []proto.User
+	fds    int
+	more   int // users beyond the limit
+	notes  []string
+}
+
+// scanProcs lists the processes and mount namespaces that use the family. only, if not nil, restricts it to one mount.
+func (o *Ops) scanProcs(ctx context.Context, f *family, table []mount, only *mount) (*scan, error) {
+	s := &scan{f: f, own: f.mountsOf(table), only: only, spaces: map[uint64]*namespace{}, ids: map[int]mount{}}
+	self := nsInode(filepath.Join(o.opt.Proc, "self/ns/mnt"))
+	s.spaces[self] = &namespace{inode: self, rooted: true, table: table, mine: s.own, visible: true}
+	s.learn(s.own)
+	var pids []int
+	for _, e := range entries(o.opt.Proc) {
+		if pid, err := strconv.Atoi(e); err == nil && pid > 0 && pid != os.Getpid() && len(pids) < maxProcs {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	member := make(map[int]*namespace, len(pids))
+	for _, pid := range pids {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		member[pid] = s.enter(pid)
+	}
+	for _, ns := range s.sortedSpaces() {
+		s.foreignMounts(ns)
+	}
+	for _, pid := range pids {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		s.process(ctx, pid, member[pid])
+	}
+	return s, nil
+}
+
+// nsInode reads the number in a link such as "mnt:[4026531840]"; 0 if there is none.
+func nsInode(path string) uint64 {
+	l, err := os.Readlink(path)
+	if err != nil {
+		return 0
+	}
+	_, l, _ = strings.Cut(l, "[")
+	n, err := strconv.ParseUint(strings.TrimSuffix(l, "]"), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// enter notes a process' namespace and reads its mounts if they are not known yet.
+func (s *scan) enter(pid int) *namespace {
+	o := s.f.o
+	dir := filepath.Join(o.opt.Proc, strconv.Itoa(pid))
+	inode := nsInode(filepath.Join(dir, "ns/mnt"))
+	if inode == 0 {
+		return nil // it is gone, or a zombie
+	}
+	ns := s.spaces[inode]
+	if ns != nil && ns.rooted {
+		return ns
+	}
+	root, err := os.Readlink(filepath.Join(dir, "root"))
+	if err != nil || (ns != nil && root != "/") {
+		return ns
+	}
+	table, err := o.mountTable(strconv.Itoa(pid))
+	if err != nil {
+		return ns
+	}
+	ns = &namespace{inode: inode, pid: pid, rooted: root == "/", table: table, mine: s.f.mountsOf(table)}
+	s.spaces[inode] = ns
+	s.learn(ns.mine)
+	return ns
+}
+
+func (s *scan) learn(mounts []mount) {
+	for _, m := range mounts {
+		if s.only == nil || m.id == s.only.id {
+			s.ids[m.id] = m
+		}
+	}
+}
+
+func (s *scan) sortedSpaces() []*namespace {
+	list := make([]*namespace, 0, len(s.spaces))
+	for _, ns := range s.spaces {
+		list = append(list, ns)
+	}
+	slices.SortFunc(list, func(a, b *namespace) int { return a.pid - b.pid })
+	return list
+}
+
+// foreignMounts reports mounts in a namespace other than the agent's. Those that go away together with the agent's,
+// because their parents share propagation, hold nobody up and are not reported.
+func (s *scan) foreignMounts(ns *namespace) {
+	if ns.visible || s.only != nil {
+		return
+	}
+	for _, m := range ns.mine {
+		if m.foreign || s.follows(ns, m) {
+			continue
+		}
+		s.note(proto.User{Kind: "mount-namespace", PID: ns.pid, UID: s.uid(ns.pid), Name: s.f.o.comm(ns.pid), Path: m.target,
+			How: fmt.Sprintf("mounted in mount namespace %d", ns.inode), Device: s.f.shown(m.no)})
+	}
+}
+
+// follows says whether unmounting in the agent's namespace unmounts m as well: an unmount propagates along the peer
+// group of the mount it happens on (mount_namespaces(7)).
+func (s *scan) follows(ns *namespace, m mount) bool {
+	theirs := parentOf(ns.table, m)
+	if theirs == nil {
+		return false
+	}
+	for _, o := range s.own {
+		if o.no != m.no || o.root != m.root {
+			continue
+		}
+		for _, v := range s.spaces {
+			if !v.visible {
+				continue
+			}
+			p := parentOf(v.table, o)
+			if p != nil && p.shared != "" && (p.shared == theirs.shared || p.shared == theirs.master) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func parentOf(table []mount, m mount) *mount {
+	for i := range table {
+		if table[i].id == m.parent && table[i].id != m.id {
+			return &table[i]
+		}
+	}
+	return nil
+}
+
+// note keeps a user, up to the protocol's limit.
+func (s *scan) note(u proto.User) {
+	if len(s.users) >= proto.MaxUsers {
+		s.more++
+		return
+	}
+	u.Name, u.Path = Printable(cut(u.Name, 64)), Printable(cut(u.Path, proto.MaxOutputLine))
+	s.users = append(s.users, u)
+}
+
+// process looks at one process: its directories, its executable, its open files and what it has mapped.
+func (s *scan) process(ctx context.Context, pid int, ns *namespace) {
+	if ns == nil {
+		return
+	}
+	dir := filepath.Join(s.f.o.opt.Proc, strconv.Itoa(pid))
+	held := map[devno]*proto.User{}
+	var order []devno
+	hold := func(no devno, how, path string) {
+		u := held[no]
+		if u == nil {
+			u = &proto.User{Kind: "process", PID: pid, Path: path, How: how, Device: s.f.shown(no)}
+			held[no] = u
+			order = append(order, no)
+			return
+		}
+		if !slices.Contains(strings.Split(u.How, ","), how) {
+			u.How += "," + how
+		}
+	}
+	for _, link := range []string{"cwd", "root", "exe"} {
+		if path, err := os.Readlink(filepath.Join(dir, link)); err == nil {
+			if no, ok := s.byText(ns, path); ok {
+				hold(no, link, path)
+			}
+		}
+	}
+	s.files(dir, ns, hold)
+	if len(s.ids) > 0 {
+		s.maps(ctx, dir, hold)
+	}
+	for _, no := range order {
+		u := held[no]
+		u.Name, u.UID = s.f.o.comm(pid), s.uid(pid)
+		s.note(*u)
+	}
+}
+
+// byText finds the mount that a path of a namespace leads into, from the text alone: opening or stat'ing it could hang.
+func (s *scan) byText(ns *namespace, path string) (devno, bool) {
+	if len(ns.mine) == 0 || !strings.HasPrefix(path, "/") {
+		return devno{}, false
+	}
+	m := covering(ns.table, path)
+	if m == nil {
+		return devno{}, false
+	}
+	mine, ok := s.ids[m.id]
+	if !ok || mine.foreign {
+		return devno{}, false
+	}
+	return mine.no, true
+}
+
+// files looks at the open files of a process. An open file's mount is known by its number (fdinfo), whatever namespace
+// it was opened in; an open block device by its name.
+func (s *scan) files(dir string, ns *namespace, hold func(devno, string, string)) {
+	for _, fd := range entries(filepath.Join(dir, "fd")) {
+		if s.fds++; s.fds > maxFDs {
+			if s.fds == maxFDs+1 {
+				s.notes = append(s.notes, fmt.Sprintf("more than %d open files; the rest was not looked at", maxFDs))
+			}
+			return
+		}
+		path, err := os.Readlink(filepath.Join(dir, "fd", fd))
+		if err != nil || !strings.HasPrefix(path, "/") {
+			continue
+		}
+		if s.only == nil && strings.HasPrefix(path, "/dev/") {
+			if no, ok := s.f.lookup(path); ok {
+				hold(no, "open", path)
+				continue
+			}
+		}
+		if len(s.ids) == 0 || strings.HasPrefix(path, "/proc/") || strings.HasPrefix(path, "/sys/") {
+			continue
+		}
+		info := readLine(filepath.Join(dir, "fdinfo", fd))
+		if m, ok := s.ids[mountID(info)]; ok && !m.foreign {
+			hold(m.no, "fd", path)
+		}
+	}
+}
+
+// mountID finds the mnt_id line of an fdinfo file (proc(5)); -1 if there is none.
+func mountID(info string) int {
+	for line := range strings.Lines(info) {
+		if v, ok := strings.CutPrefix(line, "mnt_id:"); ok {
+			if id, err := strconv.Atoi(strings.TrimSpace(v)); err == nil {
+				return id
+			}
+		}
+	}
+	return -1
+}
+
+// maps looks at mapped files by device number. Reading maps waits for the process' memory lock, which a process that
+// hangs in a page fault may hold: so it is read aside.
+func (s *scan) maps(ctx context.Context, dir string, hold func(devno, string, string)) {
+	b, err := aside(ctx, s.f.o, dir+"/maps", func() ([]byte, error) { return readBounded(dir+"/maps", maxMaps) })
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(b)) {
+		// address perms offset dev inode pathname; dev is hexadecimal (proc(5))
+		f := strings.Fields(line)
+		if len(f) < 6 || f[3] == "00:00" {
+			continue
+		}
+		a, c, ok := strings.Cut(f[3], ":")
+		ma, err1 := strconv.ParseUint(a, 16, 32)
+		mi, err2 := strconv.ParseUint(c, 16, 32)
+		no := devno{uint32(ma), uint32(mi)}
+		if _, mine := s.f.devices[no]; ok && err1 == nil && err2 == nil && mine {
+			path := unescape(strings.Join(f[5:], " "))
+			if s.only == nil || within(path, s.only.target) {
+				hold(no, "mmap", path)
+			}
+		}
+	}
+}
+
+// comm is a process' name. cmdline is not read: it waits for the memory lock.
+func (o *Ops) comm(pid int) string {
+	return readLine(filepath.Join(o.opt.Proc, strconv.Itoa(pid), "comm"))
+}
+
+func (s *scan) uid(pid int) int {
+	for line := range strings.Lines(readLine(filepath.Join(s.f.o.opt.Proc, strconv.Itoa(pid), "status"))) {
+		if v, ok := strings.CutPrefix(line, "Uid:"); ok {
+			if f := strings.Fields(v); len(f) > 0 {
+				if uid, err := strconv.Atoi(f[0]); err == nil {
+					return uid
+				}
+			}
+		}
+	}
+	return 0
+}

@@ -1,0 +1,326 @@
+package lvmops
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"example.com/santui/proto"
+)
+
+// cacheFor is how long a report of lvm is reused while the metadata on the device and the set of device-mapper devices
+// do not change. Only the open state of an LV can be that old; mounts and processes are always read afresh.
+const cacheFor = 10 * time.Second
+
+// cached is the last report of lvm about a device.
+type cached struct {
+	at   time.Time
+	mark []byte // see label.mark
+	dm   string // the device-mapper devices above it
+	rep  lvmReport
+	fs   map[string]string // LV uuid to the file system seen on it
+}
+
+// Forget drops what is cached, so that the next Stack asks lvm again.
+func (o *Ops) Forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.cache = map[string]*cached{}
+}
+
+// Findings are the warnings that lvm printed with its last report about a device (duplicates, missing devices ...).
+func (o *Ops) Findings(node string) []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if c := o.cache[node]; c != nil {
+		return slices.Clone(c.rep.findings)
+	}
+	return nil
+}
+
+// Stack reads what sits on a replicated device. dev is the name the operator knows (/dev/drbd0), node the kernel's
+// device behind it (/dev/nbd0); they may be equal. What could not be read is named in Stack.Err, next to what could;
+// the error is for calls that make no sense, such as a node that is no block device, and for a cancelled context.
+//
+// It opens node, and on a fresh report each active LV, read-only for a moment: serialise it with a demotion.
+func (o *Ops) Stack(ctx context.Context, dev, node string) (proto.Stack, error) {
+	f, err := o.openFamily(dev, node)
+	if err != nil {
+		return proto.Stack{}, err
+	}
+	var st proto.Stack
+	var problems []string
+	rep, kind, err := o.lookLVM(ctx, f)
+	if err != nil {
+		problems = append(problems, err.Error())
+	}
+	if kind != kindPV && kind != kindPT {
+		st.FS = kind
+	}
+	f.nameLVs(rep.rep.vgs)
+	table, err := o.mountTable("self")
+	if err != nil {
+		problems = append(problems, fmt.Sprintf("the mounts of this node could not be read: %v", err))
+	}
+	f.grow(table)
+	mine := f.mountsOf(table)
+	for _, m := range mine {
+		if !m.foreign {
+			st.Mounts = append(st.Mounts, o.withUsage(ctx, f.toProto(m, mine)))
+		}
+	}
+	users, notes, err := o.usersOf(ctx, f, table, nil)
+	if err != nil {
+		return proto.Stack{}, o.failed(err, "looking for users of %s", dev)
+	}
+	st.Users = slices.DeleteFunc(slices.Clone(users), func(u proto.User) bool { return u.Kind == "mount" && u.How == howMounted })
+	for i := range rep.rep.vgs {
+		st.VGs = append(st.VGs, f.showVG(&rep.rep.vgs[i], rep.fs, mine, users))
+	}
+	st.Err = join(append(problems, notes...))
+	return st, ctx.Err()
+}
+
+// openFamily checks a device's names and finds what is above it.
+func (o *Ops) openFamily(dev, node string) (*family, error) {
+	for _, p := range []string{dev, node} {
+		if err := validPath(p); err != nil {
+			return nil, o.refuse(proto.CodeInvalid, "device: %v", err)
+		}
+	}
+	f, err := o.newFamily(dev, node)
+	if err != nil {
+		return nil, &failure{o.refuse(proto.CodeNotFound, "%s (kernel device %s) is not there: %v", dev, node, err), err}
+	}
+	return f, nil
+}
+
+// lookLVM reads the head of the device and, only if it is a physical volume, asks lvm about it.
+func (o *Ops) lookLVM(ctx context.Context, f *family) (cached, string, error) {
+	head, err := o.readHead(ctx, f.node)
+	if err != nil {
+		return cached{}, "", fmt.Errorf("the first sectors of %s could not be read: %w", f.node, err)
+	}
+	kind := sniff(head)
+	if kind != kindPV {
+		return cached{}, kind, nil
+	}
+	now := cached{at: time.Now(), mark: pvLabel(head).mark, dm: f.dmKey(), fs: map[string]string{}}
+	o.mu.Lock()
+	old := o.cache[f.node]
+	o.mu.Unlock()
+	if old != nil && now.mark != nil && bytes.Equal(old.mark, now.mark) && old.dm == now.dm && now.at.Sub(old.at) < cacheFor {
+		return *old, kind, nil
+	}
+	if now.rep, err = o.report(ctx, f.node, nil); err != nil {
+		return cached{}, kind, err
+	}
+	for _, vg := range now.rep.vgs {
+		for _, l := range vg.lvs {
+			if d := f.byUUID(vg.dmUUID(l)); d != nil && !l.hidden && !l.noNode {
+				if h, err := o.readHead(ctx, "/dev/"+d.name); err == nil {
+					now.fs[l.uuid] = sniff(h)
+				}
+			}
+		}
+	}
+	o.mu.Lock()
+	o.cache[f.node] = &now
+	o.mu.Unlock()
+	return now, kind, nil
+}
+
+// dmUUID is the device-mapper uuid of an LV: "LVM-", the VG's and the LV's uuid without dashes (LVM2
+// lib/activate/dev_manager.c). Layers below an LV append a suffix such as "-tpool" or "-real".
+func (vg *lvmVG) dmUUID(l lvmLV) string { return "LVM-" + plain(vg.UUID) + l.uuid }
+
+func (f *family) byUUID(uuid string) *device {
+	for _, d := range f.devices {
+		if d.dmUUID == uuid {
+			return d
+		}
+	}
+	return nil
+}
+
+func (f *family) dmKey() string {
+	var b strings.Builder
+	for _, d := range f.sorted() {
+		if d.kind == "dm" {
+			fmt.Fprintf(&b, "%s %s\n", d.name, d.dmUUID)
+		}
+	}
+	return b.String()
+}
+
+// showVG completes a volume group with what is active and in use now.
+func (f *family) showVG(vg *lvmVG, fs map[string]string, mounts []mount, users []proto.User) proto.VG {
+	p := vg.VG
+	p.LVs = slices.Clone(vg.LVs)
+	for i, l := range vg.lvs {
+		lv := &p.LVs[i]
+		d := f.byUUID(vg.dmUUID(l))
+		lv.Active = d != nil
+		if d == nil {
+			lv.Open = false
+			continue
+		}
+		lv.FS = fs[l.uuid]
+		if lv.FS == kindPV || lv.FS == kindPT {
+			lv.FS = ""
+		}
+		for _, m := range mounts {
+			if m.no == d.no && !m.foreign {
+				lv.Open, lv.FS = true, m.fstype
+			}
+		}
+		lv.Open = lv.Open || slices.ContainsFunc(users, func(u proto.User) bool { return u.Device == d.shown && u.How != howActive })
+	}
+	return p
+}
+
+// Busy lists what keeps a device, or anything on it, in use on this node: mounts in all namespaces, swap, loop devices,
+// holders such as active LVs, and processes. At most proto.MaxUsers are named.
+func (o *Ops) Busy(ctx context.Context, node string) ([]proto.User, error) {
+	f, err := o.openFamily(node, node)
+	if err != nil {
+		return nil, err
+	}
+	table, err := o.mountTable("self")
+	if err != nil {
+		return nil, o.failed(err, "looking for users of %s", node)
+	}
+	f.grow(table)
+	users, notes, err := o.usersOf(ctx, f, table, nil)
+	if err == nil && len(notes) > 0 {
+		err = fmt.Errorf("the list is not complete: %s", join(notes))
+	}
+	if err != nil {
+		return users, o.failed(err, "looking for users of %s", node)
+	}
+	for _, d := range f.sorted() {
+		if d.kind == "dm" && strings.HasPrefix(d.dmUUID, "LVM-") && len(users) < proto.MaxUsers {
+			users = append(users, proto.User{Kind: "dm", Name: d.dmName, Path: d.shown, How: howActive, Device: "/dev/" + d.below})
+		}
+	}
+	return users, nil
+}
+
+// Words of User.How that this package looks for itself.
+const (
+	howMounted = "mounted"
+	howActive  = "active logical volume"
+)
+
+// usersOf lists the users of a family: mounts, kernel users, other namespaces, processes. only restricts it to one
+// mount: then its submounts are users, and it is not.
+func (o *Ops) usersOf(ctx context.Context, f *family, table []mount, only *mount) (users []proto.User, notes []string, err error) {
+	mine := f.mountsOf(table)
+	for _, m := range mine {
+		on := m.foreign
+		if only != nil {
+			on = m.id != only.id && m.parent == only.id
+		}
+		switch {
+		case on:
+			users = append(users, proto.User{Kind: "mount", Name: m.fstype, Path: m.target, How: "mounted on top", Device: m.source})
+		case only == nil:
+			users = append(users, proto.User{Kind: "mount", Name: m.fstype, Path: m.target, How: howMounted, Device: f.shown(m.no)})
+		}
+	}
+	scope := slices.DeleteFunc(slices.Clone(mine), func(m mount) bool { return m.foreign })
+	if only != nil {
+		scope = []mount{*only}
+	}
+	kernel, notes := o.kernelUsers(f, table, scope, only == nil)
+	users = append(users, kernel...)
+	s, err := o.scanProcs(ctx, f, table, only)
+	if err != nil {
+		return nil, nil, err
+	}
+	notes = append(notes, s.notes...)
+	for i := range users {
+		users[i].Name, users[i].Path = Printable(users[i].Name), Printable(users[i].Path)
+	}
+	users = append(users, s.users...)
+	if more := s.more + max(0, len(users)-proto.MaxUsers); more > 0 {
+		users = users[:proto.MaxUsers]
+		notes = append(notes, fmt.Sprintf("%d more users are not listed", more))
+	}
+	return users, notes, nil
+}
+
+// kernelUsers lists users that are no processes: swap, loop devices, device-mapper and md devices that are not LVs,
+// overlay mounts, NFS exports.
+func (o *Ops) kernelUsers(f *family, table, scope []mount, devices bool) (users []proto.User, notes []string) {
+	swaps, err := o.swaps()
+	if err != nil {
+		notes = append(notes, fmt.Sprintf("swap areas: %v", err))
+	}
+	for _, s := range swaps {
+		no, ok := f.lookup(s)
+		if ok && devices || !ok && covers(scope, s) {
+			users = append(users, proto.User{Kind: "swap", Name: s, Path: s, How: "swap area", Device: f.shown(no)})
+		}
+	}
+	for _, d := range f.sorted() {
+		switch {
+		case d.no == f.root, d.kind == "part", d.kind == "dm" && strings.HasPrefix(d.dmUUID, "LVM-"):
+		case d.kind == "loop" && strings.HasPrefix(d.below, "/"):
+			if devices || covers(scope, d.below) {
+				users = append(users, proto.User{Kind: "loop", Name: "/dev/" + d.name, Path: d.below, How: "backing file"})
+			}
+		case devices:
+			users = append(users, proto.User{Kind: d.kind, Name: d.shown, Path: "/dev/" + d.name, How: "holder", Device: "/dev/" + d.below})
+		}
+	}
+	for _, m := range table {
+		if m.fstype != "overlay" {
+			continue
+		}
+		for _, x := range strings.FieldsFunc(m.super, func(r rune) bool { return r == ',' || r == '=' || r == ':' }) {
+			if strings.HasPrefix(x, "/") && covers(scope, x) {
+				users = append(users, proto.User{Kind: "mount", Name: "overlay", Path: m.target, How: "overlay layer", Device: x})
+				break
+			}
+		}
+	}
+	return append(users, o.nfsExports(scope)...), notes
+}
+
+// nfsExports reads the kernel NFS server's table: path, tab, clients.
+func (o *Ops) nfsExports(scope []mount) (users []proto.User) {
+	b, err := readBounded(filepath.Join(o.opt.Proc, "fs/nfsd/exports"), 1<<20)
+	if err != nil {
+		return nil // no NFS server
+	}
+	for line := range strings.Lines(string(b)) {
+		path, clients, ok := strings.Cut(strings.TrimSpace(line), "\t")
+		if path = unescape(path); ok && !strings.HasPrefix(path, "#") && covers(scope, path) {
+			users = append(users, proto.User{Kind: "nfs", Name: cut(clients, 64), Path: path, How: "exported by the kernel's NFS server"})
+		}
+	}
+	return users
+}
+
+// withUsage adds the size of a mounted file system. A file system that does not answer in time keeps its zeros.
+func (o *Ops) withUsage(ctx context.Context, m proto.Mount) proto.Mount {
+	st, err := aside(ctx, o, "statfs "+m.Target, func() (unix.Statfs_t, error) {
+		var st unix.Statfs_t
+		err := unix.Statfs(m.Target, &st)
+		return st, err
+	})
+	if err != nil {
+		o.opt.Log.Debug("no usage of a mount", "target", m.Target, "err", err)
+		return m
+	}
+	m.Size = int64(st.Blocks) * st.Frsize
+	m.Used = int64(st.Blocks-st.Bfree) * st.Frsize
+	return m
+}
