@@ -86,7 +86,7 @@ func attach(ctx context.Context, kind Kind, b Backend, o Options) (_ Export, err
 	if err := privateDir(o.RunDir); err != nil {
 		return nil, err
 	}
-	lock, err := takeLock(lockPath(o.RunDir, o.Name))
+	lock, err := claim(ctx, o.RunDir, o.Name)
 	if err != nil {
 		return nil, err
 	}

@@ -49,8 +49,10 @@ func takeLock(path string) (*lockFile, error) {
 	}
 }
 
-func (l *lockFile) read() (r record) {
-	if data, err := os.ReadFile(l.path); err == nil {
+func (l *lockFile) read() record { return readRecord(l.path) }
+
+func readRecord(path string) (r record) {
+	if data, err := os.ReadFile(path); err == nil {
 		_ = json.Unmarshal(data, &r) // empty or cut short: nothing is known
 	}
 	return r

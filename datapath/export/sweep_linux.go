@@ -1,6 +1,7 @@
 package export
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ func Sweep(ctx context.Context, runDir string) error {
 	}
 	var errs []error
 	for _, name := range lockedNames(dir) {
-		lock, err := takeLock(lockPath(dir, name))
+		lock, err := claim(ctx, dir, name)
 		if errors.Is(err, ErrAlive) {
 			continue
 		}
@@ -39,6 +40,44 @@ func Sweep(ctx context.Context, runDir string) error {
 		errs = append(errs, lock.release())
 	}
 	return errors.Join(errs...)
+}
+
+// claim takes the lock of a name, also from an owner that was killed and cannot
+// die: a thread of it waits, where no signal reaches, for an answer to its own
+// I/O on the device it served itself, so its descriptors stay open, the lock
+// among them. Cutting the connection answers that I/O with an error.
+func claim(ctx context.Context, runDir, name string) (*lockFile, error) {
+	lock, err := takeLock(lockPath(runDir, name))
+	if !errors.Is(err, ErrAlive) {
+		return lock, err
+	}
+	r := readRecord(lockPath(runDir, name))
+	if !undead(r.PID) {
+		return nil, fmt.Errorf("%w (process %d)", err, r.PID)
+	}
+	dir := mountPath(runDir, name)
+	if ours, _ := isOurMount(dir); ours {
+		_ = unix.Unmount(dir, unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW) // EBUSY: it is cut all the same
+	}
+	for _, i := range findNBDs(mark(runDir, name)) {
+		_ = nbdDisconnect(i)
+	}
+	waitFor(ctx, settle, func() bool {
+		lock, err = takeLock(lockPath(runDir, name))
+		return !errors.Is(err, ErrAlive)
+	})
+	return lock, err
+}
+
+// undead tells whether a process has been killed and still has threads: its
+// first thread is a zombie (proc_pid_stat(5), the field after the name).
+func undead(pid int) bool {
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return false
+	}
+	after := data[bytes.LastIndexByte(data, ')')+1:]
+	return bytes.HasPrefix(after, []byte(" Z"))
 }
 
 // sweepName clears one name, whose lock the caller has: link, devices, mount.
