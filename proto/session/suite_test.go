@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"net"
+	"os"
 	"testing"
 	"testing/synctest"
 
@@ -12,7 +13,12 @@ import (
 	"example.com/santui/proto/session/sessiontest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if mode := os.Getenv(helper); mode != "" {
+		os.Exit(helperMain(mode))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // tcpPair opens a real session over a loopback connection.
 func tcpPair(t *testing.T, co, so session.Options) (c, s *session.Session) {
