@@ -47,7 +47,7 @@ type (
 	// sent, mark what it did not confirm, then post LinkClosed.
 	CloseLink struct{}
 	// SendProtocol, SendSyncParam and SendSizes announce what the engine knows; they open the conversation.
-	SendProtocol  struct{}
+	SendProtocol  struct{ DiscardMyData bool }
 	SendSyncParam struct{}
 	SendSizes     struct{}
 	// SendUUIDs announces the history. The engine fills in the number of bits set. It is sent only with a disk.

@@ -1,0 +1,194 @@
+package state
+
+import (
+	"fmt"
+
+	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
+)
+
+func (m *machine) attachStart() error {
+	switch {
+	case m.s.Disk == proto.Failed || m.s.Disk == proto.Attaching:
+		return refuse(drbd.SSInTransientState, "attach")
+	case m.s.Disk != proto.Diskless:
+		return &Refusal{Code: drbd.SSNothingToDo, Text: "attach: a disk is attached already"}
+	}
+	ns := m.s
+	ns.Disk = proto.Attaching
+	if rv := m.try(ns, false); !rv.OK() {
+		return refuse(rv, "attach")
+	}
+	return nil
+}
+
+func (m *machine) attached(e Attached) error {
+	if m.s.Disk != proto.Attaching || m.s.Conn == proto.WFReportParams {
+		return refuse(drbd.SSInTransientState, "attach")
+	}
+	if r := m.unfit(e); r != nil {
+		m.dropDisk()
+		m.answer(e.ID, r)
+		return nil
+	}
+	ns := m.s
+	ns.UUIDs, ns.OwnSize = e.UUIDs, e.OwnSize
+	ns.Flags = e.Flags & (MDFullSync | MDALDisabled)
+	ns.CrashedPrimary = e.Flags&MDCrashedPrimary != 0 || e.Flags&MDPrimary != 0
+	if e.Flags&MDFullSync != 0 || ns.CrashedPrimary && e.Flags&MDALDisabled != 0 {
+		m.out.setAll = true
+		m.notify(proto.LevelWarn, "everything counts as out of sync, as the metadata says")
+	}
+	ns.Flags &^= MDFullSync
+	disk, peer := diskOf(e.Flags, m.s.PeerDisk, m.s.Conn)
+	if m.s.Conn >= proto.Connected {
+		// The peer has a say in what this disk is worth.
+		ns.NegDisk, ns.NegPeerDisk = disk, peer
+		disk, peer = proto.Negotiating, m.s.PeerDisk
+		ns.PeerUUIDs = PeerUUIDs{}
+		ns.Flags = e.Flags &^ MDFullSync // they stay what they are until that is settled
+	}
+	ns.Disk, ns.PeerDisk = disk, peer
+	m.resize(&ns, agreedSize(e.OwnSize, ns.PeerSize, e.Size), e.Size)
+	if rv := m.try(ns, false); !rv.OK() {
+		m.out = outcome{}
+		m.dropDisk()
+		m.answer(e.ID, refuse(rv, "attach"))
+		return nil
+	}
+	m.out.persist = true
+	m.answer(e.ID, nil)
+	return nil
+}
+
+// diskOf reads the disk states off the metadata's flags.
+func diskOf(f MDFlags, peer proto.DiskState, c proto.ConnState) (own, other proto.DiskState) {
+	if f&MDPeerOutdated != 0 && c < proto.Connected {
+		peer = proto.Outdated
+	}
+	switch {
+	case f&MDConsistent == 0:
+		return proto.Inconsistent, peer
+	case f&MDWasUpToDate == 0:
+		return proto.Outdated, peer
+	default:
+		return proto.UpToDate, peer // without fencing Consistent is as good as it gets
+	}
+}
+
+// unfit says why a disk cannot be used here.
+func (m *machine) unfit(e Attached) *Refusal {
+	switch {
+	case e.OwnSize == 0:
+		return refuse(drbd.SSNoLocalDisk, "attach: the disk has no room for data")
+	case e.OwnSize < e.Size:
+		return &Refusal{Code: drbd.SSNoLocalDisk,
+			Text:   fmt.Sprintf("attach: the disk has %d sectors, its metadata says %d", e.OwnSize, e.Size),
+			Remedy: "give the disk its old size back"}
+	case m.s.Size > 0 && e.OwnSize < m.s.Size && (m.s.Role == proto.Primary || m.s.Conn >= proto.Connected):
+		return &Refusal{Code: drbd.SSNoLocalDisk,
+			Text:   fmt.Sprintf("attach: the disk has %d sectors, the device in use has %d", e.OwnSize, m.s.Size),
+			Remedy: "use a disk that is at least as large"}
+	case m.s.Role == proto.Primary && m.s.Conn < proto.Connected && m.s.Exposed != 0 &&
+		masked(m.s.Exposed) != masked(e.UUIDs.Current):
+		return &Refusal{Code: drbd.SSNoUpToDateDisk,
+			Text:   "attach: the disk does not hold the generation of data that is in use",
+			Remedy: "connect to the peer that has it"}
+	}
+	return nil
+}
+
+// dropDisk lets go of a disk that was opened for an attach.
+func (m *machine) dropDisk() {
+	ns := m.s
+	ns.Disk = proto.Failed
+	m.force(ns)
+}
+
+func (m *machine) attachFailed(e AttachFailed) error {
+	if m.s.Disk != proto.Attaching {
+		return refuse(drbd.SSInTransientState, "attach")
+	}
+	ns := m.s
+	ns.Disk = proto.Diskless
+	m.force(ns)
+	m.answer(e.ID, e.Err)
+	return nil
+}
+
+func (m *machine) detach(e Detach) error {
+	const what = "detach"
+	switch {
+	case m.s.Disk == proto.Diskless:
+		m.answer(e.ID, nil)
+		return nil
+	case !m.s.Attached() || m.s.Pending.Kind != PendingNone:
+		return refuse(drbd.SSInTransientState, what)
+	}
+	ns := m.s
+	ns.Disk, ns.DetachID = proto.Failed, e.ID
+	if e.Force {
+		m.force(ns)
+		return nil
+	}
+	if asksPeer(m.s, sanitize(ns)) {
+		return m.ask(ns, Pending{Kind: PendingDetach, ID: e.ID, Change: change(drbd.MaskDisk, drbd.State{Disk: proto.Failed})}, what)
+	}
+	if rv := m.try(ns, false); !rv.OK() {
+		return refuse(rv, what)
+	}
+	return nil
+}
+
+func (m *machine) diskError(e DiskError) error {
+	if !m.s.Attached() {
+		return nil
+	}
+	m.notify(proto.LevelAlert, "I/O error on the backing disk: %s", e.Text)
+	ns := m.s
+	if m.s.OnIOError == IOErrorPassOn && !e.Meta && m.s.Disk != proto.Negotiating {
+		ns.Disk = min(ns.Disk, proto.Inconsistent)
+	} else {
+		ns.Disk = proto.Failed
+	}
+	m.force(ns)
+	return nil
+}
+
+func (m *machine) diskReleased() error {
+	if m.s.Disk != proto.Failed {
+		return nil
+	}
+	ns := m.s
+	ns.Disk = proto.Diskless
+	ns.UUIDs, ns.Flags, ns.CrashedPrimary, ns.OwnSize = UUIDs{}, 0, false, 0
+	ns.NegDisk, ns.NegPeerDisk, ns.DetachID = 0, 0, 0
+	id := m.s.DetachID
+	m.force(ns)
+	m.answer(id, nil)
+	return nil
+}
+
+// agreedSize is the device's size for the usable sizes of the two disks and the size last agreed on; 0 is unknown
+// (drbd_new_dev_size, drbd_nl.c).
+func agreedSize(own, peer, last uint64) uint64 {
+	atMost := func(a, b uint64) uint64 {
+		if a == 0 || b == 0 {
+			return max(a, b)
+		}
+		return min(a, b)
+	}
+	if own != 0 && peer != 0 || last == 0 {
+		return atMost(own, peer)
+	}
+	return atMost(last, atMost(own, peer))
+}
+
+// resize gives ns a new size; last is the size that the bitmap covers now.
+func (m *machine) resize(ns *State, size, last uint64) {
+	if size == ns.Size {
+		return
+	}
+	ns.Size = size
+	m.out.setSize = &SetSize{Sectors: size, NewBits: last != 0 && size > last}
+}

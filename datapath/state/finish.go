@@ -1,0 +1,126 @@
+package state
+
+import (
+	"fmt"
+	"strings"
+
+	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
+)
+
+// finish puts the collected effects in order: disk, peer, operators.
+func (m *machine) finish() []Effect {
+	if line := changes(m.old, m.s); line != "" {
+		m.out.notes = append([]Effect{Notify{Level: proto.LevelInfo, Text: line}}, m.out.notes...)
+	}
+	fx := m.diskEffects(nil)
+	fx = m.sends(fx)
+	add := func(on bool, e Effect) {
+		if on {
+			fx = append(fx, e)
+		}
+	}
+	if m.out.startResync != nil {
+		fx = append(fx, *m.out.startResync)
+	}
+	add(m.out.pause, PauseResync{})
+	add(m.out.resume, ContinueResync{})
+	add(m.out.release, ReleaseDisk{})
+	add(m.out.closeLink, CloseLink{})
+	add(m.out.connectLink, StartConnecting{})
+	fx = append(fx, m.out.answers...)
+	return append(fx, m.out.notes...)
+}
+
+func (m *machine) diskEffects(fx []Effect) []Effect {
+	if m.out.setSize != nil {
+		fx = append(fx, *m.out.setSize)
+	}
+	if m.out.stopResync {
+		fx = append(fx, StopResync{})
+	}
+	if !m.s.Attached() {
+		return fx
+	}
+	md := PersistMD{UUIDs: m.s.UUIDs, Flags: m.s.Flags, Size: m.s.Size}
+	switch {
+	case m.out.setAll:
+		full := md
+		full.Flags |= MDFullSync
+		fx = append(fx, full, SetAllBits{}, md)
+	case m.out.clearAll:
+		// The bitmap must be empty before the UUIDs say that the copies are the same.
+		fx = append(fx, ClearAllBits{}, md)
+	case m.out.persist || md.UUIDs != m.old.UUIDs || md.Flags != m.old.Flags || md.Size != m.old.Size:
+		fx = append(fx, md)
+	}
+	if m.out.writeBitmap {
+		fx = append(fx, WriteBitmap{})
+	}
+	return fx
+}
+
+func (m *machine) sends(fx []Effect) []Effect {
+	if m.out.reply != nil {
+		fx = append(fx, *m.out.reply)
+	}
+	if !m.s.Linked() {
+		return fx
+	}
+	if m.out.hello {
+		fx = append(fx, SendProtocol{DiscardMyData: m.s.DiscardMyData}, SendSyncParam{})
+	}
+	if m.out.syncUUID != nil {
+		fx = append(fx, *m.out.syncUUID)
+	}
+	if m.out.sizes {
+		fx = append(fx, SendSizes{})
+	}
+	if m.out.uuids && m.s.Attached() {
+		fx = append(fx, SendUUIDs{UUIDs: m.s.UUIDs, Flags: m.uuidFlags()})
+	}
+	if m.out.state {
+		w := m.s.Word()
+		if m.out.stateConn != 0 {
+			w.Conn = m.out.stateConn
+		}
+		fx = append(fx, SendState{State: w})
+	}
+	if m.out.request != nil {
+		fx = append(fx, *m.out.request)
+	}
+	if m.out.bitmap {
+		fx = append(fx, SendBitmap{})
+	}
+	return fx
+}
+
+func (m *machine) uuidFlags() uint64 {
+	var f uint64
+	if m.s.DiscardMyData {
+		f |= drbd.UUIDDiscardMyData
+	}
+	if m.s.CrashedPrimary {
+		f |= drbd.UUIDCrashedPrimary
+	}
+	if m.s.Disk == proto.Negotiating && m.s.NegDisk == proto.Inconsistent {
+		f |= drbd.UUIDInconsistent
+	}
+	return f
+}
+
+// changes tells in DRBD's words how two states differ.
+func changes(o, n State) string {
+	var b strings.Builder
+	add := func(name string, from, to fmt.Stringer) {
+		if from != to {
+			fmt.Fprintf(&b, "%s( %v -> %v ) ", name, from, to)
+		}
+	}
+	add("peer", o.PeerRole, n.PeerRole)
+	add("role", o.Role, n.Role)
+	add("conn", o.Conn, n.Conn)
+	add("disk", o.Disk, n.Disk)
+	add("pdsk", o.PeerDisk, n.PeerDisk)
+	return strings.TrimRight(b.String(), " ")
+}

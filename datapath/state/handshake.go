@@ -1,0 +1,222 @@
+package state
+
+import (
+	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
+)
+
+// peerState takes in what the peer says of itself (receive_state, drbd_receiver.c). In WFReportParams, and where a disk
+// comes or is forced, it is the moment to compare histories.
+func (m *machine) peerState(e PeerState) error {
+	p, os := e.State, m.s
+	switch {
+	case !os.Linked() || !p.Valid():
+		return nil
+	case p.Conn == proto.Ahead || p.Conn == proto.Behind:
+		m.reject("the peer runs Ahead, which this version of santui does not follow. Set on-congestion to block on the peer")
+		return nil
+	}
+	real, done := m.realPeerDisk(e)
+	if done {
+		return nil
+	}
+	conn := os.Conn
+	if conn == proto.WFReportParams {
+		conn = proto.Connected
+	}
+	if p.Disk >= proto.Negotiating && m.s.Attached() {
+		if !m.s.PeerUUIDs.Known {
+			return m.noUUIDs(os)
+		}
+		if m.considers(p) {
+			c, ok := m.handshake(p.Role, real, e.Bits)
+			if !ok && !m.outlived(&p, &real) {
+				return nil
+			}
+			if ok {
+				conn = c
+			}
+		}
+	}
+	m.establish(os, p, real, conn)
+	return nil
+}
+
+// noUUIDs: a peer with a disk must have told its history before its state. A late attach here waits for it.
+func (m *machine) noUUIDs(os State) error {
+	if os.Disk != proto.Negotiating {
+		m.notify(proto.LevelWarn, "the peer did not tell the history of its data")
+		m.dropLink(proto.ProtocolError)
+	}
+	return nil
+}
+
+// realPeerDisk judges what the peer's disk state means in the middle of a resync. done: the state needs nothing more.
+func (m *machine) realPeerDisk(e PeerState) (real proto.DiskState, done bool) {
+	p, s := e.State, m.s
+	real = p.Disk
+	if real == proto.Negotiating {
+		real = proto.Consistent
+		if s.PeerUUIDs.Flags&drbd.UUIDInconsistent != 0 {
+			real = proto.Inconsistent
+		}
+	}
+	source := s.Conn == proto.SyncSource || s.Conn == proto.PausedSyncS
+	ended := source && p.Conn == proto.Connected && e.Bits <= e.Failed
+	behind := s.PeerDisk == proto.Inconsistent || s.PeerDisk == proto.Consistent
+	switch {
+	case behind && real == proto.UpToDate && s.Conn > proto.Connected && s.Disk == proto.UpToDate:
+		if p.Conn > proto.Connected && p.Conn < proto.SyncSource {
+			return proto.Inconsistent, false // still preparing
+		}
+		if source && p.Conn == proto.Connected {
+			if ended {
+				m.resyncFinished(e.Failed)
+			}
+			return real, true
+		}
+	case ended && e.Failed > 0 && real == proto.Inconsistent:
+		m.resyncFinished(e.Failed)
+		return real, true
+	case s.PeerDisk == proto.UpToDate && real == proto.Inconsistent && s.Conn == proto.Connected && p.Conn > proto.SyncSource:
+		return proto.UpToDate, false // the peer has not noticed yet that the resync is over
+	}
+	return real, false
+}
+
+// considers says whether the peer's state is a reason to compare histories.
+func (m *machine) considers(p drbd.State) bool {
+	s := m.s
+	return s.Conn < proto.Connected || s.ConsiderResync || s.Conn == proto.Connected &&
+		(p.Disk == proto.Negotiating || s.Disk == proto.Negotiating ||
+			p.Conn >= proto.StartingSyncS && p.Conn <= proto.WFBitMapT)
+}
+
+// outlived says whether the link survives a failed handshake: it does if it was about a late attach, which fails
+// instead.
+func (m *machine) outlived(p *drbd.State, real *proto.DiskState) bool {
+	switch {
+	case m.s.Disk == proto.Negotiating:
+		m.dropDisk()
+		return true
+	case p.Disk == proto.Negotiating:
+		m.notify(proto.LevelWarn, "the peer's disk is not accepted")
+		p.Disk, *real = proto.Diskless, proto.Diskless
+		m.out.uuids, m.out.state = true, true // so that the peer sees it too
+		return true
+	default:
+		m.dropLink(proto.Disconnecting)
+		return false
+	}
+}
+
+// establish commits what the peer's state and the handshake led to.
+func (m *machine) establish(os State, p drbd.State, real proto.DiskState, conn proto.ConnState) {
+	ns := m.s
+	ns.Conn, ns.PeerRole, ns.PeerDisk = conn, p.Role, real
+	ns.PeerISP = p.AftrISP || p.UserISP
+	ns.ConsiderResync = false
+	if (conn == proto.Connected || conn == proto.WFBitMapS) && ns.Disk == proto.Negotiating {
+		ns.Disk = ns.NegDisk
+	}
+	ns = sanitize(ns)
+	fresh := os.Conn < proto.Connected
+	rv := check(m.s, ns, !fresh)
+	if ns.Role == proto.Primary && p.Role == proto.Primary {
+		rv = drbd.SSTwoPrimaries
+	}
+	if !rv.OK() {
+		r := refuse(rv, "the connection cannot be made")
+		m.out.setAll = false
+		m.reject("%s. %s", r.Text, r.Remedy)
+		return
+	}
+	if ns != m.s {
+		m.commit(ns)
+	}
+	if os.Conn == proto.Connected && ns.Conn > proto.Connected && p.Conn <= proto.Connected && p.Disk != proto.Negotiating {
+		m.out.uuids, m.out.state = true, true // the peer has not decided to resync yet
+	}
+	if m.s.Conn >= proto.Connected {
+		m.s.DiscardMyData = false
+	}
+}
+
+// handshake decides who resyncs from whom (drbd_sync_handshake, drbd_receiver.c). false: they cannot go together, and
+// the operator has been told why.
+func (m *machine) handshake(peerRole proto.Role, peerDisk proto.DiskState, bits uint64) (proto.ConnState, bool) {
+	disk := m.s.Disk
+	if disk == proto.Negotiating {
+		disk = m.s.NegDisk
+	}
+	crashed := m.s.PeerUUIDs.Flags&drbd.UUIDCrashedPrimary != 0
+	v := Compare(Side{m.s.UUIDs, m.s.Role, m.s.CrashedPrimary}, Side{m.s.PeerUUIDs.UUIDs, peerRole, crashed},
+		Caps{Features: m.s.Features, ResolveConflicts: m.s.ResolveConflicts})
+	m.notify(proto.LevelInfo, "comparison of histories: %s (rule %d, result %d)", v.Text, v.Rule, v.Result)
+	if v.Result == Unrelated || v.Result == NeedFeature {
+		m.notify(proto.LevelAlert, "%s. Connect the nodes that belong together; if this is the right peer, recreate the metadata of the copy to be overwritten",
+			v.Text)
+		return 0, false
+	}
+	result := m.byDisks(v.Result, disk, peerDisk)
+	m.s.UUIDs, m.s.PeerUUIDs.UUIDs = v.Self, v.Peer
+	result, ok := m.splitBrain(result)
+	if !ok {
+		return 0, false
+	}
+	switch {
+	case result > 0 && disk <= proto.Inconsistent:
+		m.notify(proto.LevelAlert, "this node would be the source of the resync, but its disk is Inconsistent")
+		return 0, false
+	case result < 0 && m.s.Role == proto.Primary && m.s.Disk >= proto.Consistent:
+		m.notify(proto.LevelAlert, "this node is Primary and would be overwritten from the peer. Demote the node whose changes are to be lost, and connect it with discard-my-data")
+		return 0, false
+	}
+	m.out.setAll = m.out.setAll || result == SourceFull || result == TargetFull
+	switch {
+	case result > 0:
+		return proto.WFBitMapS, true
+	case result < 0:
+		return proto.WFBitMapT, true
+	case bits > 0:
+		m.notify(proto.LevelWarn, "no resync, although %d blocks are marked out of sync", bits)
+	}
+	return proto.Connected, true
+}
+
+// byDisks: if exactly one disk is Inconsistent, it is the target, whatever the histories say.
+func (m *machine) byDisks(result int, disk, peer proto.DiskState) int {
+	if !(disk == proto.Inconsistent && peer > proto.Inconsistent || peer == proto.Inconsistent && disk > proto.Inconsistent) {
+		return result
+	}
+	full := result == SplitBrain2 || result == SourceFull || result == TargetFull
+	result = SourceBitmap
+	if disk == proto.Inconsistent {
+		result = TargetBitmap
+	}
+	if full {
+		result *= 2
+	}
+	return result
+}
+
+// splitBrain resolves a split brain if the operator said which side loses. Automatic policies are not in this version.
+func (m *machine) splitBrain(result int) (int, bool) {
+	if result != SplitBrain && result != SplitBrain2 {
+		return result, true
+	}
+	m.handler("initial-split-brain")
+	peer := m.s.PeerUUIDs.Flags&drbd.UUIDDiscardMyData != 0
+	switch {
+	case m.s.DiscardMyData && !peer:
+		m.notify(proto.LevelWarn, "split brain: the changes of this node are discarded, as asked")
+		return TargetBitmap, true
+	case peer && !m.s.DiscardMyData:
+		m.notify(proto.LevelWarn, "split brain: the changes of the peer are discarded, as asked")
+		return SourceBitmap, true
+	}
+	m.notify(proto.LevelAlert, "split brain: both nodes have changed the data on their own. Nothing is resynced and the link stays down. "+
+		"Decide which node's changes are to be lost, make it Secondary and connect it with discard-my-data; then connect the other one")
+	m.handler("split-brain")
+	return 0, false
+}

@@ -1,0 +1,229 @@
+package state
+
+import (
+	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
+)
+
+func change(mask uint32, val drbd.State) drbd.Change {
+	return drbd.Change{Mask: mask, Val: val.Word() & mask}
+}
+
+// ask validates a change that the peer has to agree to, and asks.
+func (m *machine) ask(ns State, p Pending, what string) error {
+	if rv := check(m.s, sanitize(ns), false); !rv.OK() {
+		return refuse(rv, what)
+	}
+	m.s.Pending = p
+	m.out.request = &SendChangeReq{Change: p.Change, ConnWide: p.Kind == PendingDisconnect}
+	return nil
+}
+
+func (m *machine) promote(e Promote) error {
+	const what = "promote"
+	switch {
+	case m.s.Pending.Kind != PendingNone:
+		return refuse(drbd.SSInTransientState, what)
+	case m.s.Role == proto.Primary:
+		m.answer(e.ID, nil)
+		return nil
+	}
+	ns := m.s
+	ns.Role = proto.Primary
+	p := Pending{Kind: PendingPromote, ID: e.ID, Change: change(drbd.MaskRole, drbd.State{Role: proto.Primary})}
+	rv := check(m.s, sanitize(ns), false)
+	if rv == drbd.SSNoUpToDateDisk && e.Force && ns.Disk >= proto.Inconsistent && ns.Disk < proto.UpToDate {
+		ns.Disk = proto.UpToDate
+		p.Forced = true
+		p.Change = change(drbd.MaskRole|drbd.MaskDisk, drbd.State{Role: proto.Primary, Disk: proto.UpToDate})
+		rv = check(m.s, sanitize(ns), false)
+	}
+	if !rv.OK() {
+		return refuse(rv, what)
+	}
+	if asksPeer(m.s, sanitize(ns)) {
+		return m.ask(ns, p, what)
+	}
+	return m.promoted(ns, p)
+}
+
+// promoted makes this node Primary, now that nothing speaks against it.
+func (m *machine) promoted(ns State, p Pending) error {
+	before := m.s.UUIDs.Current
+	if rv := m.try(ns, false); !rv.OK() {
+		return refuse(rv, "promote")
+	}
+	m.s.DiscardMyData = false
+	if m.s.Disk >= proto.Inconsistent {
+		apart := m.s.Conn < proto.Connected || m.s.PeerDisk <= proto.Failed
+		if apart && m.s.UUIDs.Bitmap == 0 || p.Forced {
+			m.newCurrent(before)
+		}
+	}
+	m.out.state = true
+	if p.Forced {
+		m.out.uuids = true
+		m.notify(proto.LevelWarn, "forced: the copy of this node counts as UpToDate from now on")
+	}
+	m.answer(p.ID, nil)
+	return nil
+}
+
+func (m *machine) demote(e Demote) error {
+	const what = "demote"
+	switch {
+	case m.s.Pending.Kind != PendingNone:
+		return refuse(drbd.SSInTransientState, what)
+	case m.s.Role == proto.Secondary:
+		m.answer(e.ID, nil)
+		return nil
+	case e.InUse:
+		return refuse(drbd.SSDeviceInUse, what)
+	}
+	ns := m.s
+	ns.Role = proto.Secondary
+	if rv := m.try(ns, false); !rv.OK() {
+		return refuse(rv, what)
+	}
+	m.out.state = true
+	m.answer(e.ID, nil)
+	return nil
+}
+
+func (m *machine) setPause(id CommandID, on bool) error {
+	ns := m.s
+	ns.UserISP = on
+	if rv := m.try(ns, false); !rv.OK() {
+		return refuse(rv, map[bool]string{true: "pause-sync", false: "resume-sync"}[on])
+	}
+	m.answer(id, nil)
+	return nil
+}
+
+// peerChangeReply carries out what the peer agreed to.
+func (m *machine) peerChangeReply(e PeerChangeReply) error {
+	p := m.s.Pending
+	if p.Kind == PendingNone || !m.s.Linked() {
+		return nil
+	}
+	m.s.Pending = Pending{}
+	what := map[PendingKind]string{PendingPromote: "promote", PendingDetach: "detach", PendingDisconnect: "disconnect"}[p.Kind]
+	if !e.Code.OK() {
+		m.answer(p.ID, peerRefused(e.Code, what))
+		return nil
+	}
+	if err := m.granted(p); err != nil {
+		m.answer(p.ID, err)
+		m.out.state = true // the peer counts on a change that was not made
+	}
+	return nil
+}
+
+func peerRefused(code drbd.RetCode, what string) *Refusal {
+	r := refuse(drbd.SSCWFailedByPeer, what)
+	r.Text += ", " + code.String()
+	switch code {
+	case drbd.SSConcurrentStChg, drbd.SSInTransientState:
+		r.Code, r.Retry, r.Remedy = code, true, "try again"
+	case drbd.SSTwoPrimaries:
+		r.Code, r.Remedy = code, "demote the peer first"
+	}
+	return r
+}
+
+// granted applies a pending change. It is validated again: the state may have moved while the peer thought about it.
+func (m *machine) granted(p Pending) error {
+	ns := m.s
+	switch p.Kind {
+	case PendingPromote:
+		ns.Role = proto.Primary
+		if p.Forced {
+			ns.Disk = proto.UpToDate
+		}
+		return m.promoted(ns, p)
+	case PendingDetach:
+		ns.Disk, ns.DetachID = proto.Failed, p.ID
+	case PendingDisconnect:
+		ns.Conn, ns.DisconnectID = proto.Disconnecting, p.ID
+	}
+	if rv := m.try(ns, false); !rv.OK() {
+		return refuse(rv, map[bool]string{true: "detach", false: "disconnect"}[p.Kind == PendingDetach])
+	}
+	return nil
+}
+
+// unanswered ends a pending request whose peer is gone. A promotion is not made: nobody knows what the peer decided. A
+// detach goes on alone if this node can bear it, and a disconnect has got what it wanted.
+func (m *machine) unanswered() {
+	p := m.s.Pending
+	m.s.Pending = Pending{}
+	switch p.Kind {
+	case PendingPromote:
+		m.answer(p.ID, &Refusal{Code: drbd.SSCWFailedByPeer, Text: "promote: the link broke before the peer agreed",
+			Remedy: "look at the peer, then promote again"})
+	case PendingDetach:
+		if err := m.granted(p); err != nil {
+			m.answer(p.ID, err)
+		}
+	case PendingDisconnect:
+		ns := m.s
+		ns.Conn = proto.Disconnecting
+		m.force(ns)
+		if m.s.DisconnectID != 0 {
+			m.answer(p.ID, nil) // a later command waits for the end
+			return
+		}
+		m.s.DisconnectID = p.ID
+	}
+}
+
+// peerChangeReq judges what the peer wants to do.
+func (m *machine) peerChangeReq(e PeerChangeReq) error {
+	if !m.s.Linked() {
+		return nil
+	}
+	code, ns := m.judge(e)
+	m.out.reply = &SendChangeReply{Code: code, ConnWide: e.ConnWide}
+	if code == drbd.SSSuccess {
+		m.commit(ns)
+	}
+	if !m.s.Linked() {
+		m.unanswered()
+	}
+	return nil
+}
+
+// drbd9UpToDate is UpToDate in the numbering that DRBD 9 uses inside change requests.
+const drbd9UpToDate = 9
+
+func (m *machine) judge(e PeerChangeReq) (drbd.RetCode, State) {
+	if m.s.ResolveConflicts && m.s.Pending.Kind != PendingNone {
+		return drbd.SSConcurrentStChg, m.s
+	}
+	c := e.Change.Mirror()
+	v := drbd.StateOf(c.Apply(m.s.Word().Word()))
+	if c.Mask&drbd.MaskPeerDisk != 0 && v.PeerDisk == drbd9UpToDate {
+		v.PeerDisk = proto.UpToDate
+	}
+	touchesDisk := c.Mask&drbd.MaskDisk != 0
+	if !v.Valid() || c.Mask&drbd.MaskRole != 0 || touchesDisk && v.Disk != proto.Outdated {
+		return drbd.SSNotSupported, m.s
+	}
+	ns := m.s
+	if conn, ok := c.Conn(); ok {
+		if conn != proto.TearDown {
+			m.notify(proto.LevelWarn, "the peer asks for %v, which this version of santui does not do", conn)
+			return drbd.SSNotSupported, m.s
+		}
+		ns.Conn = conn
+	}
+	if touchesDisk && m.s.Disk > proto.Outdated {
+		ns.Disk = v.Disk
+	}
+	ns.PeerRole, ns.PeerDisk, ns.PeerISP = v.Peer, v.PeerDisk, v.PeerISP
+	ns = sanitize(ns)
+	if ns == m.s {
+		return drbd.SSNothingToDo, m.s
+	}
+	return check(m.s, ns, false), ns
+}
