@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -154,7 +155,7 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	}
 	if _, err := os.Lstat(filepath.Join(o.Dir, stateFile)); err == nil {
 		lock.Close()
-		return nil, fmt.Errorf("lab: there is a lab in %s already: close it first (santui-lab down)", o.Dir)
+		return nil, fmt.Errorf("%w in %s: close it first (santui-lab down)", ErrExists, o.Dir)
 	}
 	l := &Lab{lock: lock, log: o.Log, state: &state{Dir: o.Dir, Persistent: o.Persistent, DiskSize: o.DiskSize, Modules: o.Modules}}
 	defer func() {
@@ -246,28 +247,48 @@ func (l *Lab) writeExtra(ctx context.Context, files map[string]string) error {
 
 // Open takes over a lab that another process started with Options.Persistent.
 func Open(dir string, log *slog.Logger) (*Lab, error) {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+	l, err := Peek(dir)
+	if err != nil {
+		return nil, err
 	}
+	if log != nil {
+		l.log = log
+	}
+	l.lock, err = lockDir(l.state.Dir)
+	return l, err
+}
+
+// Peek reads the record of a lab without taking its lock: enough to run commands in its nodes, not to start or stop any.
+func Peek(dir string) (*Lab, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
 	s, err := readState(filepath.Join(dir, stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w in %s", ErrNoLab, dir)
+	}
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	l := &Lab{state: s, lock: lock, log: log}
+	l := &Lab{state: s, log: slog.New(slog.DiscardHandler)}
 	l.attachNodes()
 	return l, nil
 }
 
+// ErrNoLab: no lab was started in this directory.
+var ErrNoLab = errors.New("lab: there is no lab")
+
+// ErrExists: a lab was started in this directory and not closed.
+var ErrExists = errors.New("lab: there is a lab already")
+
 // Release lets go of a persistent lab without stopping it.
-func (l *Lab) Release() error { return l.lock.Close() }
+func (l *Lab) Release() error {
+	if l.lock == nil {
+		return nil
+	}
+	return l.lock.Close()
+}
 
 // Close kills the nodes and removes the namespace with bridge and taps, the sockets, and all files the lab made. It may be
 // called twice.
@@ -278,7 +299,7 @@ func (l *Lab) Close() error {
 		return nil
 	}
 	l.done = true
-	return errors.Join(l.state.remove(), l.lock.Close())
+	return errors.Join(l.state.remove(), l.Release())
 }
 
 // Node returns a node by name; nil if there is none.

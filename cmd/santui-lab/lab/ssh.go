@@ -203,3 +203,16 @@ func writeFiles(files map[string]string) error {
 	}
 	return nil
 }
+
+// SSH is the host's command line for a shell in the node, or for argv if there is one; tty asks for a terminal.
+func (n *Node) SSH(tty bool, argv ...string) []string {
+	args := []string{"ssh", "-F", n.lab.SSHConfig()}
+	if tty {
+		args = append(args, "-t")
+	}
+	args = append(args, n.name)
+	if len(argv) > 0 {
+		args = append(args, "--", shellWords(argv))
+	}
+	return args
+}
