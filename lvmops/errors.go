@@ -101,6 +101,9 @@ func summary(users []proto.User) string {
 // run runs a program and notes it in the outcome. What it says on stderr although it succeeded is a finding.
 func (o *Ops) run(ctx context.Context, out *Outcome, cmd Cmd) (Result, error) {
 	res, err := o.opt.Runner.Run(ctx, cmd)
+	if res.Execution.Node == "" {
+		res.Execution.Node = o.opt.Node
+	}
 	if out != nil {
 		out.Commands = append(out.Commands, res.Execution)
 		if err == nil {

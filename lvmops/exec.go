@@ -26,13 +26,16 @@ var searchPath = []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 
 // Exec runs programs for real.
 type Exec struct {
-	Node string // goes into proto.Execution.Node
+	Node string // goes into proto.Execution.Node; Ops fills in its own where this is ""
 	Log  *slog.Logger
 	// Grace is the time between SIGTERM and SIGKILL, and again between SIGKILL and giving up. 0 means 2 s.
 	Grace time.Duration
 	// Path replaces the fixed search path, for tests.
 	Path []string
 }
+
+// NewExec returns an Exec that runs programs from the system's own directories.
+func NewExec() *Exec { return &Exec{} }
 
 // environment is all that a program gets. LVM_SUPPRESS_FD_WARNINGS is not needed: there are no further descriptors.
 func (e *Exec) environment() []string {
