@@ -16,7 +16,7 @@ import (
 // Supported tells for every kind whether this kernel offers it, best first. It
 // loads the modules nbd, fuse and loop with modprobe when they are missing.
 func Supported() []Support {
-	return []Support{{NBD, nbdOffered()}, {FUSE, fuseOffered()}, {Ublk, ErrNoUblk}}
+	return []Support{{FUSE, fuseOffered()}, {NBD, nbdOffered()}, {Ublk, ErrNoUblk}}
 }
 
 func fuseOffered() error {

@@ -11,8 +11,8 @@ import (
 // Supported lists the front ends; none exists outside Linux.
 func Supported() []Support {
 	return []Support{
-		{NBD, fmt.Errorf("%w: %s is not Linux", ErrNotOffered, runtime.GOOS)},
 		{FUSE, fmt.Errorf("%w: %s is not Linux", ErrNotOffered, runtime.GOOS)},
+		{NBD, fmt.Errorf("%w: %s is not Linux", ErrNotOffered, runtime.GOOS)},
 		{Ublk, ErrNoUblk},
 	}
 }

@@ -149,8 +149,11 @@ func (o *Options) check(b Backend) error {
 	return o.checkPaths()
 }
 
-// Pick returns the best front end this kernel offers, nbd before fuse. The
-// error lists why each kind is out of the question.
+// Pick returns the best front end this kernel offers: fuse, then nbd. In one
+// node of the lab (Linux 6.1, TestLabSpeed) nbd does 0.7 of fuse's small writes
+// and a quarter of its large ones; its kernel client also knows no error but
+// EIO, and no zeroing before Linux 6.10. The error lists why each kind is out
+// of the question.
 func Pick() (Kind, error) {
 	var why []error
 	for _, s := range Supported() {

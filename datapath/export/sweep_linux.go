@@ -1,7 +1,6 @@
 package export
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,14 +70,28 @@ func claim(ctx context.Context, runDir, name string) (*lockFile, error) {
 }
 
 // undead tells whether a process has been killed and still has threads: its
-// first thread is a zombie (proc_pid_stat(5), the field after the name).
+// first thread is a zombie, or has a SIGKILL waiting (proc_pid_status(5)).
 func undead(pid int) bool {
-	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {
 		return false
 	}
-	after := data[bytes.LastIndexByte(data, ')')+1:]
-	return bytes.HasPrefix(after, []byte(" Z"))
+	for line := range strings.Lines(string(data)) {
+		key, value, _ := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		switch key {
+		case "State":
+			if strings.HasPrefix(value, "Z") {
+				return true
+			}
+		case "SigPnd", "ShdPnd":
+			set, err := strconv.ParseUint(value, 16, 64)
+			if err == nil && set&(1<<(unix.SIGKILL-1)) != 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // sweepName clears one name, whose lock the caller has: link, devices, mount.
