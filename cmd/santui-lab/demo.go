@@ -87,7 +87,7 @@ func (a *app) demo(ctx context.Context, bin string) (err error) {
 	return d.drill(ctx)
 }
 
-func (a *app) say(format string, args ...any) { fmt.Fprintf(a.stdout, format+"\n", args...) }
+func (a *app) say(format string, args ...any) { _, _ = fmt.Fprintf(a.stdout, format+"\n", args...) }
 
 // prepare brings the pair to the point where there is something to look at.
 func (d *demo) prepare(ctx context.Context, agent string) error {

@@ -21,12 +21,12 @@ func CompareDisks(ctx context.Context, a, b *Node, size int64) error {
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
-	defer fa.Close()
+	defer func() { _ = fa.Close() }()
 	fb, err := os.Open(b.DiskImage())
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
-	defer fb.Close()
+	defer func() { _ = fb.Close() }()
 	at, err := firstDifference(ctx, io.NewSectionReader(fa, 0, size), io.NewSectionReader(fb, 0, size), size)
 	if err != nil {
 		return fmt.Errorf("lab: compare the disks of %s and %s: %w", a.name, b.name, err)
@@ -71,7 +71,7 @@ func SumDisk(n *Node, off, size int64) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("lab: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	h := sha256.New()
 	if got, err := io.Copy(h, io.NewSectionReader(f, off, size)); err != nil || got != size {
 		return "", fmt.Errorf("lab: disk of %s: read %d of %d bytes at %d: %w", n.name, got, size, off, errors.Join(err))

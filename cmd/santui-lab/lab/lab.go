@@ -143,8 +143,8 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	for _, name := range swept {
 		o.Log.Info("removed an abandoned lab", "namespace", name)
 	}
-	if err != nil {
-		return nil, err
+	if err != nil { // somebody else's lab, and no reason not to have one's own
+		o.Log.Warn("an abandoned lab could not be removed", "err", err)
 	}
 	if err := o.makeDir(); err != nil {
 		return nil, err
@@ -154,7 +154,7 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 		return nil, err
 	}
 	if _, err := os.Lstat(filepath.Join(o.Dir, stateFile)); err == nil {
-		lock.Close()
+		_ = lock.Close()
 		return nil, fmt.Errorf("%w in %s: close it first (santui-lab down)", ErrExists, o.Dir)
 	}
 	l := &Lab{lock: lock, log: o.Log, state: &state{Dir: o.Dir, Persistent: o.Persistent, DiskSize: o.DiskSize, Modules: o.Modules}}
@@ -183,7 +183,7 @@ func (l *Lab) build(ctx context.Context, o Options) error {
 	if s.RunDir, err = os.MkdirTemp("/tmp", "slab-"); err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
-	if s.Namespace, err = makeNamespace(ctx); err != nil {
+	if s.Namespace, err = newNamespace(); err != nil {
 		return err
 	}
 	for i, n := range o.Nodes {

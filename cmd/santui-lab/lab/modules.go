@@ -67,12 +67,12 @@ func loadModules(dir string) (*moduleTree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lab: the UML kernel's modules: %w", err)
 	}
-	defer dep.Close()
+	defer func() { _ = dep.Close() }()
 	builtin, err := os.Open(filepath.Join(dir, "modules.builtin"))
 	if err != nil {
 		return nil, fmt.Errorf("lab: the UML kernel's modules: %w", err)
 	}
-	defer builtin.Close()
+	defer func() { _ = builtin.Close() }()
 	return parseModules(dep, builtin)
 }
 

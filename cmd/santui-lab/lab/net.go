@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -57,27 +58,29 @@ func hostRun(ctx context.Context, stdin string, argv ...string) error {
 	return nil
 }
 
-// makeNamespace creates the lab's namespace under a name nobody uses yet.
-func makeNamespace(ctx context.Context) (string, error) {
-	base := fmt.Sprintf("%s%d", namespacePrefix, os.Getpid())
-	name := base
-	for try := 1; ; try++ {
-		_, err := os.Lstat(namespaceFile(name))
+// labs counts the labs of this process, for their names.
+var labs atomic.Int32
+
+// newNamespace finds a name for a lab's namespace that nobody uses, also not a lab that waits to be swept.
+func newNamespace() (string, error) {
+	for range 1000 {
+		name := fmt.Sprintf("%s%d-%d", namespacePrefix, os.Getpid(), labs.Add(1))
+		_, used := os.Lstat(namespaceFile(name))
 		_, recorded := os.Lstat(filepath.Join(registryDir, name+".json"))
-		if errors.Is(err, fs.ErrNotExist) && errors.Is(recorded, fs.ErrNotExist) {
-			break
+		if errors.Is(used, fs.ErrNotExist) && errors.Is(recorded, fs.ErrNotExist) {
+			return name, nil
 		}
-		if try == 100 {
-			return "", fmt.Errorf("lab: namespaces %s to %s are all in use", base, name)
-		}
-		name = fmt.Sprintf("%s-%d", base, try)
 	}
-	return name, hostRun(ctx, "", "ip", "netns", "add", name)
+	return "", fmt.Errorf("lab: all names %s%d-N are in use in /run/netns or %s", namespacePrefix, os.Getpid(), registryDir)
 }
 
 func namespaceFile(name string) string { return filepath.Join("/run/netns", name) }
 
+// makeNetwork makes the namespace and all in it.
 func makeNetwork(ctx context.Context, namespace string, nodes []nodeState) error {
+	if err := hostRun(ctx, "", "ip", "netns", "add", namespace); err != nil {
+		return err
+	}
 	return hostRun(ctx, networkScript(nodes), "ip", "-n", namespace, "-batch", "-")
 }
 

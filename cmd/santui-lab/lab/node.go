@@ -129,7 +129,8 @@ func (n *Node) prepare() error {
 	return nil
 }
 
-// Start boots a node that is off, and returns when it answers.
+// Start boots a node that is off, and returns when it answers. A node that does not answer in time is switched off again; its
+// console stays readable.
 func (n *Node) Start(ctx context.Context) error {
 	if n.Running() {
 		return fmt.Errorf("lab: %s runs already", n.name)
@@ -139,18 +140,30 @@ func (n *Node) Start(ctx context.Context) error {
 	if err := n.prepare(); err != nil {
 		return err
 	}
+	began := time.Now()
+	if err := n.spawn(); err != nil {
+		return err
+	}
+	if err := n.waitReady(ctx); err != nil {
+		return errors.Join(err, n.Kill())
+	}
+	n.lab.log.Info("node is up", "node", n.name, "seconds", time.Since(began).Seconds())
+	return nil
+}
+
+// spawn starts the kernel in a session of its own, with the console in a file.
+func (n *Node) spawn() error {
 	console, err := os.OpenFile(n.file("console.log"), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
-	defer console.Close()
+	defer func() { _ = console.Close() }()
 	cmd := exec.Command("ip", append([]string{"netns", "exec", n.lab.state.Namespace}, n.kernelArgs()...)...)
 	// The guest's memory is a deleted file: on a disk its pages would be written back all the time.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=/dev/shm", "HOME=" + n.lab.state.RunDir}
 	cmd.Dir = "/"
 	cmd.Stderr, cmd.ExtraFiles = console, []*os.File{console}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	began := time.Now()
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("lab: start %s: %w", n.name, err)
 	}
@@ -159,14 +172,7 @@ func (n *Node) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("lab: %s ended at once: %w: %s", n.name, err, n.Console())
 	}
-	if err := n.setProc(p); err != nil {
-		return err
-	}
-	if err := n.waitReady(ctx); err != nil {
-		return err
-	}
-	n.lab.log.Info("node is up", "node", n.name, "seconds", time.Since(began).Seconds())
-	return nil
+	return n.setProc(p)
 }
 
 // waitReady waits for the mark on the console, then opens the connection that commands share. sshd goes into the
@@ -284,7 +290,7 @@ func (n *Node) Put(ctx context.Context, hostFile, nodeFile string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp)
+	defer func() { _ = os.Remove(temp) }()
 	_, err = n.Run(ctx, "install", "-D", "-m", fmt.Sprintf("%o", info.Mode().Perm()), "/srv/"+privateName+"/"+filepath.Base(temp), nodeFile)
 	return err
 }
@@ -294,14 +300,14 @@ func (n *Node) copyToShare(hostFile string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("lab: %w", err)
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	out, err := os.CreateTemp(filepath.Join(n.lab.ShareDir(), privateName), "put-")
 	if err != nil {
 		return "", fmt.Errorf("lab: %w", err)
 	}
 	_, err = io.Copy(out, in)
 	if err := errors.Join(err, out.Close()); err != nil {
-		os.Remove(out.Name())
+		_ = os.Remove(out.Name())
 		return "", fmt.Errorf("lab: copy %s: %w", hostFile, err)
 	}
 	return out.Name(), nil

@@ -82,18 +82,18 @@ func Install(ctx context.Context, out io.Writer) error {
 	if len(missing) == 0 && noSSHD == nil {
 		return Check()
 	}
-	fmt.Fprintln(out, "santui-lab: apt-get update")
+	_, _ = fmt.Fprintln(out, "santui-lab: apt-get update")
 	if err := aptGet(ctx, "", "update", "-q"); err != nil {
-		fmt.Fprintf(out, "santui-lab: going on with the package lists as they are: %v\n", err)
+		_, _ = fmt.Fprintf(out, "santui-lab: going on with the package lists as they are: %v\n", err)
 	}
 	if len(missing) > 0 {
-		fmt.Fprintf(out, "santui-lab: installing %s (no service is started)\n", strings.Join(missing, " "))
+		_, _ = fmt.Fprintf(out, "santui-lab: installing %s (no service is started)\n", strings.Join(missing, " "))
 		if err := installQuietly(ctx, missing); err != nil {
 			return err
 		}
 	}
 	if noSSHD != nil {
-		fmt.Fprintf(out, "santui-lab: unpacking openssh-server into %s (not installed; it runs in the nodes only)\n", sshdCache)
+		_, _ = fmt.Fprintf(out, "santui-lab: unpacking openssh-server into %s (not installed; it runs in the nodes only)\n", sshdCache)
 		if err := unpackSSHD(ctx); err != nil {
 			return err
 		}
@@ -119,7 +119,7 @@ func installQuietly(ctx context.Context, names []string) error {
 	case err != nil:
 		return fmt.Errorf("lab: %w", err)
 	default:
-		defer os.Remove(policyFile)
+		defer func() { _ = os.Remove(policyFile) }()
 		_, err := f.WriteString("#!/bin/sh\nexit 101\n")
 		if err := errors.Join(err, f.Close()); err != nil {
 			return fmt.Errorf("lab: %w", err)
@@ -133,7 +133,7 @@ func unpackSSHD(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = os.RemoveAll(temp) }()
 	if err := aptGet(ctx, temp, "download", "openssh-server"); err != nil {
 		return err
 	}

@@ -98,8 +98,8 @@ func startMaster(ctx context.Context, runDir, node string) error {
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
-	defer os.Remove(errFile.Name())
-	defer errFile.Close()
+	defer func() { _ = os.Remove(errFile.Name()) }()
+	defer func() { _ = errFile.Close() }()
 	// A file, not a pipe: the master keeps its standard error open for life and a pipe would never end.
 	cmd.Stderr = errFile
 	if err := cmd.Run(); err != nil {

@@ -84,6 +84,17 @@ func (s *state) abandoned() bool { return !s.Persistent && !s.Owner.alive() }
 
 // Sweep removes the labs whose maker died without closing them, and returns their namespaces' names.
 func Sweep() (removed []string, err error) {
+	if err := os.MkdirAll(registryDir, 0o755); err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	one, err := os.Open(registryDir)
+	if err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	defer func() { _ = one.Close() }()
+	if err := unix.Flock(int(one.Fd()), unix.LOCK_EX); err != nil { // one sweep at a time; closing ends it
+		return nil, fmt.Errorf("lab: lock %s: %w", registryDir, err)
+	}
 	records, err := filepath.Glob(filepath.Join(registryDir, namespacePrefix+"*.json"))
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
@@ -161,7 +172,7 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
+		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("%w: %s", ErrBusy, dir)
 		}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -71,7 +72,7 @@ func checkGone(t *testing.T, s *state) {
 // a maker that is asked to end removes its lab itself.
 func TestSweep(t *testing.T) {
 	cmd, s := startAbandoned(t)
-	if removed, err := Sweep(); err != nil || len(removed) != 0 {
+	if removed, err := Sweep(); err != nil || slices.Contains(removed, s.Namespace) {
 		t.Errorf("swept %v of a living maker, %v", removed, err)
 	}
 	if !s.Nodes[0].Proc.alive() {
@@ -81,7 +82,7 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // it was killed
-	if removed, err := Sweep(); err != nil || len(removed) != 1 || removed[0] != s.Namespace {
+	if removed, err := Sweep(); err != nil || !slices.Contains(removed, s.Namespace) {
 		t.Errorf("swept %v, %v, want %s", removed, err, s.Namespace)
 	}
 	checkGone(t, s)
