@@ -168,6 +168,10 @@ func Pick() (Kind, error) {
 // Attach exports b as a block device of the given kind ("" lets Pick choose).
 // First it sweeps up what a dead process left of the same name. ctx bounds the
 // attaching only. When it returns an error, nothing is left behind.
+//
+// The kernel reads and flushes the device while it attaches (partition table,
+// LOOP_CONFIGURE), and no signal or ctx ends that: attach a resource that
+// answers, not one whose I/O is suspended.
 func Attach(ctx context.Context, kind Kind, b Backend, o Options) (Export, error) {
 	if err := o.check(b); err != nil {
 		return nil, err

@@ -202,10 +202,10 @@ func holder(t *testing.T, kind Kind) {
 // requests checks what single block-layer requests become.
 func requests(t *testing.T, kind Kind) {
 	m := exporttest.NewMemory(rootSize)
-	var fail error
+	var fail atomic.Pointer[error]
 	m.Fail = func(op string, off, _ int64) error {
-		if off == 32<<20 {
-			return fail
+		if e := fail.Load(); e != nil && off == 32<<20 {
+			return *e
 		}
 		return nil
 	}
@@ -248,7 +248,7 @@ func requests(t *testing.T, kind Kind) {
 		noSpace = unix.EIO // the kernel's client knows no other error
 	}
 	for err, want := range map[error]error{errors.New("disk gone"): unix.EIO, syscall.ENOSPC: noSpace} {
-		fail = err
+		fail.Store(&err)
 		if _, got := unix.Pwrite(fd, page[:4096], 32<<20); !errors.Is(got, want) {
 			t.Errorf("%v: the writer got %v", err, got)
 		}

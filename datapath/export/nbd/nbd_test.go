@@ -12,6 +12,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -132,8 +133,8 @@ func TestLargestRequest(t *testing.T) {
 
 func TestBackendErrors(t *testing.T) {
 	m := exporttest.NewMemory(testSize)
-	var fail error
-	m.Fail = func(string, int64, int64) error { return fail }
+	var fail atomic.Pointer[error]
+	m.Fail = func(string, int64, int64) error { return *fail.Load() }
 	c := opened(t, m, Options{})
 	block := make([]byte, 512)
 	for _, q := range []struct {
@@ -148,7 +149,7 @@ func TestBackendErrors(t *testing.T) {
 		{syscall.ETIMEDOUT, errIO},
 		{nil, 0},
 	} {
-		fail = q.err
+		fail.Store(&q.err)
 		mustCall(t, c, cmdWrite, 0, 0, 512, block, nil, q.want)
 		mustCall(t, c, cmdRead, 0, 0, 512, nil, block, q.want)
 		mustCall(t, c, cmdFlush, 0, 0, 0, nil, nil, q.want)
@@ -227,6 +228,8 @@ func TestWorkersAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if most > 3 || most < 2 {
 		t.Fatalf("%d at a time", most)
 	}
