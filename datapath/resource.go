@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,11 +14,13 @@ type Resource struct {
 	cfg     Config
 	inbox   *mailbox
 	gone    chan struct{} // closed when the owner goroutine has ended
+	traffic *traffic
+	rate    atomic.Int64 // of resync, bytes a second
 	status  atomic.Pointer[Status]
 	changed atomic.Pointer[chan struct{}]
 
-	closeOnce sync.Once
-	closeErr  error
+	background sync.WaitGroup // what the owner started and does not wait for itself
+	closeOnce  sync.Once
 }
 
 // New checks the configuration and starts the resource's owner goroutine. It does no I/O: the resource is Secondary,
@@ -28,9 +31,34 @@ func New(cfg Config) (*Resource, error) {
 		return nil, err
 	}
 	r := &Resource{cfg: cfg, inbox: newMailbox(), gone: make(chan struct{})}
+	r.traffic = newTraffic(&r.cfg)
+	r.traffic.fail = r.diskFailed
+	r.rate.Store(cfg.ResyncRate)
 	c := make(chan struct{})
 	r.changed.Store(&c)
 	r.status.Store(&Status{At: time.Now(), Role: proto.Secondary, PeerDisk: proto.DUnknown})
 	go r.own()
 	return r, nil
+}
+
+// closeTime is how long each orderly step of Close may take before it is cut short.
+const closeTime = 5 * time.Second
+
+// Close ends the resource in good order: writes under way are finished, the node is demoted unless the device is held
+// open, the peer is told, the disk is flushed, its metadata left clean, and everything closed. It always ends the
+// resource, and may be called again.
+func (r *Resource) Close() error {
+	r.closeOnce.Do(func() {
+		for _, cmd := range []any{cmdDemote{}, cmdDisconnect{}, cmdDetach{}} {
+			ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+			if err := r.ask(ctx, cmd); err != nil {
+				r.cfg.Logger.Info("closing", "step", cmd, "err", err)
+			}
+			cancel()
+		}
+		_ = r.ask(context.Background(), cmdClose{})
+		<-r.gone
+		r.background.Wait()
+	})
+	return nil
 }

@@ -1,0 +1,136 @@
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"example.com/santui/datapath/block"
+	"example.com/santui/datapath/meta"
+	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
+)
+
+// disk is the attached backing disk with its metadata. It is closed when the owner has let go of it and the last
+// request on it has ended.
+type disk struct {
+	dev      block.Device
+	md       *meta.Metadata
+	bm       *meta.Bitmap
+	refs     int           // requests under way; the traffic lock guards it
+	dying    bool          // the owner has let go; the traffic lock guards it
+	idle     chan struct{} // closed when dying and refs is 0
+	failed   atomic.Bool   // it must not be used any more
+	reported atomic.Bool   // the owner knows of an error
+}
+
+// put ends one request. The traffic lock is held.
+func (d *disk) put() {
+	if d.refs--; d.refs == 0 && d.dying {
+		close(d.idle)
+	}
+}
+
+// write does the local leg of an application's write.
+func (d *disk) write(w *write) error {
+	if w.cmd == drbd.CmdZeroes {
+		return d.dev.WriteZeroes(w.off, w.n, w.unmap)
+	}
+	_, err := d.dev.WriteAt(w.p, w.off)
+	return err
+}
+
+// release lets go of the disk once nothing uses it: the metadata is left clean if that is possible, so that anybody's
+// attach finds nothing to repair.
+func (t *traffic) releaseDisk(d *disk, log func(proto.Level, string)) {
+	t.mu.Lock()
+	if t.gate.disk == d {
+		t.gate.disk = nil
+	}
+	d.dying = true
+	busy := d.refs > 0
+	if !busy {
+		close(d.idle)
+	}
+	t.rouse()
+	t.mu.Unlock()
+	failed := d.failed.Load()
+	if failed {
+		_ = d.md.Close() // whoever waits for the activity log need not
+	}
+	<-d.idle
+	if !failed {
+		if err := d.leaveClean(); err != nil {
+			log(proto.LevelWarn, fmt.Sprintf("the metadata could not be left clean, the next attach will apply the activity log: %v", err))
+		}
+		_ = d.md.Close()
+	}
+	if err := d.dev.Close(); err != nil {
+		log(proto.LevelWarn, fmt.Sprintf("closing the backing disk: %v", err))
+	}
+}
+
+func (d *disk) leaveClean() error {
+	if err := d.dev.Flush(); err != nil {
+		return err
+	}
+	return d.md.MarkClean(context.Background())
+}
+
+// found is what an attach found on the disk.
+type found struct {
+	disk  *disk
+	notes []note
+}
+
+type note struct {
+	level proto.Level
+	text  string
+}
+
+// openDisk opens backing disk and metadata and applies the activity log of a node that went down as Primary.
+func (c *Config) openDisk(ctx context.Context) (*found, error) {
+	dev, err := c.Open()
+	if err != nil {
+		return nil, fmt.Errorf("%s: open the backing disk %s of %s: %w", c.Node, c.DiskPath, c.Resource, err)
+	}
+	f, err := c.openMeta(ctx, dev)
+	if err != nil {
+		_ = dev.Close()
+		return nil, fmt.Errorf("%s: attach the backing disk %s of %s: %w", c.Node, c.DiskPath, c.Resource, err)
+	}
+	return f, nil
+}
+
+func (c *Config) openMeta(ctx context.Context, dev block.Device) (*found, error) {
+	md, err := meta.Open(dev, meta.OpenOptions{ALExtents: c.ALExtents, Log: c.Logger})
+	if err != nil {
+		return nil, err
+	}
+	f := &found{disk: &disk{dev: dev, md: md, bm: md.Bitmap(), idle: make(chan struct{})}}
+	full := md.NeedsFullSync()
+	if md.NeedsApplyAL() {
+		res, err := md.ApplyAL(ctx)
+		if errors.Is(err, meta.ErrALUnreadable) {
+			f.notes = append(f.notes, note{proto.LevelAlert, fmt.Sprintf("%v; the whole disk counts as out of sync", err)})
+			res, err = md.ApplyALWithFullSync(ctx)
+		}
+		if err != nil {
+			_ = md.Close()
+			return nil, err
+		}
+		if res.Extents > 0 {
+			f.notes = append(f.notes, note{proto.LevelWarn, fmt.Sprintf(
+				"the node went down as Primary: the activity log marked %d extents of 4 MiB, %d blocks more than the bitmap had", res.Extents, res.Bits)})
+		}
+	}
+	if full {
+		md.Bitmap().SetAll()
+		if err := md.Bitmap().WriteDirty(ctx); err != nil {
+			_ = md.Close()
+			return nil, err
+		}
+	}
+	return f, nil
+}

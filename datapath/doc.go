@@ -1,0 +1,35 @@
+// Package datapath is santui's own replication engine: a Resource keeps a backing disk equal to the one of its peer,
+// speaking DRBD 8.4's wire protocol (version 101) and keeping its metadata (v08), so that the peer may be santui or the
+// kernel's DRBD.
+//
+// # Who owns what
+//
+// The owner goroutine of a Resource holds its state.State as a local variable. Commands, packets of the conversation,
+// links and disks that come and go are messages in its mailbox; each is one state.Step, whose effects the owner carries
+// out in order: what the disk must remember first, then what the peer and operators hear. It publishes a Status through
+// an atomic pointer, and a gate for the I/O path.
+//
+// The I/O path (traffic) is one table under one short lock that is never held while waiting or doing I/O: the gate, the
+// order of overlapping accesses (ranges), the transfer log with its epochs (tlog), and the handles under which the peer
+// knows requests. Bitmap and activity log have their own locks, taken inside it.
+//
+// A write passes the gate, waits for earlier overlapping ones, makes its activity-log extent durable, is queued for the
+// peer or marked out of sync, is written locally by its caller's goroutine, and returns when both copies have it. It
+// stays in the transfer log, and its extent active, until the peer has confirmed its epoch; when the link breaks before
+// that it is marked out of sync first and forgotten then.
+//
+// # Goroutines
+//
+// Owner: one, from New until Close. Looking for the peer (attempt): one, with one more that accepts, one that dials and
+// one per connection that has not said yet what it is. Established link: receiver and sender of the data socket, receiver
+// and sender of the meta socket, a watch for unanswered requests, and 16 workers that do what the peer asks for on the
+// local disk. The meta socket's two never wait for a disk, so pings are answered in time. SyncTarget: one that asks for
+// blocks. Attach, detach and the end of a link run in goroutines of their own and report to the owner. Close returns when
+// all have ended.
+//
+// # What is refused by name
+//
+// Protocols A and B, data-integrity-alg, checksum based and thin resync, online verify, two Primaries, pull-ahead,
+// after-sb policies other than disconnect, resizing while connected, write-same: New, or the packet or option of the
+// peer, is refused with a text that says so.
+package datapath

@@ -1,0 +1,285 @@
+package datapath
+
+import (
+	"context"
+	"time"
+
+	"example.com/santui/datapath/meta"
+	"example.com/santui/datapath/state"
+	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
+)
+
+// effect carries out one effect of a step. After a failure on the own disk nobody is told of success any more.
+func (o *owner) effect(e state.Effect) {
+	switch e := e.(type) {
+	case state.PersistMD, state.SetAllBits, state.ClearAllBits, state.WriteBitmap, state.SetSize:
+		o.diskEffect(e)
+	case state.StartConnecting:
+		o.connect()
+	case state.CloseLink:
+		o.closeLink()
+	case state.ReleaseDisk:
+		d := o.disk
+		o.disk = nil
+		o.letGo(d, func() { o.r.inbox.put(diskLetGo{d}) })
+	case state.StartResync:
+		o.startResync(e.Target)
+	case state.StopResync:
+		if o.rs != nil {
+			o.rs.stop()
+			o.rs = nil
+		}
+		o.progress.end()
+	case state.PauseResync, state.ContinueResync:
+		if o.rs != nil {
+			_, on := e.(state.PauseResync)
+			o.rs.pause(on)
+		}
+	case state.AnswerCommand:
+		o.answer(e)
+	case state.Notify:
+		o.notify(e)
+	case state.RunHandler:
+		o.r.cfg.Logger.Info("DRBD would run a handler", "handler", e.Name)
+	default:
+		if o.link != nil && o.failure == nil {
+			o.send(e)
+		}
+	}
+}
+
+// diskEffect changes the metadata.
+func (o *owner) diskEffect(e state.Effect) {
+	d := o.disk
+	if d == nil || o.failure != nil {
+		return
+	}
+	ctx := context.Background()
+	var err error
+	switch e := e.(type) {
+	case state.PersistMD:
+		err = d.md.Update(ctx, func(sb *meta.Superblock) {
+			sb.UUIDs = meta.UUIDs{Current: e.UUIDs.Current, Bitmap: e.UUIDs.Bitmap, History: [2]uint64{e.UUIDs.History0, e.UUIDs.History1}}
+			sb.Flags = meta.Flags(e.Flags)
+		})
+	case state.SetAllBits:
+		d.bm.SetAll()
+		err = d.bm.WriteDirty(ctx)
+	case state.ClearAllBits:
+		d.bm.ClearAll()
+		err = d.bm.WriteDirty(ctx)
+	case state.WriteBitmap:
+		// What the cleared bits stand for must be durable before the bits are.
+		if err = d.dev.Flush(); err == nil {
+			err = d.bm.WriteDirty(ctx)
+		}
+	case state.SetSize:
+		err = d.md.SetAgreedSize(ctx, int64(e.Sectors)*512, e.NewBits)
+	}
+	if err != nil {
+		o.failure = err
+		o.r.diskFailed(d, true, err)
+	}
+}
+
+// send queues a packet of the conversation.
+func (o *owner) send(e state.Effect) {
+	l, c := o.link, &o.r.cfg
+	switch e := e.(type) {
+	case state.SendProtocol:
+		p := drbd.Protocol{Protocol: c.Protocol}
+		if e.DiscardMyData {
+			p.Flags |= drbd.ConnDiscardMyData
+		}
+		sendPacket(l, drbd.CmdProtocol, p)
+	case state.SendSyncParam:
+		sendPacket(l, drbd.CmdSyncParam89, drbd.SyncParam{Rate: uint32(min(o.r.rate.Load()>>10, 1<<31)), VerifyAlg: c.VerifyAlg})
+	case state.SendSizes:
+		p := drbd.Sizes{Disk: o.st.OwnSize, Current: o.st.Size, MaxBio: drbd.MaxData}
+		if o.disk == nil {
+			p.Disk, p.QueueOrder = 0, 0xffff // -1, as a diskless kernel says
+		}
+		sendPacket(l, drbd.CmdSizes, p)
+	case state.SendUUIDs:
+		p := drbd.UUIDs{Current: e.UUIDs.Current, Bitmap: e.UUIDs.Bitmap, History0: e.UUIDs.History0, History1: e.UUIDs.History1, Flags: e.Flags}
+		if o.disk != nil {
+			p.Bits = o.disk.bm.Weight()
+		}
+		sendPacket(l, drbd.CmdUUIDs, p)
+	case state.SendState:
+		sendPacket(l, drbd.CmdState, e.State)
+	case state.SendSyncUUID:
+		sendPacket(l, drbd.CmdSyncUUID, drbd.SyncUUID(e.UUID))
+	case state.SendChangeReq:
+		l.awaits.Store(true)
+		cmd := drbd.CmdStateChgReq
+		if e.ConnWide {
+			cmd = drbd.CmdConnStChgReq
+		}
+		sendPacket(l, cmd, e.Change)
+	case state.SendChangeReply:
+		cmd := drbd.CmdStateChgReply
+		if e.ConnWide {
+			cmd = drbd.CmdConnStChgReply
+		}
+		putAck(&l.acks, cmd, e.Code)
+	case state.SendBitmap:
+		if o.disk != nil && o.r.traffic.drain(l) {
+			l.out.put(outItem{kind: outBitmap, d: o.disk})
+		}
+	}
+}
+
+func (o *owner) answer(e state.AnswerCommand) {
+	q := o.waiting[e.ID]
+	delete(o.waiting, e.ID)
+	if q == nil {
+		return
+	}
+	err := e.Err
+	if err == nil {
+		err = o.failure
+	}
+	if err != nil {
+		o.refused(q, err)
+		return
+	}
+	o.widen() // whoever hears that it is done may rely on it
+	o.publish()
+	q.reply <- nil
+}
+
+func (o *owner) notify(e state.Notify) {
+	if e.Level == proto.LevelAlert {
+		o.problem = e.Text
+	}
+	o.r.event(e.Level, "%s", e.Text)
+}
+
+func (o *owner) startResync(target bool) {
+	var weight uint64
+	if o.disk != nil {
+		weight = o.disk.bm.Weight()
+	}
+	o.progress.begin(weight * block4k)
+	if target && o.disk != nil && o.link != nil {
+		o.rs = startResync(o.link, o.disk, o.st.Conn == proto.PausedSyncT)
+	}
+}
+
+// letGo gives the disk back once nothing uses it, then calls done.
+func (o *owner) letGo(d *disk, done func()) {
+	r := o.r
+	r.background.Add(1)
+	go func() {
+		defer r.background.Done()
+		if d != nil {
+			r.traffic.releaseDisk(d, func(l proto.Level, text string) { r.event(l, "%s", text) })
+		}
+		done()
+	}()
+}
+
+// closeLink ends the link, or the search for the peer.
+func (o *owner) closeLink() {
+	r, l, try, rs := o.r, o.link, o.try, o.rs
+	o.link, o.try, o.rs = nil, nil, nil
+	r.background.Add(1)
+	go func() {
+		defer r.background.Done()
+		if try != nil {
+			try.stop()
+		}
+		if rs != nil {
+			rs.stop()
+		}
+		if l != nil {
+			l.join()
+			r.traffic.giveUp(l)
+		}
+		r.inbox.put(linkEnded{})
+	}()
+}
+
+// attempt is a search for the peer under way.
+type attempt struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func (a *attempt) stop() {
+	a.cancel()
+	<-a.done
+}
+
+func (a *attempt) wait() { <-a.done }
+
+const (
+	shortLink = 2 * time.Second // a link that ended sooner was no success
+	backOff   = 100 * time.Millisecond
+)
+
+// connect looks for the peer until the link is made, the peer is refused, or the attempt is stopped.
+func (o *owner) connect() {
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &attempt{cancel: cancel, done: make(chan struct{})}
+	o.try = a
+	r := o.r
+	var wait time.Duration
+	if o.upFails > 0 && time.Since(o.lastUp) < time.Minute {
+		wait = min(backOff<<o.upFails, r.cfg.ConnectInt)
+	} else {
+		o.upFails = 0
+	}
+	go func() {
+		defer close(a.done)
+		defer cancel()
+		r.findPeer(ctx, a, wait)
+	}()
+}
+
+// findPeer makes sockets and shakes hands over them, again and again.
+func (r *Resource) findPeer(ctx context.Context, a *attempt, wait time.Duration) {
+	lastWhy := ""
+	why := func(err error) {
+		if s := err.Error(); s != lastWhy && ctx.Err() == nil {
+			lastWhy = s
+			r.event(proto.LevelInfo, "looking for %s: %v", r.cfg.Peer, err)
+		}
+	}
+	for ; sleep(ctx, wait); wait = min(time.Second, r.cfg.ConnectInt) {
+		c := &connector{cfg: &r.cfg, report: why}
+		socks, err := c.run(ctx)
+		if err != nil {
+			why(err)
+			continue
+		}
+		agree, err := r.cfg.shake(ctx, socks.data)
+		if err == nil {
+			r.inbox.put(linkMade{a, socks, agree})
+			return
+		}
+		socks.close()
+		if le := asLinkError(err); le.fatal {
+			r.inbox.put(linkRefused{a, le})
+			return
+		}
+		why(err)
+	}
+}
+
+// sleep reports false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,509 @@
+package datapath
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/santui/datapath/state"
+	"example.com/santui/proto"
+)
+
+// Messages to the owner, besides commands.
+type (
+	// fromPeer is a packet of the conversation. The receiver waits if wait is set.
+	fromPeer struct {
+		l    *link
+		ev   state.Event
+		wait bool
+	}
+	linkLost struct {
+		l     *link
+		cause *linkError
+	}
+	linkMade struct {
+		try   *attempt
+		socks *sockets
+		agree agreement
+	}
+	linkRefused struct {
+		try *attempt
+		err *linkError
+	}
+	linkEnded   struct{}
+	diskOpened  struct{ found *found }
+	diskRefused struct{ err error }
+	diskLetGo   struct{ d *disk }
+	diskFault   struct {
+		d    *disk
+		meta bool
+		err  error
+	}
+	resyncFinished struct {
+		rs     *resync
+		failed uint64
+	}
+	drained struct{}
+)
+
+// owner is the state of the owner goroutine. Nothing else touches it.
+type owner struct {
+	r    *Resource
+	st   state.State
+	link *link
+	try  *attempt
+	disk *disk
+	rs   *resync
+
+	id      state.CommandID
+	waiting map[state.CommandID]*request
+	retries []*request
+	attach  state.CommandID // the attach under way
+	demote  *request        // waits until writes are drained
+	closing *request
+	open    int
+	failure error // a disk effect of the present step failed
+
+	lastUp   time.Time // of the last link, and how many in a row did not last
+	upFails  int
+	progress progress
+	problem  string
+	inSync   time.Time
+}
+
+// retryTime is how long a command that the state machine refuses for the moment is tried again.
+const retryTime = 5 * time.Second
+
+// own is the owner goroutine: it alone decides, one event after the other.
+func (r *Resource) own() {
+	defer close(r.gone)
+	policy := state.IOErrorDetach
+	if r.cfg.OnIOError == OnIOErrorPassOn {
+		policy = state.IOErrorPassOn
+	}
+	var seed [8]byte
+	_, _ = rand.Read(seed[:]) // never fails since Go 1.24
+	o := &owner{r: r, st: state.New(policy, binary.NativeEndian.Uint64(seed[:])), waiting: map[state.CommandID]*request{}}
+	tick := time.NewTimer(time.Second)
+	defer tick.Stop()
+	var batch []any
+	for !o.finished() {
+		select {
+		case <-r.inbox.wake:
+		case <-tick.C:
+			o.tick()
+			tick.Reset(o.pace())
+		}
+		batch = r.inbox.take(batch)
+		for i, m := range batch {
+			o.handle(m)
+			batch[i] = nil
+		}
+		if len(batch) > 0 && o.pace() < time.Second {
+			tick.Reset(o.pace())
+		}
+	}
+	o.leave()
+}
+
+// pace is how often the owner looks at what changes without telling it.
+func (o *owner) pace() time.Duration {
+	if len(o.retries) > 0 {
+		return 50 * time.Millisecond
+	}
+	if o.st.Conn.Syncing() {
+		return 250 * time.Millisecond
+	}
+	return time.Second
+}
+
+func (o *owner) finished() bool {
+	return o.closing != nil && o.st.Conn == proto.StandAlone && o.st.Disk == proto.Diskless
+}
+
+// leave answers everybody who still waits.
+func (o *owner) leave() {
+	for _, m := range o.r.inbox.close() {
+		switch m := m.(type) {
+		case *request:
+			m.reply <- ErrClosed
+		case linkMade:
+			m.socks.close()
+		}
+	}
+	for _, q := range o.waiting {
+		q.reply <- ErrClosed
+	}
+	for _, q := range o.retries {
+		q.reply <- ErrClosed
+	}
+	o.closing.reply <- nil
+}
+
+func (o *owner) handle(m any) {
+	switch m := m.(type) {
+	case *request:
+		o.command(m)
+	case fromPeer:
+		if m.l == o.link {
+			o.fromPeer(m.ev)
+		}
+		if m.wait {
+			m.l.answered <- struct{}{}
+		}
+	case linkLost:
+		o.linkLost(m)
+	case linkMade:
+		o.linkMade(m)
+	case linkRefused:
+		if m.try == o.try {
+			o.step(state.PeerRejected{Text: m.err.Error()})
+		}
+	case linkEnded:
+		o.step(state.LinkClosed{})
+	case diskOpened:
+		o.diskOpened(m.found)
+	case diskRefused:
+		o.step(state.AttachFailed{ID: o.attach, Err: m.err})
+	case diskLetGo:
+		o.step(state.DiskReleased{})
+	case diskFault:
+		if m.d == o.disk {
+			o.step(state.DiskError{Meta: m.meta, Text: fmt.Sprintf("%s: %v", o.r.cfg.DiskPath, m.err)})
+		}
+	case resyncFinished:
+		if m.rs == o.rs {
+			o.step(state.ResyncDone{Failed: m.failed})
+		}
+	case drained:
+		o.demoteNow()
+	}
+}
+
+// fromPeer adds to a packet what the state machine must know besides.
+func (o *owner) fromPeer(ev state.Event) {
+	if e, ok := ev.(state.PeerState); ok {
+		if o.disk != nil {
+			e.Bits = o.disk.bm.Weight()
+		}
+		e.Failed = o.link.asked.bad()
+		ev = e
+	}
+	o.step(ev)
+}
+
+func (o *owner) linkLost(m linkLost) {
+	if m.l != o.link {
+		return
+	}
+	if time.Since(o.lastUp) < shortLink {
+		o.upFails++
+	}
+	if m.cause.fatal {
+		o.step(state.PeerRejected{Text: m.cause.Error()})
+		return
+	}
+	o.step(state.LinkLost{Reason: m.cause.kind, Text: m.cause.Error()})
+}
+
+func (o *owner) linkMade(m linkMade) {
+	if m.try != o.try || o.st.Conn != proto.WFConnection {
+		m.socks.close()
+		return
+	}
+	o.try.wait()
+	o.try = nil
+	if o.lastUp = time.Now(); o.upFails > 8 {
+		o.upFails = 8
+	}
+	o.link = newLink(o.r, m.socks, m.agree)
+	o.step(state.LinkUp{ResolveConflicts: m.socks.resolve(), Features: m.agree.features})
+	if o.link != nil {
+		o.link.start()
+	}
+}
+
+func (o *owner) diskOpened(f *found) {
+	o.disk = f.disk
+	for _, n := range f.notes {
+		o.r.event(n.level, "%s", n.text)
+	}
+	sb := f.disk.md.Superblock()
+	ev := state.Attached{
+		ID:    o.attach,
+		UUIDs: state.UUIDs{Current: sb.UUIDs.Current, Bitmap: sb.UUIDs.Bitmap, History0: sb.UUIDs.History[0], History1: sb.UUIDs.History[1]},
+		Flags: state.MDFlags(sb.Flags) & mdFlags,
+		Size:  uint64(sb.AgreedSize / 512), OwnSize: uint64(f.disk.md.Layout().UsableSize / 512),
+	}
+	if err := o.step(ev); err != nil {
+		// A handshake is under way; the disk waits for its end.
+		q := o.waiting[o.attach]
+		delete(o.waiting, o.attach)
+		d := o.disk
+		o.disk = nil
+		o.step(state.AttachFailed{Err: err})
+		o.letGo(d, func() {})
+		if q != nil {
+			o.refused(q, err)
+		}
+	}
+}
+
+// mdFlags are the flags of the superblock that the state machine knows.
+const mdFlags = state.MDConsistent | state.MDPrimary | state.MDConnected | state.MDFullSync | state.MDWasUpToDate |
+	state.MDPeerOutdated | state.MDCrashedPrimary | state.MDALDisabled
+
+// step runs an event through the state machine and carries its effects out.
+func (o *owner) step(ev state.Event) error {
+	old := o.st
+	st, effects, err := state.Step(old, ev)
+	if err != nil {
+		return err
+	}
+	o.st = st
+	if st != old {
+		o.r.cfg.Logger.Debug("state", "event", fmt.Sprintf("%T", ev), "state", st.Word())
+	}
+	o.narrow(old)
+	o.failure = nil
+	for _, e := range effects {
+		o.effect(e)
+	}
+	o.widen()
+	o.publish()
+	if st != old {
+		o.again()
+	}
+	return nil
+}
+
+// narrow publishes what the new state no longer allows, before anything else happens.
+func (o *owner) narrow(old state.State) {
+	if o.link != nil {
+		o.link.conn.Store(int32(o.st.Conn))
+	}
+	g := o.gate()
+	g.primary = g.primary && old.Role == proto.Primary
+	if o.r.traffic.wouldLink(g.link) {
+		g.link, g.frozen = nil, true
+	}
+	o.r.traffic.setGate(g)
+}
+
+// widen publishes all that the new state allows, once it is safe on the disk.
+func (o *owner) widen() { o.r.traffic.setGate(o.gate()) }
+
+// gate translates the state for the I/O path.
+func (o *owner) gate() gate {
+	st := &o.st
+	g := gate{
+		primary: st.Role == proto.Primary && o.closing == nil,
+		size:    int64(st.Size) * 512,
+		good:    st.Disk == proto.UpToDate,
+		serve:   st.Disk == proto.UpToDate && st.Conn >= proto.Connected,
+		tracks:  st.PeerRole == proto.Primary && st.PeerDisk < proto.Inconsistent && st.Conn >= proto.Connected,
+		syncing: st.Conn.Syncing(),
+		frozen:  o.demote != nil,
+	}
+	switch st.Conn {
+	case proto.StartingSyncS, proto.StartingSyncT, proto.WFBitMapS, proto.WFBitMapT, proto.WFSyncUUID:
+		g.frozen = true
+	}
+	if st.Disk >= proto.Inconsistent {
+		g.disk = o.disk
+	}
+	if o.link != nil && st.Conn >= proto.Connected {
+		if st.Replicates() {
+			g.link = o.link
+		}
+		if st.PeerDisk == proto.UpToDate {
+			g.peer = o.link
+		}
+	}
+	g.access = g.good && g.disk != nil || g.peer != nil
+	return g
+}
+
+// again tries the commands that were refused for the moment.
+func (o *owner) again() {
+	todo := o.retries
+	o.retries = nil
+	for _, q := range todo {
+		o.command(q)
+	}
+}
+
+func (o *owner) tick() {
+	if len(o.retries) > 0 {
+		o.again()
+	}
+	o.publish()
+}
+
+// command starts a command. Its answer comes from an effect, now or later, or from a refusal.
+func (o *owner) command(q *request) {
+	if o.closing != nil {
+		q.reply <- ErrClosed
+		return
+	}
+	if err := q.ctx.Err(); err != nil {
+		q.reply <- err
+		return
+	}
+	switch c := q.cmd.(type) {
+	case cmdOpen, cmdCloseDev, cmdRate:
+		q.reply <- o.local(c)
+		return
+	case cmdAttach:
+		o.startAttach(q)
+		return
+	case cmdDemote:
+		o.startDemote(q)
+		return
+	case cmdClose:
+		o.startClose(q)
+		return
+	}
+	o.id++
+	o.waiting[o.id] = q
+	id := o.id
+	if err := o.step(stateCommand(q.cmd, id)); err != nil {
+		delete(o.waiting, id)
+		o.refused(q, err)
+	}
+}
+
+func stateCommand(cmd any, id state.CommandID) state.Event {
+	switch c := cmd.(type) {
+	case cmdDetach:
+		return state.Detach{ID: id}
+	case cmdConnect:
+		return state.Connect{ID: id, DiscardMyData: c.discard}
+	case cmdDisconnect:
+		return state.Disconnect{ID: id, Force: c.force}
+	case cmdPromote:
+		return state.Promote{ID: id, Force: c.force}
+	case cmdPause:
+		if c.on {
+			return state.PauseSync{ID: id}
+		}
+		return state.ResumeSync{ID: id}
+	}
+	return nil
+}
+
+// refused answers a command with the state machine's refusal, or keeps it for another try.
+func (o *owner) refused(q *request, err error) {
+	var ref *state.Refusal
+	if errors.As(err, &ref) && ref.Retry && time.Since(q.since) < retryTime {
+		o.retries = append(o.retries, q)
+		return
+	}
+	q.reply <- o.r.explain(q.cmd, err)
+}
+
+// explain makes an error for operators: which resource on which node.
+func (r *Resource) explain(cmd any, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s on %s: %w", r.cfg.Resource, r.cfg.Node, err)
+}
+
+// local carries out what the state machine need not know.
+func (o *owner) local(cmd any) error {
+	switch c := cmd.(type) {
+	case cmdOpen:
+		if o.st.Role != proto.Primary || o.demote != nil {
+			return fmt.Errorf("open %s of %s: %w", o.r.cfg.Device, o.r.cfg.Resource, ErrNotPrimary)
+		}
+		o.open++
+	case cmdCloseDev:
+		if o.open == 0 {
+			return proto.Errorf(proto.CodeState, "close %s of %s: it is not open", o.r.cfg.Device, o.r.cfg.Resource)
+		}
+		o.open--
+	case cmdRate:
+		if c.rate <= 0 {
+			return proto.Errorf(proto.CodeInvalid, "resync rate %d: must be more than 0 bytes a second", c.rate)
+		}
+		o.r.rate.Store(c.rate)
+		o.r.event(proto.LevelInfo, "resync rate is %d bytes a second now", c.rate)
+	}
+	o.publish()
+	return nil
+}
+
+func (o *owner) startAttach(q *request) {
+	if err := o.step(state.AttachStart{}); err != nil {
+		o.refused(q, err)
+		return
+	}
+	o.id++
+	o.waiting[o.id], o.attach = q, o.id
+	r := o.r
+	r.background.Add(1)
+	go func() {
+		defer r.background.Done()
+		f, err := r.cfg.openDisk(context.Background())
+		if err != nil {
+			r.inbox.put(diskRefused{err})
+			return
+		}
+		r.inbox.put(diskOpened{f})
+	}()
+}
+
+// startDemote holds new writes back and waits for those under way.
+func (o *owner) startDemote(q *request) {
+	switch {
+	case o.open > 0:
+		q.reply <- o.r.explain(q.cmd, fmt.Errorf("demote: held open %d times: %w", o.open, ErrInUse))
+		return
+	case o.st.Role != proto.Primary:
+		q.reply <- nil
+		return
+	case o.demote != nil:
+		q.reply <- o.r.explain(q.cmd, errors.New("demote: already under way"))
+		return
+	}
+	o.demote = q
+	o.widen()
+	o.r.background.Add(1)
+	o.r.traffic.idle(func() {
+		defer o.r.background.Done()
+		o.r.inbox.put(drained{})
+	})
+}
+
+func (o *owner) demoteNow() {
+	q := o.demote
+	o.demote = nil
+	if q == nil {
+		return
+	}
+	o.id++
+	o.waiting[o.id] = q
+	id := o.id
+	if err := o.step(state.Demote{ID: id, InUse: o.open > 0}); err != nil {
+		delete(o.waiting, id)
+		o.widen()
+		o.refused(q, err)
+	}
+}
+
+// startClose gives everything up; what could be done in an orderly way was done before.
+func (o *owner) startClose(q *request) {
+	o.closing = q
+	o.widen()
+	if o.st.Conn != proto.StandAlone {
+		_ = o.step(state.Disconnect{Force: true})
+	}
+	if o.st.Disk != proto.Diskless {
+		_ = o.step(state.Detach{Force: true})
+	}
+	o.publish()
+}

@@ -1,0 +1,284 @@
+package datapath
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"example.com/santui/datapath/block"
+	"example.com/santui/datapath/block/blocktest"
+	"example.com/santui/datapath/meta"
+	"example.com/santui/proto"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// cable is the network between two nodes: loopback TCP that can be cut.
+type cable struct {
+	mu    sync.Mutex
+	cut   bool
+	conns []net.Conn
+}
+
+var errCut = errors.New("cable is cut")
+
+func (c *cable) listen(ctx context.Context, addr string) (net.Listener, error) {
+	ln, err := listenTCP(ctx, addr)
+	return ln, err
+}
+
+func (c *cable) dial(ctx context.Context, laddr, raddr string) (net.Conn, error) {
+	c.mu.Lock()
+	cut := c.cut
+	c.mu.Unlock()
+	if cut {
+		return nil, errCut
+	}
+	conn, err := dialTCP(ctx, laddr, raddr)
+	if err == nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.cut {
+			_ = conn.Close()
+			return nil, errCut
+		}
+		c.conns = append(c.conns, conn)
+	}
+	return conn, err
+}
+
+// pull cuts the cable: connections break at both ends.
+func (c *cable) pull() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut = true
+	for _, conn := range c.conns {
+		_ = conn.Close()
+	}
+	c.conns = nil
+}
+
+func (c *cable) plug() {
+	c.mu.Lock()
+	c.cut = false
+	c.mu.Unlock()
+}
+
+type node struct {
+	*Resource
+	t    testing.TB
+	name string
+	disk block.Device
+	mu   sync.Mutex
+	said []string
+}
+
+func (n *node) heard(text string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range n.said {
+		if strings.Contains(s, text) {
+			return true
+		}
+	}
+	return false
+}
+
+// pair is two nodes with their own disks.
+type pair struct {
+	t     testing.TB
+	cable *cable
+	addr  [2]string
+	node  [2]*node
+	tweak func(i int, c *Config)
+}
+
+func freePort(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	return ln.Addr().String()
+}
+
+func freshDisk(t testing.TB, size int64) *blocktest.Mem {
+	t.Helper()
+	d := blocktest.NewMem(size)
+	if err := meta.Create(context.Background(), d, meta.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func newPair(t testing.TB, sizeA, sizeB int64, tweak func(i int, c *Config)) *pair {
+	t.Helper()
+	p := &pair{t: t, cable: &cable{}, addr: [2]string{freePort(t), freePort(t)}, tweak: tweak}
+	p.boot(0, freshDisk(t, sizeA))
+	p.boot(1, freshDisk(t, sizeB))
+	t.Cleanup(func() {
+		for _, n := range p.node {
+			_ = n.Close()
+		}
+	})
+	return p
+}
+
+var names = [2]string{"otter", "weasel"}
+
+// boot starts node i over a disk, without attaching it.
+func (p *pair) boot(i int, disk block.Device) *node {
+	p.t.Helper()
+	n := &node{t: p.t, name: names[i], disk: disk}
+	logger := slog.New(slog.DiscardHandler)
+	if os.Getenv("SANTUI_TEST_LOG") != "" {
+		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	cfg := Config{
+		Resource: "r0", Device: "/dev/drbd0", Node: names[i], Peer: names[1-i], DiskPath: "mem" + names[i],
+		Open:      func() (block.Device, error) { return keepOpen{disk}, nil },
+		LocalAddr: p.addr[i], PeerAddr: p.addr[1-i], CRAMAlg: "sha1", Secret: []byte("FooFunFactory"),
+		ResyncRate: 1 << 30, ConnectInt: 200 * time.Millisecond, ALExtents: 67, Logger: logger,
+		Listen: p.cable.listen, Dial: p.cable.dial,
+		Events: func(l proto.Level, s string) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.said = append(n.said, s)
+		},
+	}
+	if p.tweak != nil {
+		p.tweak(i, &cfg)
+	}
+	r, err := New(cfg)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	n.Resource = r
+	p.node[i] = n
+	return n
+}
+
+// keepOpen lets a test look at a disk after the engine closed it.
+type keepOpen struct{ block.Device }
+
+func (keepOpen) Close() error { return nil }
+
+func (n *node) ok(what string, err error) {
+	n.t.Helper()
+	if err != nil {
+		n.dump()
+		n.t.Fatalf("%s: %s: %v", n.name, what, err)
+	}
+}
+
+func (n *node) dump() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.Status()
+	n.t.Logf("%s: %v/%v %v %v/%v oos %d uuids %x:%x:%x", n.name, s.Role, s.PeerRole, s.Conn, s.Disk, s.PeerDisk, s.OutOfSync, s.UUIDs.Current, s.UUIDs.Bitmap, s.UUIDs.History)
+	for _, s := range n.said {
+		n.t.Logf("    %s", s)
+	}
+}
+
+func bg() context.Context { return context.Background() }
+
+// up attaches and connects both nodes.
+func (p *pair) up() {
+	p.t.Helper()
+	for _, n := range p.node {
+		n.ok("attach", n.Attach(bg()))
+		n.ok("connect", n.Connect(bg(), false))
+	}
+}
+
+// await waits until both nodes satisfy cond.
+func (p *pair) await(what string, cond func(s *Status) bool) {
+	p.t.Helper()
+	for _, n := range p.node {
+		n.await(what, cond)
+	}
+}
+
+func (n *node) await(what string, cond func(s *Status) bool) {
+	n.t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		ch := n.Changed()
+		if cond(n.Status()) {
+			return
+		}
+		select {
+		case <-ch:
+		case <-deadline:
+			n.dump()
+			n.t.Fatalf("%s: waited too long for %s", n.name, what)
+		}
+	}
+}
+
+func connected(s *Status) bool { return s.Conn >= proto.Connected }
+func alone(s *Status) bool     { return s.Conn == proto.StandAlone }
+func inSync(s *Status) bool {
+	return s.Conn == proto.Connected && s.Disk == proto.UpToDate && s.PeerDisk == proto.UpToDate && s.OutOfSync == 0
+}
+
+// synced brings a fresh pair to Connected UpToDate/UpToDate, otter Primary.
+func (p *pair) synced() {
+	p.t.Helper()
+	p.up()
+	p.await("connection", connected)
+	p.node[0].ok("promote", p.node[0].Promote(bg(), true))
+	p.await("the initial sync", inSync)
+}
+
+func (n *node) write(off int64, b []byte) {
+	n.t.Helper()
+	_, err := n.WriteAt(b, off)
+	n.ok(fmt.Sprintf("write %d at %d", len(b), off), err)
+}
+
+func pattern(seed uint64, n int) []byte {
+	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), 1})
+	b := block.Buffer(n)
+	_, _ = r.Read(b)
+	return b
+}
+
+// content reads all of the replicated data straight from a disk.
+func (n *node) content() []byte {
+	n.t.Helper()
+	b := make([]byte, n.Size())
+	if _, err := n.disk.ReadAt(b, 0); err != nil {
+		n.t.Fatal(err)
+	}
+	return b
+}
+
+// equal checks that both disks hold the same data.
+func (p *pair) equal() {
+	p.t.Helper()
+	a, b := p.node[0].content(), p.node[1].content()
+	if bytes.Equal(a, b) {
+		return
+	}
+	for i := 0; i < len(a); i += 4096 {
+		if e := min(i+4096, len(a)); !bytes.Equal(a[i:e], b[i:e]) {
+			p.node[0].dump()
+			p.node[1].dump()
+			p.t.Fatalf("the copies differ, first in block %d", i/4096)
+		}
+	}
+}

@@ -1,0 +1,316 @@
+package datapath
+
+import (
+	"sync"
+
+	"example.com/santui/datapath/block"
+	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
+)
+
+// peerKind says what the peer wants done on the local disk.
+type peerKind uint8
+
+const (
+	peerWrite  peerKind = iota // DATA
+	peerZeroes                 // ZEROES, TRIM
+	peerResync                 // RS_DATA_REPLY
+	peerRSRead                 // RS_DATA_REQUEST
+	peerRead                   // DATA_REQUEST
+)
+
+// peerReq is one request of the peer on the local disk. It goes from the receiver, in its turn among overlapping ones,
+// to a worker, and for reads on to the sender.
+type peerReq struct {
+	kind  peerKind
+	off   int64
+	n     int64
+	buf   []byte
+	id    drbd.BlockID
+	flags uint32
+	link  *link
+	disk  *disk
+	logs  bool // holds the activity log's extent
+	span  span
+	asked *askedBlock
+}
+
+var peerReqs = sync.Pool{New: func() any {
+	p := &peerReq{}
+	p.span.req = p
+	p.span.granted = func() { p.link.work.put(p) }
+	return p
+}}
+
+// recycle gives the request and its buffer back.
+func (p *peerReq) recycle() {
+	if p.kind == peerRSRead || p.kind == peerRead {
+		p.link.reads.give(p.n)
+	} else if p.kind != peerZeroes {
+		p.link.limit.give(p.n)
+	}
+	if p.buf != nil {
+		block.PutBuffer(p.buf)
+	}
+	p.buf, p.link, p.disk, p.asked, p.logs = nil, nil, nil, nil, false
+	peerReqs.Put(p)
+}
+
+// workQueue hands requests to the workers of a link. It is bounded by the budgets of what it carries.
+type workQueue struct {
+	mu     sync.Mutex
+	some   sync.Cond
+	queue  []*peerReq
+	head   int
+	closed bool
+}
+
+func (q *workQueue) init() { q.some.L = &q.mu }
+
+func (q *workQueue) put(p *peerReq) {
+	q.mu.Lock()
+	q.queue = append(q.queue, p)
+	q.mu.Unlock()
+	q.some.Signal()
+}
+
+// get waits for a request; nil when the queue was closed and is empty.
+func (q *workQueue) get() *peerReq {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.head == len(q.queue) {
+		if q.closed {
+			return nil
+		}
+		q.some.Wait()
+	}
+	p := q.queue[q.head]
+	q.queue[q.head] = nil
+	if q.head++; q.head == len(q.queue) {
+		q.queue, q.head = q.queue[:0], 0
+	}
+	return p
+}
+
+func (q *workQueue) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.some.Broadcast()
+}
+
+// rxEpoch counts the writes since the last barrier.
+type rxEpoch struct {
+	mu     sync.Mutex
+	quiet  sync.Cond
+	count  uint32
+	active int
+}
+
+func (e *rxEpoch) init() { e.quiet.L = &e.mu }
+
+func (e *rxEpoch) begin() {
+	e.mu.Lock()
+	e.count++
+	e.active++
+	e.mu.Unlock()
+}
+
+func (e *rxEpoch) end() {
+	e.mu.Lock()
+	if e.active--; e.active == 0 {
+		e.quiet.Broadcast()
+	}
+	e.mu.Unlock()
+}
+
+// finish waits until all writes of the epoch are on the disk and starts the next one.
+func (e *rxEpoch) finish() uint32 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.active > 0 {
+		e.quiet.Wait()
+	}
+	n := e.count
+	e.count = 0
+	return n
+}
+
+// enter queues p in its turn. It reports false when there is no disk to do it on.
+func (t *traffic) enter(p *peerReq, kind spanKind) bool {
+	t.mu.Lock()
+	d := t.gate.disk
+	if (p.kind == peerRSRead || p.kind == peerRead) && !t.gate.serve {
+		d = nil
+	}
+	if d == nil || p.off+p.n > t.gate.size {
+		t.mu.Unlock()
+		return false
+	}
+	d.refs++
+	p.disk = d
+	p.logs = t.gate.tracks && (p.kind == peerWrite || p.kind == peerZeroes)
+	now := true
+	if p.kind != peerRead {
+		p.span.off, p.span.end, p.span.kind = p.off, p.off+p.n, kind
+		now = t.ranges.add(&p.span)
+	}
+	t.mu.Unlock()
+	if now {
+		p.link.work.put(p)
+	}
+	return true
+}
+
+// leave ends p's turn. bytes counts in its direction if the disk did it.
+func (t *traffic) leave(p *peerReq, ok bool) {
+	t.mu.Lock()
+	if p.kind != peerRead {
+		t.ranges.remove(&p.span)
+	}
+	if ok {
+		if p.kind == peerRSRead || p.kind == peerRead {
+			t.count.read += p.n
+		} else {
+			t.count.written += p.n
+		}
+	}
+	p.disk.put()
+	t.mu.Unlock()
+}
+
+// worker does what the peer asks for until the queue is closed and empty.
+func (l *link) worker() {
+	for p := l.work.get(); p != nil; p = l.work.get() {
+		switch p.kind {
+		case peerWrite, peerZeroes:
+			l.doWrite(p)
+		case peerResync:
+			l.doResync(p)
+		case peerRSRead, peerRead:
+			l.doRead(p)
+		}
+	}
+}
+
+// doWrite writes what a Primary sent and acknowledges it.
+func (l *link) doWrite(p *peerReq) {
+	err := l.track(p)
+	if err == nil {
+		if p.kind == peerZeroes {
+			err = p.disk.dev.WriteZeroes(p.off, p.n, p.flags&drbd.DPDiscard != 0)
+		} else if p.n > 0 {
+			_, err = p.disk.dev.WriteAt(p.buf, p.off)
+		}
+		if err != nil {
+			l.r.diskFailed(p.disk, false, err)
+		}
+	}
+	if p.logs {
+		_ = p.disk.md.AL().End(p.off, p.n)
+	}
+	cmd := drbd.CmdWriteAck
+	switch {
+	case err != nil:
+		cmd = drbd.CmdNegAck
+	case p.flags&drbd.DPMaySetInSync != 0 && proto.ConnState(l.conn.Load()).Syncing():
+		cmd = drbd.CmdRSWriteAck
+		p.disk.bm.ClearRange(p.off, p.n)
+	}
+	l.r.traffic.leave(p, err == nil)
+	if p.flags&drbd.DPSendWriteAck != 0 || cmd == drbd.CmdNegAck {
+		l.answer(cmd, p)
+	}
+	l.rx.end()
+	p.recycle()
+}
+
+// track keeps the activity log for a Primary that has no disk, and marks what the missing copy lacks.
+func (l *link) track(p *peerReq) error {
+	if !p.logs {
+		return nil
+	}
+	if err := p.disk.md.AL().Begin(l.ctx, p.off, p.n); err != nil {
+		p.logs = false
+		if l.ctx.Err() == nil {
+			l.r.diskFailed(p.disk, true, err)
+		}
+		return err
+	}
+	p.disk.bm.SetRange(p.off, p.n)
+	return nil
+}
+
+func (l *link) answer(cmd drbd.Cmd, p *peerReq) {
+	putAck(&l.acks, cmd, drbd.BlockAck{Sector: uint64(p.off / block.SectorSize), ID: p.id, Size: uint32(p.n), Seq: l.nextSeq()})
+}
+
+// doResync writes a block that this node asked for as SyncTarget.
+func (l *link) doResync(p *peerReq) {
+	_, err := p.disk.dev.WriteAt(p.buf, p.off)
+	cmd := drbd.CmdRSWriteAck
+	if err != nil {
+		l.r.diskFailed(p.disk, false, err)
+		cmd = drbd.CmdNegAck
+	} else {
+		p.disk.bm.ClearRange(p.off, p.n)
+	}
+	l.r.traffic.leave(p, err == nil)
+	l.answer(cmd, p)
+	l.asked.done(l, p.asked, err == nil)
+	p.recycle()
+}
+
+// doRead reads a block for the peer and queues the answer. The turn of a resync read ends when the answer is queued:
+// whatever an application writes there later is sent later.
+func (l *link) doRead(p *peerReq) {
+	p.buf = block.GetBuffer(int(p.n))
+	_, err := p.disk.dev.ReadAt(p.buf, p.off)
+	cmd, neg := drbd.CmdDataReply, drbd.CmdNegDReply
+	if p.kind == peerRSRead {
+		cmd, neg = drbd.CmdRSDataReply, drbd.CmdNegRSDReply
+	}
+	if err != nil {
+		l.r.diskFailed(p.disk, false, err)
+		l.answer(neg, p)
+		l.r.traffic.leave(p, false)
+		p.recycle()
+		return
+	}
+	// The sender may recycle p as soon as it is queued.
+	t, d, s := l.r.traffic, p.disk, &p.span
+	t.mu.Lock()
+	if p.kind == peerRSRead {
+		t.ranges.remove(s)
+	}
+	t.count.read += p.n
+	sent := l.out.put(outItem{kind: outReply, cmd: cmd, p: p})
+	d.put()
+	t.mu.Unlock()
+	if !sent {
+		p.recycle()
+	}
+}
+
+// abandon refuses what still waits for its turn on a link whose receiver has ended. The peer counts it as lost.
+func (t *traffic) abandon(l *link) {
+	for {
+		t.mu.Lock()
+		s := t.ranges.head
+		for s != nil && (s.req == nil || s.req.link != l || s.waits == 0) {
+			s = s.next
+		}
+		if s == nil {
+			t.mu.Unlock()
+			return
+		}
+		p := s.req
+		t.ranges.remove(s)
+		p.disk.put()
+		t.mu.Unlock()
+		if p.kind == peerWrite || p.kind == peerZeroes {
+			l.rx.end()
+		}
+		p.recycle()
+	}
+}

@@ -1,0 +1,573 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"example.com/santui/datapath/block"
+	"example.com/santui/datapath/state"
+	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
+)
+
+// receiveData reads the data socket until the link dies. Packets of the conversation are handed to the owner one at a
+// time, so that what follows them meets the state they led to.
+func (l *link) receiveData() error {
+	rd := drbd.NewReader(l.socks.data.r, drbd.SocketData, drbd.H100)
+	for {
+		h, err := rd.Next()
+		if err != nil {
+			return l.stopped(err)
+		}
+		l.lastData.Store(time.Now().UnixNano())
+		l.r.traffic.recvBytes.Add(int64(h.Length) + drbd.HeaderSizeH100)
+		if err := l.data(rd, h); err != nil {
+			return l.stopped(err)
+		}
+	}
+}
+
+// stopped makes nothing of errors that come from the link being closed here.
+func (l *link) stopped(err error) error {
+	if l.isDead() {
+		return nil
+	}
+	return err
+}
+
+func (l *link) data(rd *drbd.Reader, h drbd.Header) error {
+	switch h.Cmd {
+	case drbd.CmdData:
+		return l.peerWrite(rd, h)
+	case drbd.CmdZeroes, drbd.CmdTrim:
+		return l.peerZeroes(rd, h)
+	case drbd.CmdRSDataReply:
+		return l.resyncReply(rd, h)
+	case drbd.CmdDataReply:
+		return l.dataReply(rd, h)
+	case drbd.CmdRSDataRequest, drbd.CmdDataRequest:
+		return l.blockRequest(rd, h)
+	case drbd.CmdBarrier:
+		return l.barrier(rd)
+	case drbd.CmdBitmap, drbd.CmdCompressedBitmap:
+		return l.bitmap(rd, h)
+	case drbd.CmdOutOfSync:
+		return l.outOfSync(rd, h)
+	case drbd.CmdUnplugRemote:
+		return nil
+	}
+	if h.Cmd.Ignorable() {
+		return nil
+	}
+	return l.conversation(rd, h)
+}
+
+// refused names what a packet belongs to that this version does not do.
+func (l *link) refused(cmd drbd.Cmd, what string) error {
+	return badData(cmd, "%s is not in this version of santui", what)
+}
+
+// conversation handles the packets that concern the state.
+func (l *link) conversation(rd *drbd.Reader, h drbd.Header) error {
+	b, err := rd.Rest()
+	if err != nil {
+		return err
+	}
+	switch h.Cmd {
+	case drbd.CmdProtocol:
+		return l.protocol(b)
+	case drbd.CmdProtocolUpdate:
+		return l.protocol(b)
+	case drbd.CmdSyncParam89:
+		return l.syncParam(b)
+	case drbd.CmdSizes:
+		p, err := drbd.ParseSizes(b)
+		return l.tell(state.PeerSizes{Sizes: p}, err)
+	case drbd.CmdUUIDs:
+		p, err := drbd.ParseUUIDs(b)
+		return l.tell(state.PeerUUIDsReceived{UUIDs: p}, err)
+	case drbd.CmdState:
+		p, err := drbd.ParseState(b)
+		return l.tell(state.PeerState{State: p}, err) // the owner adds the counts
+	case drbd.CmdSyncUUID:
+		p, err := drbd.ParseSyncUUID(b)
+		return l.tell(state.SyncUUIDReceived{UUID: uint64(p)}, err)
+	case drbd.CmdStateChgReq, drbd.CmdConnStChgReq:
+		p, err := drbd.ParseChange(b)
+		return l.tell(state.PeerChangeReq{Change: p, ConnWide: h.Cmd == drbd.CmdConnStChgReq}, err)
+	case drbd.CmdAuthChallenge:
+		return fatalLink("%s asks this node to authenticate, but %s has no cram-hmac-alg and shared-secret configured here",
+			l.r.cfg.Peer, l.r.cfg.Resource)
+	case drbd.CmdOVRequest, drbd.CmdOVReply:
+		return l.refused(h.Cmd, "online verify")
+	case drbd.CmdCSumRSRequest:
+		return l.refused(h.Cmd, "checksum based resync")
+	case drbd.CmdRSThinReq, drbd.CmdRSDeallocated:
+		return l.refused(h.Cmd, "thin resync")
+	case drbd.CmdWSame:
+		return l.refused(h.Cmd, "write-same, which was not agreed,")
+	}
+	return badData(h.Cmd, "it does not belong here")
+}
+
+// tell hands an event to the owner and waits until it was handled.
+func (l *link) tell(ev state.Event, err error) error {
+	if err != nil {
+		return err
+	}
+	if !l.r.inbox.put(fromPeer{l: l, ev: ev, wait: true}) {
+		return net.ErrClosed
+	}
+	select {
+	case <-l.answered:
+		return nil
+	case <-l.dead:
+		return nil
+	}
+}
+
+// protocol compares the options that both nodes must agree on (receive_protocol, drbd_receiver.c).
+func (l *link) protocol(b []byte) error {
+	p, err := drbd.ParseProtocol(b)
+	if err != nil {
+		return err
+	}
+	c := &l.r.cfg
+	differ := func(what string, theirs, ours any) error {
+		return fatalLink("%s has %s %v, this node %v: make %s equal on both nodes, then connect", c.Peer, what, theirs, ours, c.Resource)
+	}
+	switch {
+	case p.Protocol != c.Protocol:
+		return differ("protocol", p.Protocol, c.Protocol)
+	case p.IntegrityAlg != "":
+		return differ("data-integrity-alg", p.IntegrityAlg, "none")
+	case p.TwoPrimaries:
+		return differ("allow-two-primaries", "yes", "no")
+	case p.AfterSB0P != drbd.AfterSBDisconnect:
+		return differ("an after-sb-0pri policy", p.AfterSB0P, "disconnect")
+	case p.AfterSB1P != drbd.AfterSBDisconnect:
+		return differ("an after-sb-1pri policy", p.AfterSB1P, "disconnect")
+	case p.AfterSB2P != drbd.AfterSBDisconnect:
+		return differ("an after-sb-2pri policy", p.AfterSB2P, "disconnect")
+	case p.Flags&drbd.ConnDryRun != 0:
+		return fatalLink("%s asks for a dry run of the connection, which is not in this version of santui", c.Peer)
+	}
+	return nil
+}
+
+func (l *link) syncParam(b []byte) error {
+	p, err := drbd.ParseSyncParam(b)
+	if err != nil {
+		return err
+	}
+	c := &l.r.cfg
+	switch {
+	case p.CSumsAlg != c.CsumsAlg:
+		return fatalLink("%s has csums-alg %q, this node %q: make %s equal on both nodes, then connect", c.Peer, p.CSumsAlg, c.CsumsAlg, c.Resource)
+	case p.VerifyAlg != c.VerifyAlg:
+		return fatalLink("%s has verify-alg %q, this node %q: make %s equal on both nodes, then connect", c.Peer, p.VerifyAlg, c.VerifyAlg, c.Resource)
+	}
+	return nil
+}
+
+// inside checks that n bytes at sector lie on the device.
+func (l *link) inside(cmd drbd.Cmd, sector uint64, n int64) (off int64, err error) {
+	size := l.r.Size()
+	if sector > uint64(size)/block.SectorSize || n > size-int64(sector)*block.SectorSize {
+		return 0, badData(cmd, "%d bytes at sector %d reach beyond the end of the device, %d", n, sector, size/block.SectorSize)
+	}
+	return int64(sector) * block.SectorSize, nil
+}
+
+func (l *link) newReq(kind peerKind, off, n int64, d drbd.Data) *peerReq {
+	p := peerReqs.Get().(*peerReq)
+	p.kind, p.off, p.n, p.id, p.flags, p.link = kind, off, n, d.ID, d.Flags, l
+	return p
+}
+
+// mayWrite refuses writes while this node is Primary: there is one writer at a time.
+func (l *link) mayWrite(cmd drbd.Cmd) error {
+	t := l.r.traffic
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.gate.primary {
+		return badData(cmd, "the peer writes although this node is Primary")
+	}
+	return nil
+}
+
+func (l *link) readData(rd *drbd.Reader, h drbd.Header) (drbd.Data, int64, error) {
+	b, err := rd.Fixed()
+	if err != nil {
+		return drbd.Data{}, 0, err
+	}
+	d, err := drbd.ParseData(b)
+	if err != nil {
+		return d, 0, err
+	}
+	n, err := drbd.BlockSize(h.Cmd, h.Length, 0)
+	return d, int64(n), err
+}
+
+// block reads n bytes of data, within the budget.
+func (l *link) block(rd *drbd.Reader, p *peerReq) error {
+	if !l.limit.take(p.n) {
+		return net.ErrClosed
+	}
+	if p.n > 0 {
+		p.buf = block.GetBuffer(int(p.n))
+		return rd.ReadBlock(p.buf)
+	}
+	return nil
+}
+
+func (l *link) peerWrite(rd *drbd.Reader, h drbd.Header) error {
+	d, n, err := l.readData(rd, h)
+	if err != nil {
+		return err
+	}
+	if err := l.mayWrite(h.Cmd); err != nil {
+		return err
+	}
+	off, err := l.inside(h.Cmd, d.Sector, n)
+	if err != nil {
+		return err
+	}
+	p := l.newReq(peerWrite, off, n, d)
+	if err := l.block(rd, p); err != nil {
+		return err
+	}
+	l.enterWrite(p)
+	return nil
+}
+
+// enterWrite counts a write in its epoch and starts it; without a disk it is refused at once, but counted.
+func (l *link) enterWrite(p *peerReq) {
+	l.rx.begin()
+	if l.r.traffic.enter(p, spanPeer) {
+		return
+	}
+	l.answer(drbd.CmdNegAck, p)
+	l.rx.end()
+	p.recycle()
+}
+
+func (l *link) peerZeroes(rd *drbd.Reader, h drbd.Header) error {
+	b, err := rd.Fixed()
+	if err != nil {
+		return err
+	}
+	r, err := drbd.ParseRange(h.Cmd, b)
+	if err != nil {
+		return err
+	}
+	if err := l.mayWrite(h.Cmd); err != nil {
+		return err
+	}
+	off, err := l.inside(h.Cmd, r.Sector, int64(r.Size))
+	if err != nil {
+		return err
+	}
+	p := l.newReq(peerZeroes, off, int64(r.Size), r.Data)
+	if h.Cmd == drbd.CmdTrim {
+		p.flags |= drbd.DPDiscard
+	}
+	l.enterWrite(p)
+	return nil
+}
+
+// resyncReply takes a block that this node asked for, and no other.
+func (l *link) resyncReply(rd *drbd.Reader, h drbd.Header) error {
+	d, n, err := l.readData(rd, h)
+	if err != nil {
+		return err
+	}
+	off, err := l.inside(h.Cmd, d.Sector, n)
+	if err != nil {
+		return err
+	}
+	a := l.asked.claim(off, n)
+	if a == nil {
+		return badData(h.Cmd, "%d bytes at sector %d: nobody asked for them", n, d.Sector)
+	}
+	p := l.newReq(peerResync, off, n, drbd.Data{ID: drbd.IDSyncer})
+	p.asked = a
+	if err := l.block(rd, p); err != nil {
+		return err
+	}
+	if !l.r.traffic.enter(p, spanResync) {
+		l.answer(drbd.CmdNegAck, p)
+		l.asked.done(l, a, false)
+		p.recycle()
+	}
+	return nil
+}
+
+func (l *link) dataReply(rd *drbd.Reader, h drbd.Header) error {
+	d, n, err := l.readData(rd, h)
+	if err != nil {
+		return err
+	}
+	t := l.r.traffic
+	rr, err := t.claimRead(l, d.Sector, d.ID, int(n))
+	if err != nil {
+		return err
+	}
+	if err := rd.ReadBlock(rr.p); err != nil {
+		t.answered(rr, errLinkLost)
+		return err
+	}
+	t.answered(rr, nil)
+	return nil
+}
+
+// blockRequest reads a block for the peer: for its resync, or for its application.
+func (l *link) blockRequest(rd *drbd.Reader, h drbd.Header) error {
+	b, err := rd.Fixed()
+	if err != nil {
+		return err
+	}
+	req, err := drbd.ParseBlockRequest(h.Cmd, b)
+	if err != nil {
+		return err
+	}
+	off, err := l.inside(h.Cmd, req.Sector, int64(req.Size))
+	if err != nil {
+		return err
+	}
+	kind, neg := peerRead, drbd.CmdNegDReply
+	if h.Cmd == drbd.CmdRSDataRequest {
+		kind, neg = peerRSRead, drbd.CmdNegRSDReply
+	}
+	if !l.reads.take(int64(req.Size)) {
+		return net.ErrClosed
+	}
+	p := l.newReq(kind, off, int64(req.Size), drbd.Data{ID: req.ID})
+	if !l.r.traffic.enter(p, spanRead) {
+		l.answer(neg, p)
+		p.recycle()
+	}
+	return nil
+}
+
+// barrier waits until the epoch's writes are on the disk, makes them durable and says so. Until then the writes of the
+// next epoch wait in the socket, so that no crash can leave a later write without an earlier one.
+func (l *link) barrier(rd *drbd.Reader) error {
+	b, err := rd.Fixed()
+	if err != nil {
+		return err
+	}
+	p, err := drbd.ParseBarrier(b)
+	if err != nil {
+		return err
+	}
+	n := l.rx.finish()
+	if n == 0 {
+		return nil // DRBD does not answer the barrier of an empty epoch
+	}
+	t := l.r.traffic
+	t.mu.Lock()
+	d := t.gate.disk
+	if d != nil {
+		d.refs++
+	}
+	t.mu.Unlock()
+	if d != nil {
+		err = d.dev.Flush()
+		t.mu.Lock()
+		d.put()
+		t.mu.Unlock()
+		if err != nil {
+			// Without the answer the peer counts the whole epoch as out of sync.
+			l.r.diskFailed(d, false, err)
+			return brokenLink(networkFailure, "the local disk could not be flushed: %v", err)
+		}
+	}
+	putAck(&l.acks, drbd.CmdBarrierAck, drbd.BarrierAck{ID: p.ID, SetSize: n})
+	return nil
+}
+
+// bitmap merges a part of the peer's bitmap into the own one.
+func (l *link) bitmap(rd *drbd.Reader, h drbd.Header) error {
+	b, err := rd.Rest()
+	if err != nil {
+		return err
+	}
+	t := l.r.traffic
+	t.mu.Lock()
+	d := t.gate.disk
+	t.mu.Unlock()
+	if c := proto.ConnState(l.conn.Load()); d == nil || c != proto.WFBitMapS && c != proto.WFBitMapT {
+		return badData(h.Cmd, "no bitmap is expected in %v", c)
+	}
+	if l.bits == nil {
+		l.bits = drbd.NewBitmapDecoder(d.bm.Bits(), func(first, last uint64) { d.bm.SetBits(first, last+1) })
+	}
+	done, err := l.bits.Add(h.Cmd, b)
+	if err != nil || !done {
+		return err
+	}
+	l.bits = nil
+	return l.tell(state.BitmapReceived{}, nil)
+}
+
+func (l *link) outOfSync(rd *drbd.Reader, h drbd.Header) error {
+	b, err := rd.Fixed()
+	if err != nil {
+		return err
+	}
+	p, err := drbd.ParseBlockDesc(h.Cmd, b)
+	if err != nil {
+		return err
+	}
+	off, err := l.inside(h.Cmd, p.Sector, int64(p.Size))
+	if err != nil {
+		return err
+	}
+	t := l.r.traffic
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.gate.disk != nil {
+		t.gate.disk.bm.SetRange(off, int64(p.Size))
+	}
+	return nil
+}
+
+// receiveMeta reads the meta socket until the link dies, answers pings and sends its own when nothing comes.
+func (l *link) receiveMeta() error {
+	s, c := l.socks.meta, &l.r.cfg
+	for {
+		wait := c.PingInt
+		if l.pings.outstanding() {
+			wait = c.PingTimeout
+		}
+		if s.r.Buffered() < drbd.HeaderSizeH100 {
+			_ = s.SetReadDeadline(time.Now().Add(wait))
+		}
+		head, err := s.r.Peek(drbd.HeaderSizeH100)
+		if err == nil {
+			if err = l.metaPacket(head); err != nil {
+				return l.stopped(err)
+			}
+			continue
+		}
+		var nerr net.Error
+		if !errors.As(err, &nerr) || !nerr.Timeout() || l.isDead() {
+			return l.stopped(err)
+		}
+		if !l.pings.outstanding() {
+			l.ping()
+			continue
+		}
+		// No answer, but the peer may be busy sending data (drbd_ack_receiver, drbd_receiver.c).
+		if time.Since(time.Unix(0, l.lastData.Load())) > wait {
+			return brokenLink(networkFailure, "%s did not answer a ping within %v", c.Peer, wait)
+		}
+	}
+}
+
+func (l *link) metaPacket(head []byte) error {
+	h, err := drbd.ParseHeader(head, drbd.H100)
+	if err == nil {
+		err = drbd.Check(drbd.SocketMeta, h)
+	}
+	if err != nil {
+		var pe *drbd.PacketError
+		if errors.As(err, &pe) {
+			pe.Socket = drbd.SocketMeta
+		}
+		return err
+	}
+	n := drbd.HeaderSizeH100 + int(h.Length)
+	s := l.socks.meta
+	_ = s.SetReadDeadline(time.Now().Add(l.r.cfg.PingInt))
+	b, err := s.r.Peek(n)
+	if err != nil {
+		return fmt.Errorf("meta socket: rest of %v: %w", h.Cmd, err)
+	}
+	err = l.metaCommand(h.Cmd, b[drbd.HeaderSizeH100:])
+	l.r.traffic.recvBytes.Add(int64(n))
+	_, _ = s.r.Discard(n)
+	return err
+}
+
+func (l *link) metaCommand(cmd drbd.Cmd, b []byte) error {
+	switch cmd {
+	case drbd.CmdPing:
+		putAck(&l.acks, drbd.CmdPingAck, drbd.Empty{})
+		return nil
+	case drbd.CmdPingAck:
+		l.pings.pong()
+		return nil
+	case drbd.CmdBarrierAck:
+		p, err := drbd.ParseBarrierAck(b)
+		if err != nil {
+			return err
+		}
+		return l.r.traffic.barrierAck(l, p)
+	case drbd.CmdStateChgReply, drbd.CmdConnStChgReply:
+		p, err := drbd.ParseRetCode(b)
+		if err != nil {
+			return err
+		}
+		if !l.awaits.CompareAndSwap(true, false) {
+			return badMeta(cmd, "nothing was asked")
+		}
+		l.r.inbox.put(fromPeer{l: l, ev: state.PeerChangeReply{Code: p}})
+		return nil
+	case drbd.CmdDelayProbe:
+		return nil
+	}
+	p, err := drbd.ParseBlockAck(b)
+	if err != nil {
+		return err
+	}
+	return l.blockAck(cmd, p)
+}
+
+func (l *link) blockAck(cmd drbd.Cmd, p drbd.BlockAck) error {
+	t := l.r.traffic
+	switch cmd {
+	case drbd.CmdWriteAck, drbd.CmdRSWriteAck, drbd.CmdNegAck:
+		if p.ID == drbd.IDSyncer {
+			return l.resyncAck(cmd, p)
+		}
+		return t.ack(l, cmd, p)
+	case drbd.CmdRecvAck:
+		return nil // of protocol B; the write's own answer follows
+	case drbd.CmdNegDReply:
+		return t.refusedRead(l, p)
+	case drbd.CmdNegRSDReply:
+		a := l.asked.claim(int64(p.Sector)*block.SectorSize, int64(p.Size))
+		if a == nil {
+			return badMeta(cmd, "%d bytes at sector %d: nobody asked for them", p.Size, p.Sector)
+		}
+		l.r.event(proto.LevelAlert, "%s cannot read %d bytes at sector %d of its disk: they stay out of sync", l.r.cfg.Peer, p.Size, p.Sector)
+		l.asked.done(l, a, false)
+		return nil
+	}
+	return badMeta(cmd, "it belongs to something that is not in this version of santui")
+}
+
+// resyncAck takes the target's word that a block this node sent is on its disk, or is not.
+func (l *link) resyncAck(cmd drbd.Cmd, p drbd.BlockAck) error {
+	size := l.r.Size()
+	if p.Sector > uint64(size)/block.SectorSize || int64(p.Size) > size-int64(p.Sector)*block.SectorSize {
+		return badMeta(cmd, "%d bytes at sector %d reach beyond the end of the device", p.Size, p.Sector)
+	}
+	off := int64(p.Sector) * block.SectorSize
+	if cmd == drbd.CmdNegAck {
+		l.asked.srcBad.Add(uint64(p.Size+block4k-1) / block4k)
+		l.r.event(proto.LevelAlert, "%s cannot write %d bytes at sector %d of its disk: they stay out of sync", l.r.cfg.Peer, p.Size, p.Sector)
+		return nil
+	}
+	t := l.r.traffic
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.gate.disk != nil {
+		t.gate.disk.bm.ClearRange(off, int64(p.Size))
+	}
+	return nil
+}

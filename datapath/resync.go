@@ -1,0 +1,316 @@
+package datapath
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.com/santui/datapath/meta"
+	"example.com/santui/proto/drbd"
+)
+
+// askedBlock is a block that this node, as SyncTarget, asked for.
+type askedBlock struct {
+	off, n  int64
+	arrived bool
+	span    span
+	ready   chan struct{} // capacity 1
+}
+
+// askedBlocks are the blocks asked for on one link and not yet on the disk. It outlives a resync that was stopped: what
+// was asked for may still arrive.
+type askedBlocks struct {
+	mu     sync.Mutex
+	m      map[int64]*askedBlock // by offset
+	bytes  int64
+	failed *meta.Bitmap  // blocks that could not be read or written; nil: none
+	kick   chan struct{} // capacity 1: something arrived
+	srcBad atomic.Uint64 // as source: blocks that failed
+}
+
+func (a *askedBlocks) init() {
+	a.m = map[int64]*askedBlock{}
+	a.kick = make(chan struct{}, 1)
+}
+
+func (a *askedBlocks) wake() {
+	select {
+	case a.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (a *askedBlocks) outstanding() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.bytes
+}
+
+// bad is how many blocks failed.
+func (a *askedBlocks) bad() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failed == nil {
+		return a.srcBad.Load()
+	}
+	return a.failed.Weight()
+}
+
+func (a *askedBlocks) isBad(bit uint64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.failed != nil && a.failed.Test(bit)
+}
+
+// claim finds the block that an answer is for. Nobody may send a block that was not asked for, or twice.
+func (a *askedBlocks) claim(off, n int64) *askedBlock {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	b := a.m[off]
+	if b == nil || b.n != n || b.arrived {
+		return nil
+	}
+	b.arrived = true
+	return b
+}
+
+// done ends an asked block. A failed one is not asked for again on this link.
+func (a *askedBlocks) done(l *link, b *askedBlock, ok bool) {
+	t := l.r.traffic
+	t.mu.Lock()
+	t.ranges.remove(&b.span)
+	size := t.gate.size
+	t.mu.Unlock()
+	a.mu.Lock()
+	delete(a.m, b.off)
+	a.bytes -= b.n
+	if !ok {
+		if a.failed == nil {
+			a.failed, _ = meta.NewBitmap(size)
+		}
+		if a.failed != nil {
+			a.failed.SetRange(b.off, b.n)
+		}
+	}
+	a.mu.Unlock()
+	a.wake()
+}
+
+// abandon lets applications write where blocks were asked for that will not come.
+func (a *askedBlocks) abandon(l *link) {
+	t := l.r.traffic
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for off, b := range a.m {
+		t.mu.Lock()
+		t.ranges.remove(&b.span)
+		t.mu.Unlock()
+		delete(a.m, off)
+	}
+	a.bytes = 0
+}
+
+const (
+	maxResyncRequest = drbd.MaxData
+	resyncExtent     = 16 << 20 // BM_EXT_SIZE, drbd_int.h: no request crosses it
+	maxBurst         = 100 * time.Millisecond
+)
+
+// resync is the SyncTarget's side of a resync: one goroutine asks for blocks, paced by the rate.
+type resync struct {
+	l      *link
+	d      *disk
+	paused atomic.Bool
+	cancel context.CancelFunc
+	done   chan struct{}
+	due    time.Time // when the next request may go out
+}
+
+func startResync(l *link, d *disk, paused bool) *resync {
+	ctx, cancel := context.WithCancel(l.ctx)
+	rs := &resync{l: l, d: d, cancel: cancel, done: make(chan struct{}), due: time.Now()}
+	rs.paused.Store(paused)
+	go func() {
+		defer close(rs.done)
+		defer cancel()
+		rs.run(ctx)
+	}()
+	return rs
+}
+
+// stop returns when nothing is asked for any more.
+func (rs *resync) stop() {
+	rs.cancel()
+	<-rs.done
+}
+
+func (rs *resync) pause(on bool) {
+	rs.paused.Store(on)
+	rs.l.asked.wake()
+}
+
+// run asks for every block whose bit is set until none is left that did not fail.
+func (rs *resync) run(ctx context.Context) {
+	cursor, asked := uint64(0), false
+	for ctx.Err() == nil {
+		if rs.paused.Load() {
+			rs.wait(ctx)
+			continue
+		}
+		off, n, ok := rs.next(&cursor)
+		switch {
+		case ok:
+			asked = true
+			if !rs.pace(ctx, n) || !rs.room(ctx, n) || !rs.ask(ctx, off, n) {
+				continue
+			}
+		case rs.l.asked.outstanding() > 0:
+			rs.wait(ctx)
+		case asked: // bits may have been set behind the cursor
+			cursor, asked = 0, false
+		default:
+			rs.finish(ctx)
+			return
+		}
+	}
+}
+
+func (rs *resync) wait(ctx context.Context) {
+	select {
+	case <-rs.l.asked.kick:
+	case <-ctx.Done():
+	}
+}
+
+// next finds the next run of set bits at or behind the cursor and moves the cursor behind it.
+func (rs *resync) next(cursor *uint64) (off, n int64, ok bool) {
+	bit, ok := rs.d.bm.NextSet(*cursor)
+	for ok && rs.l.asked.isBad(bit) {
+		bit, ok = rs.d.bm.NextSet(bit + 1)
+	}
+	if !ok {
+		return 0, 0, false
+	}
+	limit := bit + uint64(rs.largest()/meta.BlockSize)
+	const bitsPerExtent = resyncExtent / meta.BlockSize
+	limit = min(limit, (bit/bitsPerExtent+1)*bitsPerExtent)
+	end := limit
+	if e, ok := rs.d.bm.NextClear(bit); ok {
+		end = min(end, e)
+	}
+	*cursor = end
+	off = int64(bit) * meta.BlockSize
+	n = min(int64(end)*meta.BlockSize, rs.d.bm.Size()) - off
+	return off, n, n > 0
+}
+
+// largest is the size of a request: such that there are some each second, so that a low rate does not come in gulps.
+func (rs *resync) largest() int64 {
+	n := rs.l.r.rate.Load() / 16
+	return max(meta.BlockSize, min(maxResyncRequest, n-n%meta.BlockSize))
+}
+
+// pace waits until n bytes fit the rate.
+func (rs *resync) pace(ctx context.Context, n int64) bool {
+	now := time.Now()
+	if earliest := now.Add(-maxBurst); rs.due.Before(earliest) {
+		rs.due = earliest
+	}
+	if d := rs.due.Sub(now); d > 0 {
+		t := time.NewTimer(min(d, time.Second))
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	rs.due = rs.due.Add(time.Duration(float64(n) / float64(rs.l.r.rate.Load()) * float64(time.Second)))
+	return true
+}
+
+// room waits until so little is outstanding that n more bytes may be asked for.
+func (rs *resync) room(ctx context.Context, n int64) bool {
+	limit := int64(rs.l.r.cfg.MaxBuffers) * block4k / 2
+	for {
+		if out := rs.l.asked.outstanding(); out == 0 || out+n <= limit {
+			return ctx.Err() == nil
+		}
+		if rs.wait(ctx); ctx.Err() != nil {
+			return false
+		}
+	}
+}
+
+// ask waits until no application writes there and asks for the block.
+func (rs *resync) ask(ctx context.Context, off, n int64) bool {
+	l, t := rs.l, rs.l.r.traffic
+	b := &askedBlock{off: off, n: n, ready: make(chan struct{}, 1)}
+	b.span = span{off: off, end: off + n, kind: spanAsked, granted: func() { b.ready <- struct{}{} }}
+	t.mu.Lock()
+	now := t.ranges.add(&b.span)
+	t.mu.Unlock()
+	ok := true
+	if !now {
+		select {
+		case <-b.ready:
+		case <-ctx.Done():
+			ok = false
+		}
+	}
+	if !ok || rs.paused.Load() || rs.d.bm.CountRange(off, n) == 0 {
+		t.mu.Lock()
+		t.ranges.remove(&b.span)
+		t.mu.Unlock()
+		return false
+	}
+	l.asked.mu.Lock()
+	l.asked.m[off] = b
+	l.asked.bytes += n
+	l.asked.mu.Unlock()
+	l.out.put(outItem{kind: outAsk, cmd: drbd.CmdRSDataRequest, off: off, n: n, id: drbd.IDSyncer})
+	return true
+}
+
+// finish makes what arrived durable, waits until the source has seen every acknowledgement, and tells the owner.
+func (rs *resync) finish(ctx context.Context) {
+	if err := rs.d.dev.Flush(); err != nil {
+		rs.l.r.diskFailed(rs.d, false, err)
+		return
+	}
+	if rs.l.roundTrip(ctx) {
+		rs.l.r.inbox.put(resyncFinished{rs: rs, failed: rs.l.asked.bad()})
+	}
+}
+
+// bitmapSource shows a bitmap to the encoder.
+type bitmapSource struct{ bm *meta.Bitmap }
+
+func (b bitmapSource) Len() uint64 { return b.bm.Bits() }
+
+func (b bitmapSource) NextSet(from uint64) uint64 {
+	if bit, ok := b.bm.NextSet(from); ok {
+		return bit
+	}
+	return b.bm.Bits()
+}
+
+func (b bitmapSource) NextClear(from uint64) uint64 {
+	if bit, ok := b.bm.NextClear(from); ok {
+		return bit
+	}
+	return b.bm.Bits()
+}
+
+func (b bitmapSource) Word(i uint64) uint64 {
+	var p [8]byte
+	if b.bm.ReadWords(i, p[:]) == 0 {
+		return 0
+	}
+	var v uint64
+	for k := range p {
+		v |= uint64(p[k]) << (8 * k)
+	}
+	return v
+}

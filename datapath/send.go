@@ -1,0 +1,385 @@
+package datapath
+
+import (
+	"net"
+	"sync"
+	"time"
+
+	"example.com/santui/datapath/block"
+	"example.com/santui/proto/drbd"
+)
+
+// outKind says what an outItem is.
+type outKind uint8
+
+const (
+	outWrite  outKind = iota // w: an application's write
+	outAsk                   // cmd, off, n, id: a request for a block
+	outReply                 // p: a block that the peer asked for
+	outPacket                // raw: an encoded packet
+	outBitmap                // the whole bitmap of disk d
+)
+
+// outItem is one thing to send on the data socket.
+type outItem struct {
+	kind outKind
+	cmd  drbd.Cmd
+	w    *write
+	p    *peerReq
+	d    *disk
+	raw  []byte
+	id   drbd.BlockID
+	off  int64
+	n    int64
+}
+
+// outQueue is what waits for the data socket. Its order is the order on the wire.
+type outQueue struct {
+	mu     sync.Mutex
+	items  []outItem
+	wake   chan struct{} // capacity 1
+	closed bool
+	busy   bool // the sender has items in hand
+	idle   sync.Cond
+}
+
+func (q *outQueue) init() {
+	q.wake = make(chan struct{}, 1)
+	q.idle.L = &q.mu
+}
+
+// put queues an item; on a dead link it is dropped, and false returned.
+func (q *outQueue) put(it outItem) bool {
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return false
+	}
+	q.items = append(q.items, it)
+	q.mu.Unlock()
+	q.kick()
+	return true
+}
+
+// kick makes the sender look for something to do.
+func (q *outQueue) kick() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take gives all that is queued and keeps into for what comes next.
+func (q *outQueue) take(into []outItem) []outItem {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	clear(into)
+	into, q.items = q.items, into[:0]
+	if q.busy = len(into) > 0; !q.busy {
+		q.idle.Broadcast()
+	}
+	return into
+}
+
+func (q *outQueue) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.items) == 0
+}
+
+// finish waits until all is sent, but not longer than d.
+func (q *outQueue) finish(d time.Duration) {
+	t := time.AfterFunc(d, q.close)
+	defer t.Stop()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for !q.closed && (q.busy || len(q.items) > 0) {
+		q.idle.Wait()
+	}
+}
+
+// close drops what is queued and what comes.
+func (q *outQueue) close() {
+	q.mu.Lock()
+	q.closed = true
+	dropped := q.items
+	q.items = nil
+	q.mu.Unlock()
+	for _, it := range dropped {
+		if it.p != nil {
+			it.p.recycle()
+		}
+	}
+	q.idle.Broadcast()
+	q.kick()
+}
+
+const (
+	maxBatch      = 64      // items in one system call
+	maxBatchBytes = 1 << 20 // and bytes, unless a single item has more
+	maxHeadBytes  = 64      // of one item, barrier included
+)
+
+// sender is the state of the goroutine that writes the data socket.
+type sender struct {
+	l     *link
+	cur   *epoch // of the last write sent, until its barrier is sent
+	heads []byte
+	vec   [][]byte
+	bufs  net.Buffers
+	size  int
+	sent  []*peerReq
+	items []outItem
+	w     deadlineWriter
+}
+
+// sendData writes the data socket until the link dies. What is queued while it writes goes out in one system call; an
+// idle queue costs no delay.
+func (l *link) sendData() error {
+	s := &sender{l: l, heads: make([]byte, 0, maxBatch*2*maxHeadBytes), vec: make([][]byte, 0, maxBatch*4)}
+	s.w = deadlineWriter{conn: l.socks.data, limit: l.r.cfg.Timeout * time.Duration(max(l.r.cfg.KoCount, 1))}
+	defer func() {
+		for _, p := range s.sent {
+			p.recycle()
+		}
+	}()
+	for {
+		s.items = l.out.take(s.items)
+		for i := range s.items {
+			if err := s.add(&s.items[i]); err != nil {
+				s.drop(i + 1)
+				return err
+			}
+		}
+		if len(s.items) == 0 {
+			s.idleBarrier()
+		}
+		if err := s.flush(); err != nil {
+			return err
+		}
+		if len(s.items) > 0 {
+			continue
+		}
+		select {
+		case <-l.out.wake:
+		case <-l.dead:
+			return nil
+		}
+	}
+}
+
+// drop gives back what the rest of the items hold.
+func (s *sender) drop(from int) {
+	for _, it := range s.items[min(from, len(s.items)):] {
+		if it.p != nil {
+			it.p.recycle()
+		}
+	}
+}
+
+// add puts one item into the batch.
+func (s *sender) add(it *outItem) error {
+	switch it.kind {
+	case outWrite:
+		s.addWrite(it.w)
+	case outAsk:
+		req := drbd.BlockRequest{Sector: uint64(it.off / block.SectorSize), ID: it.id, Size: uint32(it.n)}
+		addPacket(s, it.cmd, req, nil)
+	case outReply:
+		s.sent = append(s.sent, it.p)
+		d := drbd.Data{Sector: uint64(it.p.off / block.SectorSize), ID: it.p.id}
+		addPacket(s, it.cmd, d, it.p.buf)
+	case outPacket:
+		s.push(it.raw)
+	case outBitmap:
+		return s.sendBitmap(it.d)
+	}
+	if len(s.vec) > maxBatch*2 || s.size > maxBatchBytes {
+		return s.flush()
+	}
+	return nil
+}
+
+func (s *sender) push(b []byte) {
+	s.vec = append(s.vec, b)
+	s.size += len(b)
+}
+
+// addPacket encodes a packet behind the other heads and puts data behind it.
+func addPacket[P drbd.Payload](s *sender, cmd drbd.Cmd, p P, data []byte) {
+	n := len(s.heads)
+	s.heads = drbd.AppendPacket(s.heads, drbd.H100, 0, cmd, p, len(data))
+	s.push(s.heads[n:])
+	if len(data) > 0 {
+		s.push(data)
+	}
+}
+
+// addWrite sends the barrier of the epoch before, if w begins a new one, and then w.
+func (s *sender) addWrite(w *write) {
+	if s.cur != nil && s.cur != w.epoch {
+		s.barrier()
+	}
+	s.cur = w.epoch
+	d := drbd.Data{Sector: uint64(w.off / block.SectorSize), ID: drbd.BlockIDOf(w.id), Seq: w.seq, Flags: w.flags}
+	if w.cmd == drbd.CmdZeroes {
+		addPacket(s, w.cmd, drbd.Range{Data: d, Size: uint32(w.n)}, nil)
+		return
+	}
+	addPacket(s, w.cmd, d, w.p)
+}
+
+func (s *sender) barrier() {
+	t := s.l.r.traffic
+	t.mu.Lock()
+	nr := s.cur.nr
+	s.cur.sent = true
+	t.mu.Unlock()
+	s.cur = nil
+	addPacket(s, drbd.CmdBarrier, drbd.Barrier{ID: drbd.BarrierIDOf(nr)}, nil)
+}
+
+// idleBarrier sends the barrier of an epoch that takes no more writes and has none queued.
+func (s *sender) idleBarrier() {
+	if s.cur == nil {
+		return
+	}
+	t := s.l.r.traffic
+	t.mu.Lock()
+	now := s.cur.closed && s.l.out.empty() // whoever queues a write holds the traffic lock
+	t.mu.Unlock()
+	if now {
+		s.barrier()
+	}
+}
+
+// flush writes the batch in one system call.
+func (s *sender) flush() error {
+	if len(s.vec) == 0 {
+		return nil
+	}
+	s.w.renew()
+	s.bufs = s.vec
+	_, err := s.bufs.WriteTo(s.l.socks.data.Conn)
+	s.l.r.traffic.sentBytes.Add(int64(s.size))
+	clear(s.vec)
+	s.vec, s.heads, s.size = s.vec[:0], s.heads[:0], 0
+	for _, p := range s.sent {
+		p.recycle()
+	}
+	s.sent = s.sent[:0]
+	return err
+}
+
+// sendBitmap sends the whole bitmap. The gate is frozen, so nothing changes it meanwhile.
+func (s *sender) sendBitmap(d *disk) error {
+	enc := drbd.NewBitmapEncoder(bitmapSource{d.bm}, false)
+	buf := make([]byte, 0, drbd.MaxBitmapPacket)
+	for {
+		payload, cmd, ok := enc.Next(buf)
+		if !ok {
+			return s.flush()
+		}
+		addPacket(s, cmd, drbd.Bytes(payload), nil)
+		if err := s.flush(); err != nil {
+			return err
+		}
+		if s.l.isDead() {
+			return net.ErrClosed
+		}
+	}
+}
+
+// sendPacket queues a packet of the conversation on the data socket.
+func sendPacket[P drbd.Payload](l *link, cmd drbd.Cmd, p P) {
+	l.out.put(outItem{kind: outPacket, raw: drbd.AppendPacket(nil, drbd.H100, 0, cmd, p, 0)})
+}
+
+// ackQueue is what waits for the meta socket: encoded packets.
+type ackQueue struct {
+	mu     sync.Mutex
+	buf    []byte
+	wake   chan struct{} // capacity 1
+	closed bool
+	busy   bool
+	idle   sync.Cond
+}
+
+// maxAcks bounds what may wait for a peer that does not read its meta socket.
+const maxAcks = 4 << 20
+
+func (q *ackQueue) init() {
+	q.wake = make(chan struct{}, 1)
+	q.idle.L = &q.mu
+}
+
+// putAck queues a packet for the meta socket.
+func putAck[P drbd.Payload](q *ackQueue, cmd drbd.Cmd, p P) {
+	q.mu.Lock()
+	if !q.closed {
+		q.buf = drbd.AppendPacket(q.buf, drbd.H100, 0, cmd, p, 0)
+	}
+	q.mu.Unlock()
+	q.kick()
+}
+
+func (q *ackQueue) kick() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (q *ackQueue) take(into []byte) []byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	into, q.buf = q.buf, into[:0]
+	if q.busy = len(into) > 0; !q.busy {
+		q.idle.Broadcast()
+	}
+	return into
+}
+
+func (q *ackQueue) finish(d time.Duration) {
+	t := time.AfterFunc(d, q.close)
+	defer t.Stop()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for !q.closed && (q.busy || len(q.buf) > 0) {
+		q.idle.Wait()
+	}
+}
+
+func (q *ackQueue) close() {
+	q.mu.Lock()
+	q.closed, q.buf = true, nil
+	q.mu.Unlock()
+	q.idle.Broadcast()
+	q.kick()
+}
+
+// sendMeta writes the meta socket until the link dies. Nothing it waits for depends on a disk.
+func (l *link) sendMeta() error {
+	w := deadlineWriter{conn: l.socks.meta, limit: l.r.cfg.Timeout}
+	buf := make([]byte, 0, 4096)
+	for {
+		buf = l.acks.take(buf)
+		if len(buf) > maxAcks {
+			return brokenLink(networkFailure, "%s does not read its meta socket", l.r.cfg.Peer)
+		}
+		if len(buf) > 0 {
+			w.renew()
+			n, err := l.socks.meta.Write(buf)
+			l.r.traffic.sentBytes.Add(int64(n))
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-l.acks.wake:
+		case <-l.dead:
+			return nil
+		}
+	}
+}

@@ -1,0 +1,281 @@
+package datapath
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"example.com/santui/datapath/block"
+	"example.com/santui/proto/drbd"
+)
+
+// gate is what the I/O path needs to know of the state. The owner publishes it.
+type gate struct {
+	primary bool
+	frozen  bool // writes wait: the bitmap is on its way, or the node is about to be demoted
+	size    int64
+	disk    *disk // takes writes; nil without a usable disk
+	access  bool  // some UpToDate copy can be reached
+	good    bool  // all of the disk is current; else only blocks whose bit is clear are
+	link    *link // takes writes too; nil: they are marked out of sync instead
+	peer    *link // can answer reads
+	serve   bool  // this disk may answer the peer's reads
+	tracks  bool  // the peer is a Primary without disk: this node keeps the activity log for it
+	syncing bool  // a resync is under way (conn 16..21): acknowledged writes clear bits
+}
+
+// traffic is all I/O under way on a resource, in one table under one short lock. Nothing is called with the lock held
+// that waits or does I/O.
+type traffic struct {
+	cfg  *Config
+	fail func(d *disk, meta bool, err error) // a local disk failed; must not block
+
+	mu       sync.Mutex
+	gate     gate
+	inflight int           // application writes that passed the gate
+	wake     chan struct{} // closed when writers or drainers should look again
+	waiting  bool          // somebody holds wake
+	ranges   ranges
+	log      tlog
+	slots    []*slot // requests that the peer knows by handle
+	free     []uint32
+	flushes  []*flushWait
+	count    counters
+
+	sentBytes, recvBytes atomic.Int64
+}
+
+// slot gives a request a handle; gen makes handles of earlier users invalid.
+type slot struct {
+	gen uint32
+	req any // *write or *remoteRead
+}
+
+func newTraffic(cfg *Config) *traffic {
+	return &traffic{cfg: cfg, wake: make(chan struct{})}
+}
+
+// await gives a channel that is closed at the next change. The lock is held.
+func (t *traffic) await() <-chan struct{} {
+	t.waiting = true
+	return t.wake
+}
+
+// rouse closes it. The lock is held.
+func (t *traffic) rouse() {
+	if t.waiting {
+		close(t.wake)
+		t.wake, t.waiting = make(chan struct{}), false
+	}
+}
+
+// setGate publishes g. Before writes begin to be sent to a link, those that are under way without it come to their
+// end, so that each write is either sent or marked. It gives up when that link dies.
+func (t *traffic) setGate(g gate) {
+	t.mu.Lock()
+	if g.link != nil && t.gate.link != g.link {
+		t.gate.frozen = true
+		for t.inflight > 0 && !g.link.isDead() {
+			t.waitDrain(g.link)
+		}
+		t.log.nextNr = 0
+		g.link.replicates = true
+	}
+	if old := t.gate.link; old != nil && g.link != old {
+		t.closeEpoch()
+	}
+	t.gate = g
+	t.rouse()
+	t.mu.Unlock()
+}
+
+// drain waits until no application write is under way; the gate must be frozen. It reports false if l died first.
+func (t *traffic) drain(l *link) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.inflight > 0 && !l.isDead() {
+		t.waitDrain(l)
+	}
+	return t.inflight == 0
+}
+
+// waitDrain gives up the lock until something changes or l dies.
+func (t *traffic) waitDrain(l *link) {
+	ch := t.await()
+	t.mu.Unlock()
+	select {
+	case <-ch:
+	case <-l.dead:
+	}
+	t.mu.Lock()
+}
+
+// idle calls f, from some goroutine, once no application write is under way. The gate must be frozen until then.
+func (t *traffic) idle(f func()) {
+	go func() {
+		t.mu.Lock()
+		for t.inflight > 0 {
+			ch := t.await()
+			t.mu.Unlock()
+			<-ch
+			t.mu.Lock()
+		}
+		t.mu.Unlock()
+		f()
+	}()
+}
+
+// handle gives a request a handle. The lock is held.
+func (t *traffic) handle(req any) uint64 {
+	if len(t.free) == 0 {
+		t.slots = append(t.slots, new(slot))
+		t.free = append(t.free, uint32(len(t.slots)-1))
+	}
+	i := t.free[len(t.free)-1]
+	t.free = t.free[:len(t.free)-1]
+	s := t.slots[i]
+	s.req = req
+	return uint64(s.gen)<<32 | uint64(i)
+}
+
+// find gives the request behind a handle, nil if there is none. The lock is held.
+func (t *traffic) find(id uint64) any {
+	i := uint32(id)
+	if uint64(i) >= uint64(len(t.slots)) || t.slots[i].gen != uint32(id>>32) {
+		return nil
+	}
+	return t.slots[i].req
+}
+
+// release invalidates a handle. The lock is held.
+func (t *traffic) release(id uint64) {
+	s := t.slots[uint32(id)]
+	s.gen++
+	s.req = nil
+	t.free = append(t.free, uint32(id))
+}
+
+// check refuses what lies outside the device.
+func (t *traffic) check(off, n int64) error {
+	t.mu.Lock()
+	size, primary := t.gate.size, t.gate.primary
+	t.mu.Unlock()
+	switch {
+	case !primary:
+		return fmt.Errorf("%s on %s: %w", t.cfg.Resource, t.cfg.Node, ErrNotPrimary)
+	case off < 0 || n < 0 || off%block.SectorSize != 0 || n%block.SectorSize != 0 || off > size || n > size-off:
+		return fmt.Errorf("%s on %s: %d bytes at %d of %d: %w", t.cfg.Resource, t.cfg.Node, n, off, size, ErrRange)
+	}
+	return nil
+}
+
+// noData is the error of a request that no copy could serve.
+func (t *traffic) noData(what string, off, n int64, why error) error {
+	err := fmt.Errorf("%s on %s: %s %d bytes at %d: %w", t.cfg.Resource, t.cfg.Node, what, n, off, ErrNoData)
+	if why != nil {
+		err = fmt.Errorf("%w: %w", err, why)
+	}
+	return err
+}
+
+// Sizes of requests.
+const (
+	maxWrite = drbd.MaxData
+	maxRead  = drbd.MaxData
+)
+
+// flushWait is a flush that waits until all epochs up to seq are confirmed.
+type flushWait struct {
+	seq  uint64
+	done chan struct{}
+}
+
+// closeEpoch ends the open epoch, so that its barrier goes out. The lock is held.
+func (t *traffic) closeEpoch() {
+	if e := t.log.open(); e != nil {
+		e.closed = true
+	}
+}
+
+// confirmed wakes the flushes that waited for the epochs that are out of the log. The lock is held.
+func (t *traffic) confirmed() {
+	kept := t.flushes[:0]
+	for _, f := range t.flushes {
+		if f.seq <= t.log.done {
+			close(f.done)
+		} else {
+			kept = append(kept, f)
+		}
+	}
+	clear(t.flushes[len(kept):])
+	t.flushes = kept
+	t.rouse()
+}
+
+// barrierAck takes the peer's word that an epoch is on stable storage.
+func (t *traffic) barrierAck(l *link, ack drbd.BarrierAck) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !l.replicates {
+		return badMeta(drbd.CmdBarrierAck, "no write was ever sent")
+	}
+	e, err := t.log.confirm(ack)
+	if err != nil {
+		return err
+	}
+	for _, w := range e.writes {
+		t.release(w.id)
+		t.unref(w)
+	}
+	t.count.epochs++
+	t.log.recycle(e)
+	t.confirmed()
+	return nil
+}
+
+// giveUp ends everything that waited for a link whose goroutines have ended: what its peer did not confirm is marked
+// out of sync, then forgotten; requests go on without the peer.
+func (t *traffic) giveUp(l *link) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.gate.link == l {
+		t.gate.link = nil
+	}
+	if t.gate.peer == l {
+		t.gate.peer = nil
+	}
+	for _, s := range t.slots {
+		if rr, ok := s.req.(*remoteRead); ok && rr.link == l {
+			t.finishRead(rr, errLinkLost)
+		}
+	}
+	if !l.replicates {
+		t.rouse()
+		return
+	}
+	for len(t.log.epochs) > 0 {
+		e := t.log.epochs[0]
+		for _, w := range e.writes {
+			if w.disk != nil {
+				w.disk.bm.SetRange(w.off, w.n)
+			}
+			if w.netPending {
+				w.netPending, w.netFailed = false, true
+				t.settle(w)
+			}
+			t.release(w.id)
+			t.unref(w)
+		}
+		t.log.drop(e)
+		t.log.recycle(e)
+	}
+	t.log.done = t.log.seq
+	t.confirmed()
+}
+
+// wouldLink says whether l gets writes that no link, or another one, gets now.
+func (t *traffic) wouldLink(l *link) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return l != nil && t.gate.link != l
+}

@@ -1,0 +1,339 @@
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+
+	"example.com/santui/datapath/block"
+	"example.com/santui/proto/drbd"
+)
+
+// errLinkLost ends requests that waited for a link.
+var errLinkLost = errors.New("the link to the peer was lost")
+
+// write is one application write on its way to both copies. Between begin and settle it belongs to its caller's
+// goroutine; what is marked below belongs to the traffic lock. It stays in the transfer log after its caller has gone.
+type write struct {
+	off, n int64
+	cmd    drbd.Cmd // CmdData or CmdZeroes
+	p      []byte   // CmdData: the caller's buffer, in use until settled
+	unmap  bool     // CmdZeroes: the space may be given back
+	disk   *disk    // nil: no local disk
+	link   *link    // nil: the peer does not get it
+	id     uint64
+	seq    uint32
+	flags  uint32
+	epoch  *epoch
+	span   span
+	ready  chan struct{} // capacity 1: the span's turn has come
+	done   chan struct{} // capacity 1: settled while the caller waited
+
+	// Under the traffic lock.
+	localPending, netPending bool
+	localFailed, netFailed   bool
+	inSync                   bool // the peer's RS_WRITE_ACK: both copies are equal here
+	settled                  bool
+	good                     bool // the local disk was UpToDate
+	refs                     int8 // caller, transfer log
+}
+
+var writes = sync.Pool{New: func() any {
+	w := &write{ready: make(chan struct{}, 1), done: make(chan struct{}, 1)}
+	w.span.granted = func() { w.ready <- struct{}{} }
+	return w
+}}
+
+// WriteAt writes p at off on both copies and returns when both have it, or when the one that is left has. off and
+// len(p) are multiples of 512. An error means that no copy is sure to have it.
+func (r *Resource) WriteAt(p []byte, off int64) (int, error) {
+	if err := r.traffic.check(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	done := 0
+	for done < len(p) {
+		n := min(len(p)-done, maxWrite)
+		if err := r.traffic.write(drbd.CmdData, p[done:done+n], off+int64(done), int64(n), false); err != nil {
+			return done, err
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// WriteZeroes makes n bytes from off read as zeroes on both copies; with unmap the space may be given back.
+func (r *Resource) WriteZeroes(off, n int64, unmap bool) error {
+	if err := r.traffic.check(off, n); err != nil {
+		return err
+	}
+	for n > 0 {
+		cmd, step, p := drbd.CmdZeroes, min(n, maxRange), []byte(nil)
+		if !r.traffic.peerZeroes() {
+			cmd, step = drbd.CmdData, min(n, int64(len(zeroes)))
+			p = zeroes[:step]
+		}
+		if err := r.traffic.write(cmd, p, off, step, unmap); err != nil {
+			return err
+		}
+		off, n = off+step, n-step
+	}
+	return nil
+}
+
+// Discard gives n bytes from off back. Both copies read as zeroes there afterwards: what a disk makes of a plain
+// discard is its own affair, and the copies would differ. EOPNOTSUPP when the peer did not agree to zeroes.
+func (r *Resource) Discard(off, n int64) error {
+	if err := r.traffic.check(off, n); err != nil {
+		return err
+	}
+	if !r.traffic.peerZeroes() {
+		return fmt.Errorf("%s: discard: %s cannot write zeroes (feature not agreed): %w", r.cfg.Resource, r.cfg.Peer, syscall.EOPNOTSUPP)
+	}
+	return r.WriteZeroes(off, n, true)
+}
+
+// zeroes is the data of a write of zeroes to a peer that does not know CmdZeroes. It is never written to.
+var zeroes = block.Buffer(256 << 10)
+
+// peerZeroes says whether CmdZeroes can be used: nobody listens, or the peer agreed to it.
+func (t *traffic) peerZeroes() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.gate.link == nil || t.gate.link.agreed.features&drbd.FeatureZeroes != 0
+}
+
+// write does one write of at most 1 MiB of data or 4 MiB of zeroes.
+func (t *traffic) write(cmd drbd.Cmd, p []byte, off, n int64, unmap bool) error {
+	w := writes.Get().(*write)
+	w.cmd, w.p, w.off, w.n, w.unmap = cmd, p, off, n, unmap
+	if err := t.begin(w); err != nil {
+		writes.Put(w)
+		return err
+	}
+	var alErr error
+	if w.disk != nil {
+		if alErr = w.disk.md.AL().Begin(context.Background(), off, n); alErr != nil {
+			t.fail(w.disk, true, alErr)
+		}
+	}
+	t.send(w, alErr != nil)
+	var diskErr error
+	if w.disk != nil && alErr == nil {
+		diskErr = w.disk.write(w)
+		if diskErr != nil {
+			t.fail(w.disk, false, diskErr)
+		}
+	}
+	return t.finish(w, errors.Join(alErr, diskErr))
+}
+
+// begin takes w through the gate and waits for its turn among overlapping writes.
+func (t *traffic) begin(w *write) error {
+	t.mu.Lock()
+	for t.gate.primary && (t.gate.frozen || t.log.writes > maxLogged*t.cfg.MaxEpochSize) {
+		ch := t.await()
+		t.mu.Unlock()
+		<-ch
+		t.mu.Lock()
+	}
+	if !t.gate.primary || !t.gate.access || t.gate.disk == nil && t.gate.link == nil {
+		primary := t.gate.primary
+		t.mu.Unlock()
+		if !primary {
+			return fmt.Errorf("%s on %s: %w", t.cfg.Resource, t.cfg.Node, ErrNotPrimary)
+		}
+		return t.noData("write", w.off, w.n, nil)
+	}
+	t.inflight++
+	w.disk = t.gate.disk
+	if w.disk != nil {
+		w.disk.refs++
+	}
+	w.link, w.epoch, w.refs, w.good = nil, nil, 1, t.gate.good
+	w.localPending, w.netPending, w.localFailed, w.netFailed, w.inSync, w.settled = w.disk != nil, false, false, false, false, false
+	w.span.off, w.span.end, w.span.kind = w.off, w.off+w.n, spanApp
+	turn := t.ranges.add(&w.span)
+	t.mu.Unlock()
+	if !turn {
+		<-w.ready
+	}
+	return nil
+}
+
+// send queues w for the peer, or marks it out of sync if the peer does not get it. Both happen before the local write
+// begins.
+func (t *traffic) send(w *write, alFailed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if alFailed {
+		w.localPending, w.localFailed = false, true
+	}
+	l := t.gate.link
+	if l == nil {
+		if w.disk != nil {
+			w.disk.bm.SetRange(w.off, w.n)
+		}
+		return
+	}
+	w.link, w.netPending = l, true
+	w.refs++
+	w.id = t.handle(w)
+	w.seq = l.nextSeq()
+	w.flags = drbd.DPSync | drbd.DPSendWriteAck
+	if t.gate.syncing {
+		w.flags |= drbd.DPMaySetInSync
+	}
+	if w.cmd == drbd.CmdZeroes {
+		w.flags |= drbd.DPZeroes
+		if w.unmap {
+			w.flags |= drbd.DPDiscard
+		}
+	}
+	t.log.add(w, t.cfg.MaxEpochSize)
+	l.out.put(outItem{kind: outWrite, w: w})
+}
+
+// finish waits until w is settled and tells the outcome.
+func (t *traffic) finish(w *write, err error) error {
+	t.mu.Lock()
+	if w.localPending {
+		w.localPending, w.localFailed = false, err != nil
+		if err == nil {
+			t.count.written += w.n
+		}
+	}
+	t.settle(w)
+	if !w.settled {
+		t.mu.Unlock()
+		<-w.done
+		t.mu.Lock()
+	}
+	// A disk that was not current when the peer went away does not count as a copy.
+	w.good = w.good || t.gate.good
+	lost := (w.disk == nil || w.localFailed || !w.good) && (w.link == nil || w.netFailed)
+	off, n := w.off, w.n
+	t.unref(w)
+	t.mu.Unlock()
+	if lost {
+		return t.noData("write", off, n, err)
+	}
+	return nil
+}
+
+// settle completes w towards its caller when neither leg is pending any more. A leg that failed leaves the range
+// marked. The lock is held.
+func (t *traffic) settle(w *write) {
+	if w.settled || w.localPending || w.netPending {
+		return
+	}
+	w.settled = true
+	if w.disk != nil {
+		switch {
+		case w.localFailed || w.netFailed:
+			w.disk.bm.SetRange(w.off, w.n)
+		case w.inSync:
+			w.disk.bm.ClearRange(w.off, w.n)
+		}
+	}
+	t.ranges.remove(&w.span)
+	if e := w.epoch; e != nil && !e.closed {
+		e.closed = true
+	}
+	if w.link != nil {
+		w.link.out.kick()
+	}
+	if t.inflight--; t.inflight == 0 {
+		t.rouse()
+	}
+	w.p = nil
+	w.done <- struct{}{}
+}
+
+// unref lets go of one user of w; the last one gives the activity log its extent back. The lock is held.
+func (t *traffic) unref(w *write) {
+	if w.refs--; w.refs > 0 {
+		return
+	}
+	if w.disk != nil {
+		if !w.localFailed {
+			_ = w.disk.md.AL().End(w.off, w.n)
+		}
+		w.disk.put()
+	}
+	w.disk, w.link, w.epoch, w.p = nil, nil, nil, nil
+	select { // settled before its caller waited
+	case <-w.done:
+	default:
+	}
+	writes.Put(w)
+}
+
+// ack takes the peer's answer to a write.
+func (t *traffic) ack(l *link, cmd drbd.Cmd, a drbd.BlockAck) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w, ok := t.find(a.ID.Number()).(*write)
+	if !ok || w.link != l || a.Sector != uint64(w.off/block.SectorSize) || int64(a.Size) != w.n {
+		return brokenLink(networkFailure, "meta socket: %v for %d bytes at sector %d: no such write is under way", cmd, a.Size, a.Sector)
+	}
+	if !w.netPending {
+		return nil // repeated
+	}
+	w.netPending = false
+	w.epoch.pending--
+	switch cmd {
+	case drbd.CmdNegAck:
+		w.netFailed = true
+	case drbd.CmdRSWriteAck:
+		w.inSync = true
+	}
+	t.settle(w)
+	return nil
+}
+
+// Flush returns when every write that was completed before is on stable storage on both copies, or on the one that is
+// left.
+func (r *Resource) Flush() error {
+	if err := r.traffic.check(0, 0); err != nil {
+		return err
+	}
+	return r.traffic.flush()
+}
+
+func (t *traffic) flush() error {
+	t.mu.Lock()
+	d := t.gate.disk
+	if d != nil {
+		d.refs++
+	}
+	var wait *flushWait
+	if t.log.seq > t.log.done {
+		t.closeEpoch()
+		wait = &flushWait{seq: t.log.seq, done: make(chan struct{})}
+		t.flushes = append(t.flushes, wait)
+		if l := t.gate.link; l != nil {
+			l.out.kick()
+		}
+	}
+	t.mu.Unlock()
+	var err error
+	if d != nil {
+		if err = d.dev.Flush(); err != nil {
+			t.fail(d, false, err)
+		}
+	}
+	if wait != nil {
+		<-wait.done
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d != nil {
+		d.put()
+	}
+	if (d == nil || err != nil) && t.gate.link == nil {
+		return t.noData("flush", 0, 0, err)
+	}
+	return nil
+}
