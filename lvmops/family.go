@@ -96,6 +96,10 @@ func (f *family) add(no devno, kind, below string) {
 	d.shown = "/dev/" + strings.ReplaceAll(d.name, "!", "/")
 	if d.dmName != "" {
 		d.shown = "/dev/mapper/" + d.dmName
+		f.paths[d.shown] = no
+	}
+	if p := lvPath(d); p != "" {
+		d.shown = p
 	}
 	f.devices[no] = d
 	f.paths[d.shown] = no
@@ -163,18 +167,19 @@ func (f *family) lookup(path string) (devno, bool) {
 	return n, n != devno{}
 }
 
-// nameLVs gives the device-mapper devices of volume groups the names of their LVs.
-func (f *family) nameLVs(vgs []lvmVG) {
-	for i := range vgs {
-		for j, l := range vgs[i].lvs {
-			for _, d := range f.devices {
-				if d.dmUUID == "LVM-"+plain(vgs[i].UUID)+l.uuid && vgs[i].LVs[j].Path != "" {
-					d.shown = vgs[i].LVs[j].Path
-					f.paths[d.shown] = d.no
-				}
-			}
-		}
+// lvPath is the /dev/VG/LV of a device-mapper device that is a logical volume as such, "" for anything else, layers
+// below a volume included. In the name of the device every dash of a VG or LV is doubled (LVM2 libdm,
+// dm_build_dm_name); its uuid is "LVM-" and two uuids of 32 letters, a layer's is longer.
+func lvPath(d *device) string {
+	if len(d.dmUUID) != len("LVM-")+64 || !strings.HasPrefix(d.dmUUID, "LVM-") {
+		return ""
 	}
+	const dash = "\x00"
+	vg, lv, ok := strings.Cut(strings.ReplaceAll(d.dmName, "--", dash), "-")
+	if !ok || vg == "" || lv == "" || strings.Contains(lv, "-") {
+		return ""
+	}
+	return strings.ReplaceAll("/dev/"+vg+"/"+lv, dash, "-")
 }
 
 // sorted returns the devices in a stable order, the replicated one first.

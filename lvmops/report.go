@@ -143,7 +143,7 @@ func (vg *lvmVG) addLV(m map[string]string) error {
 	}
 	vg.lvs = append(vg.lvs, l)
 	lv := proto.LV{Name: name, UUID: m["lv_uuid"], Size: size, Attr: attr, Open: isSet(m["lv_device_open"])}
-	if !l.hidden {
+	if !l.hidden && !l.noNode {
 		lv.Path = "/dev/" + vg.Name + "/" + bare
 	}
 	vg.LVs = append(vg.LVs, lv)

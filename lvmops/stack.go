@@ -20,11 +20,12 @@ const cacheFor = 10 * time.Second
 
 // cached is the last report of lvm about a device.
 type cached struct {
-	at   time.Time
-	mark []byte // see label.mark
-	dm   string // the device-mapper devices above it
-	rep  lvmReport
-	fs   map[string]string // LV uuid to the file system seen on it
+	at    time.Time
+	mark  []byte // see label.mark
+	dm    string // the device-mapper devices above it
+	rep   lvmReport
+	fs    map[string]string // LV uuid to the file system seen on it
+	notes []string          // LVs that could not be read
 }
 
 // Forget drops what is cached, so that the next Stack asks lvm again.
@@ -60,10 +61,10 @@ func (o *Ops) Stack(ctx context.Context, dev, node string) (proto.Stack, error) 
 	if err != nil {
 		problems = append(problems, err.Error())
 	}
+	problems = append(problems, rep.notes...)
 	if kind != kindPV && kind != kindPT {
 		st.FS = kind
 	}
-	f.nameLVs(rep.rep.vgs)
 	table, err := o.mountTable("self")
 	if err != nil {
 		problems = append(problems, fmt.Sprintf("the mounts of this node could not be read: %v", err))
@@ -124,9 +125,11 @@ func (o *Ops) lookLVM(ctx context.Context, f *family) (cached, string, error) {
 	for _, vg := range now.rep.vgs {
 		for _, l := range vg.lvs {
 			if d := f.byUUID(vg.dmUUID(l)); d != nil && !l.hidden && !l.noNode {
-				if h, err := o.readHead(ctx, "/dev/"+d.name); err == nil {
-					now.fs[l.uuid] = sniff(h)
+				h, err := o.readHead(ctx, "/dev/"+d.name)
+				if err != nil {
+					now.notes = append(now.notes, fmt.Sprintf("the first sectors of %s could not be read: %v", d.shown, err))
 				}
+				now.fs[l.uuid] = sniff(h)
 			}
 		}
 	}
@@ -149,6 +152,15 @@ func (f *family) byUUID(uuid string) *device {
 	return nil
 }
 
+func (f *family) hasLayer(uuid string) bool {
+	for _, d := range f.devices {
+		if strings.HasPrefix(d.dmUUID, uuid) {
+			return true
+		}
+	}
+	return false
+}
+
 func (f *family) dmKey() string {
 	var b strings.Builder
 	for _, d := range f.sorted() {
@@ -166,11 +178,13 @@ func (f *family) showVG(vg *lvmVG, fs map[string]string, mounts []mount, users [
 	for i, l := range vg.lvs {
 		lv := &p.LVs[i]
 		d := f.byUUID(vg.dmUUID(l))
-		lv.Active = d != nil
 		if d == nil {
-			lv.Open = false
+			// Hidden volumes and pools are active as a layer, whose uuid has a suffix.
+			lv.Active = (l.hidden || l.noNode) && f.hasLayer(vg.dmUUID(l))
+			lv.Open = lv.Open && lv.Active
 			continue
 		}
+		lv.Active = true
 		lv.FS = fs[l.uuid]
 		if lv.FS == kindPV || lv.FS == kindPT {
 			lv.FS = ""

@@ -155,18 +155,21 @@ func (vg *lvmVG) expected() (want []int, skipped []string) {
 // missing says, in words, which of the wanted LVs are not there: no device-mapper device, or no node that leads to it.
 func (o *Ops) missing(g *lvmVG, want []int) []string {
 	byUUID := map[string]devno{}
-	for _, d := range o.dmNodes("LVM-" + plain(g.UUID)) {
+	nodes := o.dmNodes("LVM-" + plain(g.UUID))
+	for _, d := range nodes {
 		byUUID[d.dmUUID] = d.no
 	}
 	var missing []string
 	for _, i := range want {
 		l, lv := g.lvs[i], g.LVs[i]
 		no, ok := byUUID[g.dmUUID(l)]
+		if l.noNode { // a pool is active as a layer: -tpool, -vpool
+			ok = slices.ContainsFunc(nodes, func(d device) bool { return strings.HasPrefix(d.dmUUID, g.dmUUID(l)) })
+		}
 		if !ok {
 			missing = append(missing, g.Name+"/"+lv.Name+" is not active")
-			continue
 		}
-		if l.noNode {
+		if !ok || l.noNode {
 			continue
 		}
 		ma, mi, err := o.opt.DeviceNumber(lv.Path)
