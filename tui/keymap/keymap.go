@@ -1,0 +1,287 @@
+package keymap
+
+import (
+	"slices"
+
+	"example.com/santui/proto"
+	"example.com/santui/tui/view"
+	"github.com/charmbracelet/bubbles/key"
+	tea "github.com/charmbracelet/bubbletea"
+)
+
+// Action is what a key asks for.
+type Action string
+
+// The actions.
+const (
+	Panel     Action = "panel"
+	PanelBack Action = "panel-back"
+	Up        Action = "up"
+	Down      Action = "down"
+	PageUp    Action = "page-up"
+	PageDown  Action = "page-down"
+	Top       Action = "top"
+	Bottom    Action = "bottom"
+	Enter     Action = "enter"
+	Back      Action = "back"
+	Quit      Action = "quit"
+	Help      Action = "help"
+	Filter    Action = "filter"
+	Copy      Action = "copy"
+	Write     Action = "write"
+	Refresh   Action = "refresh"
+	Reconnect Action = "reconnect"
+	Events    Action = "events"
+	Commands  Action = "commands"
+	Sync      Action = "sync"
+	Failover  Action = "failover"
+	Takeover  Action = "takeover"
+	Verify    Action = "verify"
+	Attach    Action = "attach"
+	Theme     Action = "theme"
+	Next      Action = "next"
+	Prev      Action = "prev"
+	Redraw    Action = "redraw"
+	Suspend   Action = "suspend"
+	Pause     Action = "pause"
+	Resume    Action = "resume"
+	Rate      Action = "rate"
+	Start     Action = "start"
+	DryRun    Action = "dry-run"
+	PageBack  Action = "page-before"
+	PauseOp   Action = "pause-op"
+	Retry     Action = "retry"
+	Undo      Action = "undo"
+	Keep      Action = "keep"
+	Detach    Action = "detach"
+	Output    Action = "output"
+)
+
+// Screen is where the operator is.
+type Screen string
+
+// The screens. The pages of the failover wizard count as screens: each has keys of its own.
+const (
+	Overview       Screen = "overview"
+	NodeDetail     Screen = "node"
+	SyncScreen     Screen = "sync"
+	EventsScreen   Screen = "events"
+	CommandsScreen Screen = "commands"
+	HelpScreen     Screen = "help"
+	CheckPage      Screen = "check"
+	PlanPage       Screen = "plan"
+	ConfirmPage    Screen = "confirm"
+	RunPage        Screen = "run"
+	ReportPage     Screen = "report"
+)
+
+var (
+	home    = []Screen{Overview, NodeDetail, SyncScreen, EventsScreen, CommandsScreen}
+	lists   = []Screen{EventsScreen, CommandsScreen}
+	wizard  = []Screen{CheckPage, PlanPage, RunPage, ReportPage}
+	scrolls = []Screen{Overview, NodeDetail, SyncScreen, EventsScreen, CommandsScreen, HelpScreen, CheckPage, PlanPage, RunPage, ReportPage}
+)
+
+// State is what a binding's reason is computed from.
+type State struct {
+	Pair     view.Pair
+	ReadOnly bool
+	Choices  []proto.Choice // what the operation on the wizard's fourth page offers now
+}
+
+// Binding is one key with all that is said about it.
+type Binding struct {
+	key.Binding
+	Action  Action
+	Screens []Screen // nil: everywhere but where text is typed
+	// Changes marks what leads to a change of the pair; read-only sessions have none of these.
+	Changes bool
+	Long    string             // for the help screen
+	Reason  func(State) string // why it does not work now, "" if it does; nil: always works
+	hidden  bool               // works, but is not worth a place in the key line
+	rare    bool               // is worth a place only while it works
+}
+
+// Why tells why the binding does not work now, "" if it does.
+func (b Binding) Why(s State) string {
+	if b.Reason != nil {
+		if r := b.Reason(s); r != "" {
+			return r
+		}
+	}
+	if b.Changes && s.ReadOnly {
+		return "this session is read-only"
+	}
+	return ""
+}
+
+// On says whether the binding works on a screen.
+func (b Binding) On(s Screen) bool { return b.Screens == nil || slices.Contains(b.Screens, s) }
+
+// Line says whether it is shown in the key line, given whether it works now.
+func (b Binding) Line(works bool) bool { return !b.hidden && (works || !b.rare) }
+
+const later = "not in this version"
+
+func never(why string) func(State) string { return func(State) string { return why } }
+
+func bind(a Action, keys []string, shown, short, long string, screens ...Screen) Binding {
+	return Binding{Binding: key.NewBinding(key.WithKeys(keys...), key.WithHelp(shown, short)), Action: a, Long: long, Screens: screens}
+}
+
+func quiet(b Binding) Binding { b.hidden = true; return b }
+
+func rare(b Binding) Binding { b.rare = true; return b }
+
+func changes(b Binding, reason func(State) string) Binding {
+	b.Changes, b.Reason = true, reason
+	return b
+}
+
+// choice binds a key to a decision that the operation may offer.
+func choice(b Binding, c proto.Choice) Binding {
+	return changes(rare(b), func(s State) string {
+		if !slices.Contains(s.Choices, c) {
+			return "the operation does not offer it now"
+		}
+		return ""
+	})
+}
+
+func when(b Binding, reason func(State) string) Binding {
+	b.Reason = reason
+	return b
+}
+
+func k(keys ...string) []string { return keys }
+
+// Bindings is the table, in the order in which keys are shown.
+var Bindings = slices.Concat(homeKeys(), syncKeys(), wizardKeys(), commonKeys())
+
+func homeKeys() []Binding {
+	return []Binding{
+		bind(Panel, k("tab"), "tab", "panel", "move to the next panel", home...),
+		quiet(bind(PanelBack, k("shift+tab"), "shift+tab", "panel back", "move to the panel before", home...)),
+		bind(Enter, k("enter"), "enter", "details", "open what has the focus", Overview),
+		when(bind(Failover, k("f", "f6"), "f", "failover", "check, plan, confirm and run a planned failover", home...),
+			func(s State) string { return s.Pair.Check }),
+		when(rare(bind(Attach, k("a"), "a", "attach", "take up the operation that runs or waits", home...)), func(s State) string {
+			if s.Pair.Op == nil {
+				return "there is no operation"
+			}
+			return ""
+		}),
+		when(quiet(bind(Takeover, k("F"), "F", "emergency", "emergency takeover while the Primary is gone", home...)), never(later)),
+		bind(Sync, k("s"), "s", "sync", "the synchronisation: pause, resume, rate, start", home...),
+		when(quiet(bind(Verify, k("v"), "v", "verify", "compare both copies online", home...)), never(later)),
+		bind(Events, k("l"), "l", "log", "all events of both nodes", home...),
+		bind(Commands, k("c"), "c", "commands", "every command that operations ran", home...),
+		when(rare(bind(Reconnect, k("R"), "R", "retry", "try to reach silent agents now", home...)), func(s State) string {
+			if len(s.Pair.Stale()) == 0 {
+				return "both agents answer"
+			}
+			return ""
+		}),
+		quiet(bind(Next, k("n"), "n", "next resource", "show the next resource of the pair", home...)),
+		quiet(bind(Prev, k("p"), "p", "previous", "show the resource before", Overview, NodeDetail, EventsScreen, CommandsScreen)),
+		bind(Filter, k("/"), "/", "filter", "show only lines with some text", lists...),
+	}
+}
+
+func syncKeys() []Binding {
+	running := func(s State) string {
+		switch {
+		case s.Pair.Sync == nil:
+			return "nothing is being synchronised"
+		case s.Pair.Sync.Kind == "verify":
+			return "a verify is " + later
+		}
+		return ""
+	}
+	return []Binding{
+		changes(bind(Pause, k("P"), "P", "pause", "pause the synchronisation (asks)", SyncScreen), func(s State) string {
+			if why := running(s); why != "" {
+				return why
+			}
+			if s.Pair.Sync.Paused {
+				return "it is paused"
+			}
+			return ""
+		}),
+		changes(bind(Resume, k("U"), "U", "resume", "resume a paused synchronisation (asks)", SyncScreen), func(s State) string {
+			if why := running(s); why != "" {
+				return why
+			}
+			if !s.Pair.Sync.Paused {
+				return "it is not paused"
+			}
+			return ""
+		}),
+		changes(bind(Rate, k("L"), "L", "rate", "limit the synchronisation's rate (asks)", SyncScreen), running),
+		changes(bind(Start, k("S"), "S", "start full sync", "declare one copy the good one and overwrite the other (asks for the pair's name)", SyncScreen),
+			func(s State) string { return s.Pair.Start }),
+	}
+}
+
+func wizardKeys() []Binding {
+	return []Binding{
+		bind(Refresh, k("r"), "r", "check again", "look at both nodes afresh", CheckPage, PlanPage),
+		bind(Enter, k("enter"), "enter", "next", "go on to the next page", CheckPage, PlanPage),
+		bind(DryRun, k("d"), "d", "dry run", "let both agents validate every step without acting", PlanPage),
+		bind(PageBack, k("b"), "b", "back", "the page before", PlanPage),
+		choice(bind(PauseOp, k("p"), "p", "pause", "choose to stop before the next step (enter does it)", RunPage), proto.ChoicePause),
+		choice(bind(Resume, k("g"), "g", "go on", "resume a paused operation (enter does it)", RunPage), proto.ChoiceResume),
+		choice(bind(Retry, k("t"), "t", "try again", "choose to try the failed step again (enter does it)", RunPage), proto.ChoiceRetry),
+		choice(bind(Undo, k("u"), "u", "undo", "choose to undo the steps done so far (enter does it)", RunPage), proto.ChoiceUndo),
+		choice(bind(Keep, k("k"), "k", "keep", "choose to leave everything as it stands (enter does it)", RunPage), proto.ChoiceKeep),
+		bind(Enter, k("enter"), "enter", "do it", "do what is chosen", RunPage),
+		bind(Output, k("o"), "o", "output", "all output, or only the failed step's", RunPage),
+		bind(Detach, k("x"), "x", "detach", "leave; the operation goes on on the agents", RunPage),
+		bind(Enter, k("enter"), "enter", "close", "back to the overview", ReportPage),
+		bind(Copy, k("y"), "y", "copy", "copy to the clipboard of the terminal (OSC 52)", slices.Concat(wizard, lists)...),
+		bind(Write, k("w"), "w", "write file", "write the plan or report to a file", PlanPage, ReportPage),
+	}
+}
+
+func commonKeys() []Binding {
+	return []Binding{
+		quiet(bind(Up, k("up", "k"), "up k", "up", "move or scroll up", scrolls...)),
+		quiet(bind(Down, k("down", "j"), "down j", "down", "move or scroll down", scrolls...)),
+		quiet(bind(PageUp, k("pgup", "ctrl+b"), "pgup", "page up", "scroll a page up", scrolls...)),
+		quiet(bind(PageDown, k("pgdown", "ctrl+f", " "), "pgdown", "page down", "scroll a page down", scrolls...)),
+		quiet(bind(Top, k("home", "g"), "home g", "top", "to the first line", scrolls...)),
+		quiet(bind(Bottom, k("end", "G"), "end G", "bottom", "to the last line", scrolls...)),
+		bind(Back, k("esc"), "esc", "back", "leave this page; never changes or ends anything", NodeDetail, SyncScreen, EventsScreen, CommandsScreen, HelpScreen, CheckPage, PlanPage, ReportPage),
+		quiet(bind(Back, k("esc"), "esc", "back", "leave; the operation goes on", Overview, RunPage)),
+		quiet(bind(Theme, k("T"), "T", "theme", "next colour scheme")),
+		quiet(bind(Redraw, k("ctrl+l"), "ctrl+l", "redraw", "draw the screen anew")),
+		quiet(bind(Suspend, k("ctrl+z"), "ctrl+z", "suspend", "back to the shell; fg returns")),
+		bind(Help, k("?", "f1"), "?", "help", "this list, with the reason why a key does not work now"),
+		bind(Quit, k("q", "ctrl+c"), "q", "quit", "leave; asks while an operation you started still runs"),
+	}
+}
+
+// Match finds what a key means on a screen. Pasted text never means anything. The first binding in the table wins, so a
+// page's own keys come before the common ones.
+func Match(s Screen, m tea.KeyMsg) (Binding, bool) {
+	if m.Paste {
+		return Binding{}, false
+	}
+	for _, b := range Bindings {
+		if b.On(s) && key.Matches(m, b.Binding) {
+			return b, true
+		}
+	}
+	return Binding{}, false
+}
+
+// For lists the bindings of a screen, common ones included.
+func For(s Screen) []Binding {
+	var out []Binding
+	for _, b := range Bindings {
+		if b.On(s) {
+			out = append(out, b)
+		}
+	}
+	return out
+}

@@ -1,0 +1,282 @@
+package tui
+
+import (
+	"errors"
+	"slices"
+
+	"example.com/santui/proto"
+	"example.com/santui/tui/keymap"
+	"example.com/santui/tui/layout"
+	"example.com/santui/tui/safe"
+	"example.com/santui/tui/screen"
+	"example.com/santui/tui/source"
+	"example.com/santui/tui/theme"
+	"example.com/santui/tui/view"
+	"example.com/santui/tui/wizard"
+	tea "github.com/charmbracelet/bubbletea"
+)
+
+// where is the screen that keys belong to.
+func (m *Model) where() keymap.Screen {
+	if m.screen != keymap.HelpScreen && m.wiz != nil {
+		return m.wiz.Screen()
+	}
+	return m.screen
+}
+
+func (m *Model) key(msg tea.KeyMsg) tea.Cmd {
+	if msg.Type == tea.KeyCtrlC && !msg.Paste {
+		if m.ask != nil && m.ask.leave {
+			return m.leave()
+		}
+		return m.quit()
+	}
+	switch {
+	case m.ask != nil:
+		return m.ask.key(m, msg)
+	case m.list.Typing:
+		m.filterKey(msg)
+		return nil
+	case m.where() == keymap.ConfirmPage:
+		return m.exec(m.wiz.Key(msg, keymap.Binding{}, m.o.now()))
+	}
+	b, ok := keymap.Match(m.where(), msg)
+	if !ok {
+		return nil
+	}
+	if why := b.Why(m.ctxFor().State()); why != "" {
+		return m.say(view.Line{Level: view.Warn, Text: b.Help().Desc + " is not possible now: " + why})
+	}
+	if cmd, done := m.commonKey(b.Action); done {
+		return cmd
+	}
+	if m.wiz != nil {
+		return m.exec(m.wiz.Key(msg, b, m.o.now()))
+	}
+	return m.homeKey(b.Action)
+}
+
+// commonKey handles what works on every screen.
+func (m *Model) commonKey(a keymap.Action) (tea.Cmd, bool) {
+	switch a {
+	case keymap.Quit:
+		return m.quit(), true
+	case keymap.Help:
+		if m.screen == keymap.HelpScreen {
+			m.screen = m.before
+		} else {
+			m.before, m.screen = m.where(), keymap.HelpScreen
+		}
+		m.list.Top = 0
+		return nil, true
+	case keymap.Back:
+		if m.screen != keymap.HelpScreen {
+			return nil, false
+		}
+		m.list.Top, m.screen = 0, keymap.Overview
+		if m.wiz == nil {
+			m.screen = m.before
+		}
+		return nil, true
+	case keymap.Theme:
+		m.nextTheme()
+		return m.say(view.Line{Text: "colours: " + string(m.theme.Name)}), true
+	case keymap.Redraw:
+		return tea.ClearScreen, true
+	case keymap.Suspend:
+		return tea.Suspend, true
+	}
+	if m.screen == keymap.HelpScreen {
+		m.scroll(a)
+		return nil, true
+	}
+	return nil, false
+}
+
+func (m *Model) nextTheme() {
+	m.theme = theme.New(m.theme.Name.Next(), m.o.ASCII, m.profile)
+}
+
+func (m *Model) scroll(a keymap.Action) {
+	page := max(m.h-6, 1)
+	switch a {
+	case keymap.Up:
+		m.list.Top--
+	case keymap.Down:
+		m.list.Top++
+	case keymap.PageUp:
+		m.list.Top -= page
+	case keymap.PageDown:
+		m.list.Top += page
+	case keymap.Top:
+		m.list.Top = 0
+	case keymap.Bottom:
+		m.list.Top = 1 << 20
+	}
+}
+
+func (m *Model) homeKey(a keymap.Action) tea.Cmd {
+	switch a {
+	case keymap.Back:
+		m.show(keymap.Overview)
+	case keymap.Panel:
+		m.moveFocus(1)
+	case keymap.PanelBack:
+		m.moveFocus(-1)
+	case keymap.Enter:
+		return m.open()
+	case keymap.Sync:
+		m.show(keymap.SyncScreen)
+	case keymap.Events:
+		m.show(keymap.EventsScreen)
+	case keymap.Commands:
+		m.show(keymap.CommandsScreen)
+		return m.fetchOps()
+	case keymap.Filter:
+		m.list.Typing = true
+	case keymap.Copy:
+		return m.copyList()
+	case keymap.Reconnect:
+		for _, n := range m.pair.Stale() {
+			m.src.RetryNow(n.Name)
+		}
+		return m.say(view.Line{Text: "trying again now"})
+	case keymap.Next, keymap.Prev:
+		m.nextResource(a)
+	case keymap.Failover:
+		w, reqs := wizard.New(m.wizardOptions(), m.pair.Resource, m.pair.Primary, m.pair.To)
+		return m.openWizard(w, reqs)
+	case keymap.Attach:
+		m.started = m.pair.Op.ID
+		w, reqs := wizard.Attach(m.wizardOptions(), *m.pair.Op, m.o.now())
+		return m.openWizard(w, reqs)
+	case keymap.Pause, keymap.Resume, keymap.Rate, keymap.Start:
+		m.ask = m.syncQuestion(a)
+	default:
+		m.scroll(a)
+	}
+	return nil
+}
+
+func (m *Model) show(s keymap.Screen) {
+	m.screen, m.list = s, screen.List{}
+}
+
+// moveFocus goes to the next part of the overview that is shown.
+func (m *Model) moveFocus(d int) {
+	n := int(screen.FocusCount)
+	if layout.SizeOf(m.w, m.h) != layout.Wide {
+		n-- // no commands
+	}
+	m.focus = screen.Focus((int(m.focus) + d + n) % n)
+}
+
+func (m *Model) open() tea.Cmd {
+	switch m.focus {
+	case screen.FirstNode, screen.SecondNode:
+		if i := int(m.focus); i < len(m.pair.Nodes) {
+			m.show(keymap.NodeDetail)
+			m.node = m.pair.Nodes[i].Name
+		}
+	case screen.Middle:
+		m.show(keymap.SyncScreen)
+	case screen.EventList:
+		m.show(keymap.EventsScreen)
+	case screen.CommandList:
+		m.show(keymap.CommandsScreen)
+		return m.fetchOps()
+	}
+	return nil
+}
+
+func (m *Model) nextResource(a keymap.Action) {
+	all := slices.Clone(m.pair.Resources)
+	slices.Sort(all) // their order by danger may change between two key presses
+	i := slices.Index(all, m.pair.Resource)
+	if len(all) < 2 || i < 0 {
+		return
+	}
+	d := 1
+	if a == keymap.Prev {
+		d = len(all) - 1
+	}
+	m.resource = all[(i+d)%len(all)]
+	m.derive()
+}
+
+func (m *Model) filterKey(msg tea.KeyMsg) {
+	switch msg.Type {
+	case tea.KeyEnter:
+		if !msg.Paste {
+			m.list.Typing = false
+		}
+	case tea.KeyEsc:
+		m.list.Typing, m.list.Filter = false, ""
+	case tea.KeyBackspace:
+		if r := []rune(m.list.Filter); len(r) > 0 {
+			m.list.Filter = string(r[:len(r)-1])
+		}
+	case tea.KeyRunes, tea.KeySpace:
+		m.list.Filter = typed(m.list.Filter, msg.Runes)
+	}
+	m.list.Top = 0
+}
+
+// fetchOps asks the live agents for the operations they remember.
+func (m *Model) fetchOps() tea.Cmd {
+	var nodes []string
+	for _, n := range m.pair.Nodes {
+		if n.Live() {
+			nodes = append(nodes, n.Name)
+		}
+	}
+	return safe.Cmd(func() tea.Msg {
+		ctx, cancel := contextWithLimit(m.ctx)
+		defer cancel()
+		var all []proto.Op
+		var errs []error
+		for _, n := range nodes {
+			r, err := source.Call[proto.OpsReply](ctx, m.src, n, proto.MethodOps, proto.Empty{})
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			for _, op := range r.Ops {
+				if !slices.ContainsFunc(all, func(o proto.Op) bool { return o.ID == op.ID }) {
+					all = append(all, op)
+				}
+			}
+		}
+		slices.SortStableFunc(all, func(a, b proto.Op) int { return b.Started.Compare(a.Started) })
+		return opsMsg{all, errors.Join(errs...)}
+	})
+}
+
+// quit leaves, or asks first while an operation that was started here still runs.
+func (m *Model) quit() tea.Cmd {
+	if !m.busy() {
+		return m.leave()
+	}
+	id := m.started
+	m.ask = &question{leave: true, title: "leave while the operation runs?",
+		lines:   []string{"Operation " + id + " is not over. It runs on the agents and goes on without", "this window; santui ops shows it, a attaches to it again."},
+		buttons: []string{"Stay", "Leave, it goes on"},
+		yes:     func(*question) tea.Cmd { return m.leave() }}
+	return nil
+}
+
+// busy says whether an operation of ours is, or may be, under way.
+func (m *Model) busy() bool {
+	if m.wiz != nil && (m.wiz.Running() || m.wiz.Uncertain()) {
+		return true
+	}
+	return m.started != "" && m.pair.Running() && m.pair.Op.ID == m.started
+}
+
+func (m *Model) leave() tea.Cmd {
+	if m.busy() {
+		m.code = codeDetached
+	}
+	m.leaving = true
+	return tea.Quit
+}

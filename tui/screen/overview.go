@@ -1,0 +1,254 @@
+package screen
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"example.com/santui/proto"
+	"example.com/santui/tui/keymap"
+	"example.com/santui/tui/layout"
+	"example.com/santui/tui/view"
+	"example.com/santui/tui/widget"
+	"github.com/charmbracelet/x/ansi"
+)
+
+// Focus is which part of the overview the keys work on.
+type Focus int
+
+// The parts, in the order of the tab key.
+const (
+	FirstNode Focus = iota
+	SecondNode
+	Middle
+	EventList
+	CommandList
+	FocusCount
+)
+
+// Overview draws the home screen.
+func (c Ctx) Overview(f Focus) string {
+	title, body := c.middle()
+	l := layout.ForOverview(c.W, c.H, len(body))
+	if l.Size == layout.Tiny {
+		return c.Tiny("")
+	}
+	lines := []string{c.Header(c.name())}
+	first, second := c.nodeAt(0), c.nodeAt(1)
+	if l.Size == layout.Small {
+		lines = append(lines, c.shortPanel(first, f == FirstNode).Draw(c.Theme, l.First.W, l.First.H)...)
+		lines = append(lines, c.shortPanel(second, f == SecondNode).Draw(c.Theme, l.Second.W, l.Second.H)...)
+	} else {
+		lines = append(lines, widget.Beside(
+			c.panelFor(first, f == FirstNode, l.First.H-2).Draw(c.Theme, l.First.W, l.First.H),
+			c.panelFor(second, f == SecondNode, l.Second.H-2).Draw(c.Theme, l.Second.W, l.Second.H))...)
+	}
+	lines = append(lines, widget.Panel{Title: title, Lines: body, Focus: f == Middle}.Draw(c.Theme, l.Middle.W, l.Middle.H)...)
+	foot := "l: all events"
+	if f == EventList {
+		foot = "enter: all events"
+	}
+	events := widget.Panel{Title: "events", Lines: c.EventLines(""), Foot: foot, Focus: f == EventList}.Draw(c.Theme, l.Events.W, l.Events.H)
+	if l.Commands.W > 0 {
+		cmds := c.CommandLines(c.Pair.Commands, "")
+		shown, _ := widget.Window(cmds, len(cmds), l.Commands.H-2)
+		events = widget.Beside(events, widget.Panel{Title: "commands that were run", Lines: shown, Foot: "c: all", Focus: f == CommandList}.Draw(c.Theme, l.Commands.W, l.Commands.H))
+	}
+	lines = append(lines, events...)
+	return join(append(lines, c.NextLine(), c.Keys(keymap.Overview)))
+}
+
+func (c Ctx) nodeAt(i int) view.Node {
+	if i < len(c.Pair.Nodes) {
+		return c.Pair.Nodes[i]
+	}
+	return view.Node{Name: "(no second node)"}
+}
+
+// mark is the sign of a node's role; the word stands beside it.
+func (c Ctx) mark(n view.Node) string {
+	g := c.Theme.Glyphs
+	switch {
+	case !n.Live():
+		return c.Theme.Warn.Render(g.Unknown)
+	case n.Role() == proto.Primary:
+		return c.Theme.Good.Render(g.Primary)
+	case n.Role() == proto.Secondary:
+		return g.Secondary
+	default:
+		return g.Unknown
+	}
+}
+
+func (c Ctx) nodeTitle(n view.Node) string {
+	t := n.Title()
+	switch {
+	case !n.Live():
+		t = c.Theme.Warn.Render(t)
+	case n.Role() == proto.Primary:
+		t = c.Theme.Good.Render(t)
+	}
+	return c.mark(n) + " " + t
+}
+
+func (c Ctx) nodePanel(n view.Node, focus bool) widget.Panel {
+	return widget.Panel{Title: c.nodeTitle(n), Lines: c.factLines(c.Pair.Facts(n, c.Loc)), Focus: focus, Dim: !n.Live()}
+}
+
+// panelFor is the node's panel with the facts that matter most in the given number of lines.
+func (c Ctx) panelFor(n view.Node, focus bool, room int) widget.Panel {
+	p := c.nodePanel(n, focus)
+	p.Lines = c.factLines(most(c.Pair.Facts(n, c.Loc), room))
+	return p
+}
+
+// most keeps the n facts of lowest rank, in their order.
+func most(facts []view.Fact, n int) []view.Fact {
+	if len(facts) <= n {
+		return facts
+	}
+	ranks := make([]int, len(facts))
+	for i, f := range facts {
+		ranks[i] = f.Rank
+	}
+	slices.Sort(ranks)
+	if n <= 0 {
+		return nil
+	}
+	limit, ties := ranks[n-1], 0
+	for _, r := range ranks[:n] {
+		if r == limit {
+			ties++
+		}
+	}
+	var out []view.Fact
+	for _, f := range facts {
+		if f.Rank < limit || f.Rank == limit && ties > 0 {
+			out = append(out, f)
+			if f.Rank == limit {
+				ties--
+			}
+		}
+	}
+	return out
+}
+
+func (c Ctx) factLines(facts []view.Fact) []string {
+	label := 0
+	for _, f := range facts {
+		label = max(label, len(f.Label))
+	}
+	out := make([]string, 0, len(facts))
+	for _, f := range facts {
+		text := c.Ink(f.Level).Render(f.Value)
+		if f.Old {
+			text = c.Theme.Dim.Render(f.Text())
+		}
+		out = append(out, c.Theme.Dim.Render(widget.Fit(c.Theme, f.Label, label))+"  "+text)
+	}
+	return out
+}
+
+// shortPanel is a node in one line.
+func (c Ctx) shortPanel(n view.Node, focus bool) widget.Panel {
+	parts := []string{}
+	for _, f := range c.Pair.Facts(n, c.Loc) {
+		switch f.Label {
+		case "disk", "mount", "problem":
+			parts = append(parts, c.Ink(f.Level).Render(f.Value))
+		case "vg":
+			if f.Value != "-" {
+				parts = append(parts, c.Ink(f.Level).Render("vg "+f.Value))
+			}
+		}
+	}
+	line := strings.Join(parts, " "+c.Theme.Glyphs.Vertical+" ")
+	switch n.Contact {
+	case view.Waiting:
+		line = c.Theme.Warn.Render(n.StaleError())
+	case view.Stale:
+		line = c.Theme.Dim.Render("(old) " + ansi.Strip(line))
+	case view.Live:
+	}
+	return widget.Panel{Title: c.nodeTitle(n), Lines: []string{line}, Focus: focus, Dim: !n.Live()}
+}
+
+// middle is the panel between the nodes and the events: what a silence means, the synchronisation, or how good the
+// copies are.
+func (c Ctx) middle() (title string, lines []string) {
+	if m := c.Pair.Meaning; len(m) > 0 {
+		for _, t := range m {
+			lines = append(lines, widget.Wrap(t, c.W-4)...)
+		}
+		return "what this means", lines
+	}
+	if c.Pair.Sync != nil {
+		return c.syncTitle(), c.syncLines(c.W - 4)
+	}
+	return "replication", c.calm()
+}
+
+func (c Ctx) syncTitle() string {
+	s := c.Pair.Sync
+	return fmt.Sprintf("%s  %s > %s   started %s", s.Title, s.Source, s.Target, c.clock(s.Started))
+}
+
+// syncLines are the bar and the numbers of the running synchronisation.
+func (c Ctx) syncLines(w int) []string {
+	s := c.Pair.Sync
+	pct := fmt.Sprintf("%6s", view.Percent(s.Done))
+	bar := widget.Bar(c.Theme, s.Done, w-len(pct)-2) + "  " + pct
+	parts := []string{view.Of(s.Total-s.Left, s.Total)}
+	switch {
+	case s.Paused && s.By != "":
+		parts = append(parts, c.Theme.Warn.Render("PAUSED by "+s.By))
+	case s.Paused:
+		parts = append(parts, c.Theme.Warn.Render("PAUSED"))
+	case s.Stalled:
+		parts = append(parts, c.Theme.Alert.Render("STALLED"))
+	default:
+		parts = append(parts, view.Speeds(s.Rate, s.Mean), "finish "+view.Clock(s.Finish))
+	}
+	if s.Limit > 0 {
+		parts = append(parts, "limit "+view.Rate(s.Limit))
+	}
+	if s.Failed > 0 {
+		parts = append(parts, c.Theme.Alert.Render(view.Bytes(s.Failed)+" FAILED"))
+	}
+	return []string{bar, strings.Join(parts, "   ")}
+}
+
+// calm says in two lines how the copies stand while nothing is synchronised.
+func (c Ctx) calm() []string {
+	var out int64
+	known := false
+	var lights []string
+	for _, n := range c.Pair.Nodes {
+		r := n.Resource
+		if r == nil || !n.Live() {
+			continue
+		}
+		known = true
+		out = max(out, r.OutOfSync)
+		lights = append(lights, fmt.Sprintf("%s: %s", n.Name, c.lights(r.Lights)))
+	}
+	if !known {
+		return []string{"nothing is known of any resource yet", ""}
+	}
+	first := c.Ink(c.Pair.ConnLevel).Render(c.Pair.Conn) + ", " + view.Bytes(out) + " out of sync"
+	if c.W >= 140 {
+		return []string{first, strings.Join(lights, "     ")}
+	}
+	return append([]string{first}, lights...)
+}
+
+func (c Ctx) lights(l proto.Lights) string {
+	word := func(name string, l proto.Light) string {
+		if l.On {
+			return name + " " + c.Theme.Good.Render("yes")
+		}
+		return name + " " + c.Theme.Warn.Render("NO")
+	}
+	return strings.Join([]string{word("in sync", l.InSync), word("verified", l.Verified), word("redundant", l.Redundant),
+		word("safe to power off", l.SafePowerOff)}, "  ")
+}

@@ -1,0 +1,283 @@
+package wizard
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"example.com/santui/proto"
+	"example.com/santui/tui/keymap"
+	"example.com/santui/tui/view"
+	tea "github.com/charmbracelet/bubbletea"
+)
+
+var errTimeout = context.DeadlineExceeded
+
+// Key takes a key that the key map does not handle by itself, and the binding it matched, if any.
+func (m *Model) Key(msg tea.KeyMsg, b keymap.Binding, now time.Time) []Request {
+	if m.page == Confirm {
+		return m.confirmKey(msg, now)
+	}
+	m.note = view.Line{}
+	if m.scrollKey(b.Action) {
+		return nil
+	}
+	switch m.page {
+	case Check, Plan:
+		return m.readKey(b.Action)
+	case Run:
+		return m.runKey(b.Action, now)
+	default:
+		return m.reportKey(b.Action)
+	}
+}
+
+func (m *Model) scrollKey(a keymap.Action) bool {
+	if m.page == Run && len(m.offered(m.op)) > 1 && (a == keymap.Up || a == keymap.Down) {
+		d := 1
+		if a == keymap.Up {
+			d = -1
+		}
+		m.choice = min(max(m.choice+d, 0), len(m.offered(m.op))-1)
+		return true
+	}
+	switch a {
+	case keymap.Up:
+		m.top = max(m.top-1, 0)
+	case keymap.Down:
+		m.top++
+	case keymap.PageUp:
+		m.top = max(m.top-10, 0)
+	case keymap.PageDown:
+		m.top += 10
+	case keymap.Top:
+		m.top = 0
+	case keymap.Bottom:
+		m.top, m.follow = 0, true
+		if m.page != Run {
+			m.top, m.follow = 1<<20, false
+		}
+		return true
+	default:
+		return false
+	}
+	m.follow = false
+	return true
+}
+
+func (m *Model) readKey(a keymap.Action) []Request {
+	switch a {
+	case keymap.Refresh:
+		return m.load()
+	case keymap.Enter:
+		if why := m.whyNotNext(); why != "" {
+			m.note = view.Line{Level: view.Warn, Text: "not yet: " + why}
+			return nil
+		}
+		m.toPage(m.page + 1)
+	case keymap.PageBack:
+		m.toPage(Check)
+	case keymap.Back:
+		return []Request{Close{}}
+	case keymap.DryRun:
+		if m.reply == nil || m.reply.Hash == "" || m.drying || m.loading {
+			return nil
+		}
+		m.drying = true
+		m.dryGen++
+		r := m.request(true)
+		for _, c := range m.soft() { // nothing is done, so nothing has to be accepted by hand
+			r.Accept = append(r.Accept, c.Code)
+		}
+		return []Request{Begin{Gen: m.dryGen, Req: r}}
+	case keymap.Copy:
+		return []Request{CopyText{m.readText()}}
+	case keymap.Write:
+		return []Request{WriteText{Name: "plan-" + m.resource + "-" + m.to + ".txt", Text: m.readText()}}
+	}
+	return nil
+}
+
+func (m *Model) readText() string {
+	if m.reply == nil {
+		return ""
+	}
+	if m.page == Check {
+		return checkText(m.reply.Checks)
+	}
+	return planText(m.reply.Plan)
+}
+
+// stops are what the tab key visits on the third page: the ticks, then Cancel, then Start. Cancel has the focus first.
+func (m *Model) cancelAt() int { return 0 }
+func (m *Model) startAt() int  { return 1 }
+func (m *Model) stops() int    { return 2 + len(m.soft()) }
+
+// confirmKey handles the third page, where letters are text. Pasted text fills the field and nothing else.
+func (m *Model) confirmKey(msg tea.KeyMsg, now time.Time) []Request {
+	if msg.Type == tea.KeyRunes && !msg.Alt {
+		m.typeText(string(msg.Runes))
+		return nil
+	}
+	if msg.Paste {
+		return nil
+	}
+	m.note = view.Line{}
+	switch msg.Type {
+	case tea.KeyEsc:
+		m.toPage(Plan)
+	case tea.KeyBackspace:
+		if r := []rune(m.typed); len(r) > 0 {
+			m.typed = string(r[:len(r)-1])
+		}
+	case tea.KeyCtrlU:
+		m.typed = ""
+	case tea.KeyTab, tea.KeyDown, tea.KeyRight:
+		m.focus = (m.focus + 1) % m.stops()
+	case tea.KeyShiftTab, tea.KeyUp, tea.KeyLeft:
+		m.focus = (m.focus + m.stops() - 1) % m.stops()
+	case tea.KeySpace:
+		m.tick()
+	case tea.KeyEnter:
+		return m.confirmEnter(now)
+	}
+	return nil
+}
+
+func (m *Model) typeText(s string) {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) && r != ' ' {
+			return r
+		}
+		return -1
+	}, s)
+	if r := []rune(m.typed + s); len(r) <= maxTyped {
+		m.typed = string(r)
+	}
+}
+
+func (m *Model) tick() {
+	if i := m.focus - 2; i >= 0 && i < len(m.soft()) {
+		code := m.soft()[i].Code
+		m.ticks[code] = !m.ticks[code]
+	}
+}
+
+func (m *Model) confirmEnter(now time.Time) []Request {
+	switch m.focus {
+	case m.cancelAt():
+		m.toPage(Plan)
+		return nil
+	case m.startAt():
+		return m.begin(now)
+	}
+	m.tick()
+	return nil
+}
+
+// whyNotStart tells why the Start button does nothing, "" if it starts.
+func (m *Model) whyNotStart() string {
+	switch {
+	case m.o.ReadOnly:
+		return "this session is read-only"
+	case m.starting:
+		return "asked for, no answer yet"
+	case m.loading:
+		return "the checks are being made"
+	case m.reply == nil || m.reply.Hash == "" || len(m.hard()) > 0:
+		return "there is no plan"
+	case m.typed == "":
+		return "type the pair's name"
+	case m.typed != m.pairName():
+		return "the name does not match yet"
+	}
+	if slices.ContainsFunc(m.soft(), func(c proto.Check) bool { return !m.ticks[c.Code] }) {
+		return "a warning is not accepted"
+	}
+	return ""
+}
+
+// begin is the only place where an operation is started.
+func (m *Model) begin(now time.Time) []Request {
+	if why := m.whyNotStart(); why != "" {
+		m.note = view.Line{Level: view.Warn, Text: "not started: " + why}
+		return nil
+	}
+	if now.Sub(m.at) > checkAge {
+		m.note = view.Line{Text: "the checks are older than a minute and are made again"}
+		return m.load()
+	}
+	r := m.request(false)
+	if m.requestID == "" {
+		m.requestID = r.RequestID
+	}
+	r.RequestID = m.requestID
+	m.starting = true
+	return []Request{Begin{Gen: m.gen, Req: r}}
+}
+
+var choiceOf = map[keymap.Action]proto.Choice{
+	keymap.Retry: proto.ChoiceRetry, keymap.Undo: proto.ChoiceUndo, keymap.Keep: proto.ChoiceKeep,
+	keymap.PauseOp: proto.ChoicePause, keymap.Resume: proto.ChoiceResume,
+}
+
+func (m *Model) runKey(a keymap.Action, now time.Time) []Request {
+	if c, ok := choiceOf[a]; ok {
+		i := slices.Index(m.offered(m.op), c)
+		if i < 0 {
+			m.note = view.Line{Level: view.Warn, Text: string(c) + " is not possible now"}
+			return nil
+		}
+		m.choice, m.seen = i, time.Time{} // chosen by its own key: nothing to guard against
+		return nil
+	}
+	switch a {
+	case keymap.Enter:
+		offered := m.offered(m.op)
+		if m.deciding || m.choice < 0 || m.choice >= len(offered) || now.Sub(m.seen) < settle {
+			return nil
+		}
+		if m.o.ReadOnly {
+			m.note = view.Line{Level: view.Warn, Text: "this session is read-only"}
+			return nil
+		}
+		m.deciding = true
+		return []Request{Decide{Node: m.runner(), Req: proto.DecideRequest{ID: m.op.ID, Choice: offered[m.choice], By: m.o.Owner}}}
+	case keymap.Output:
+		m.allOutput = !m.allOutput
+		m.follow = true
+	case keymap.Copy:
+		return []Request{CopyText{opText(*m.op)}}
+	case keymap.Detach, keymap.Back:
+		return []Request{Close{Note: view.Line{Text: "detached: operation " + m.op.ID + " goes on on the agents; a attaches to it again"}}}
+	}
+	return nil
+}
+
+func (m *Model) reportKey(a keymap.Action) []Request {
+	switch a {
+	case keymap.Enter, keymap.Back:
+		return []Request{Close{}}
+	case keymap.Copy:
+		return []Request{CopyText{reportText(m.final())}}
+	case keymap.Write:
+		b, err := json.MarshalIndent(m.final(), "", "  ")
+		if err != nil {
+			m.note = view.Line{Level: view.Alert, Text: err.Error()}
+			return nil
+		}
+		return []Request{WriteText{Name: "report-" + m.op.ID + ".json", Text: string(b) + "\n"}}
+	}
+	return nil
+}
+
+// final is the report, or as much of one as is known here.
+func (m *Model) final() proto.Report {
+	if m.report != nil {
+		return *m.report
+	}
+	return proto.Report{Schema: proto.Schema, Op: *m.op}
+}
