@@ -24,7 +24,7 @@
 //
 // # Measured (two busy cores shared by all)
 //
-// Both nodes answer 2.8 to 4.7 s after Start; 1.8 s of that is the kernel. A command over the shared ssh connection
+// Both nodes answer 2.7 to 4.9 s after Start, 12 s with both cores taken by others; 1.8 s of that is the kernel. A command over the shared ssh connection
 // takes 65 ms on a quiet machine, 90 to 140 ms on a busy one, nearly all of it processes starting in the node (a bash is
 // 40 ms, an lvm 60 ms). The kernel's DRBD syncs 64 MiB in 2.1 s. A whole test with boot, sync and a stack takes 12 to 16 s.
 //

@@ -338,7 +338,8 @@ func (n *Node) Daemon(ctx context.Context, name string, argv ...string) error {
 	if !nodeName.MatchString(name) {
 		return fmt.Errorf("lab: daemon name %q", name)
 	}
-	_, err := n.Run(ctx, "setsid", "sh", "-c", fmt.Sprintf("%s </dev/null >>/var/log/%s.log 2>&1 & echo $! >/run/%s.pid", shellWords(argv), name, name))
+	script := fmt.Sprintf("setsid %s </dev/null >>/var/log/%s.log 2>&1 & echo $! >/run/%s.pid", shellWords(argv), name, name)
+	_, err := n.Run(ctx, "sh", "-c", script)
 	return err
 }
 
