@@ -264,8 +264,11 @@ func (m *Metadata) running(sb Superblock) Superblock {
 
 // markInUse marks the log as in use on disk unless it is already.
 func (m *Metadata) markInUse() error {
-	if sb := m.Superblock(); sb.Unclean {
-		return m.failed()
+	m.mu.Lock()
+	marked, err := m.sb.Unclean && !m.unclean, m.err
+	m.mu.Unlock()
+	if marked || err != nil {
+		return err
 	}
 	return m.Update(context.Background(), func(*Superblock) {})
 }

@@ -1,0 +1,211 @@
+//go:build root
+
+package meta
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"example.com/santui/datapath/block"
+)
+
+// These tests need drbdmeta (package drbd-utils) and root, for it keeps notes in
+// /var/lib/drbd.
+
+func drbdmeta(t *testing.T, path string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("drbdmeta", append([]string{"--force", "0", "v08", path, "internal"}, args...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v: %v\n%s%s(this test needs drbd-utils and root)", cmd.Args, err, &stdout, &stderr)
+	}
+	return stdout.String()
+}
+
+func disk(t *testing.T, size int64) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.img")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func openDisk(t *testing.T, path string) block.Device {
+	t.Helper()
+	d, err := block.Open(path, block.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func attach(t *testing.T, d block.Device, extents int) *Metadata {
+	t.Helper()
+	m, err := Open(d, OpenOptions{ALExtents: extents})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// What drbdmeta creates and what we create is the same, byte for byte, but for the
+// number of extents noted.
+func TestDrbdmetaCreate(t *testing.T) {
+	for _, size := range []int64{16 << 20, 100<<20 + 3*512, 1 << 30, 5<<30 + 4096} {
+		ours, theirs := disk(t, size), disk(t, size)
+		drbdmeta(t, theirs, "create-md")
+		d := openDisk(t, ours)
+		if err := Create(ctx, d, CreateOptions{ALExtents: 257}); err != nil {
+			t.Fatal(err)
+		}
+		if d.Size() != size {
+			t.Logf("direct I/O in units of %d", d.LogicalBlockSize())
+		}
+		l := layout(t, size)
+		n := l.MDSize()
+		tail := func(path string) []byte {
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			p := make([]byte, n)
+			if _, err := f.ReadAt(p, l.BMOffset); err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		if !bytes.Equal(tail(ours), tail(theirs)) {
+			t.Errorf("%d bytes: the metadata areas differ", size)
+		}
+		m := attach(t, openDisk(t, theirs), 0)
+		if m.Superblock().UUIDs.Current != JustCreated || m.NeedsApplyAL() {
+			t.Errorf("%d bytes: drbdmeta's superblock reads %+v", size, m.Superblock())
+		}
+	}
+}
+
+func TestDrbdmetaReadsOurs(t *testing.T) {
+	path := disk(t, 1<<30)
+	d := openDisk(t, path)
+	m := create(t, d, 7)
+	err := m.Update(ctx, func(sb *Superblock) {
+		sb.UUIDs = UUIDs{0x1111111111111111, 0x2222222222222222, [2]uint64{0x3333333333333333, 0x4444444444444444}}
+		sb.Flags = FlagConsistent | FlagWasUpToDate | FlagPeerOutdated
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Bitmap().SetBits(77, 80)
+	if err := m.MarkClean(ctx); err != nil {
+		t.Fatal(err)
+	}
+	gi := drbdmeta(t, path, "get-gi")
+	if !strings.HasPrefix(gi, "1111111111111111:2222222222222222:3333333333333333:4444444444444444:1:1:0:0:0:") {
+		t.Errorf("get-gi: %s", gi)
+	}
+	dump := drbdmeta(t, path, "dump-md")
+	for _, want := range []string{
+		fmt.Sprintf("la-size-sect %d;", m.Layout().UsableSize/512), "0x1111111111111111; 0x2222222222222222;",
+		"al-extents 7;", "al-stripes 1;", "al-stripe-size-4k 8;", "# bits-set 3;", "0x000000000000E000;"} {
+		if !strings.Contains(dump, want) {
+			t.Errorf("dump-md has no %q:\n%.2000s", want, dump)
+		}
+	}
+}
+
+// The bitmap after a crash is the same whoever applies the activity log.
+func TestDrbdmetaApplyAL(t *testing.T) {
+	for seed := range uint64(6) {
+		rnd := rand.New(rand.NewPCG(seed, 3))
+		// Not every size: of a bitmap that ends with a sector drbdmeta leaves
+		// out the last extent.
+		path := disk(t, 1<<30+int64(seed)*12345*512)
+		d := openDisk(t, path)
+		m := create(t, d, []int{7, 64, 257, 1237, 920, 6433}[seed])
+		last := m.Layout().UsableSize/ExtentSize - 1
+		for range 150 {
+			e := rnd.Int64N(last)
+			begin(t, m, e)
+			m.Bitmap().SetRange(e*ExtentSize+rnd.Int64N(ExtentSize), 1+rnd.Int64N(100000))
+			if rnd.IntN(3) > 0 || m.AL().Active() > 5 {
+				end(t, m, e)
+			}
+		}
+		if err := m.Bitmap().WriteDirty(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if seed%2 == 1 { // a torn transaction
+			torn := m.Layout().ALOffset + int64(m.al.number%alBlocks)*alBlockSize
+			if err := d.WriteZeroes(torn+1024, 512, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		active := len(m.AL().Extents())
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+
+		copied := filepath.Join(t.TempDir(), "copy.img")
+		if out, err := exec.Command("cp", "--sparse=always", path, copied).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		drbdmeta(t, copied, "apply-al")
+		ours := attach(t, openDisk(t, path), 0)
+		res, err := ours.ApplyAL(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Extents != active && seed%2 == 0 || res.Bits == 0 {
+			t.Errorf("seed %d: %+v, %d extents were active", seed, res, active)
+		}
+		theirs := attach(t, openDisk(t, copied), 0)
+		if theirs.NeedsApplyAL() {
+			t.Errorf("seed %d: unclean after drbdmeta", seed)
+		}
+		if !slices.Equal(contents(ours.Bitmap()), contents(theirs.Bitmap())) {
+			t.Errorf("seed %d: %d bits by us, %d by drbdmeta", seed, ours.Bitmap().Weight(), theirs.Bitmap().Weight())
+		}
+		if ours.Superblock() != theirs.Superblock() {
+			t.Errorf("seed %d: superblocks differ:\n%+v\n%+v", seed, ours.Superblock(), theirs.Superblock())
+		}
+		// And each reads the other's result.
+		drbdmeta(t, path, "dump-md")
+	}
+}
+
+// Real signatures are recognised with their real sizes.
+func TestProbeReal(t *testing.T) {
+	for _, c := range []struct{ kind, tool string }{
+		{"ext2/3/4", "mkfs.ext4 -q -F"}, {"XFS", "mkfs.xfs -q -f"}, {"swap", "mkswap"},
+	} {
+		args := strings.Fields(c.tool)
+		if _, err := exec.LookPath(args[0]); err != nil {
+			t.Errorf("%s is not installed (e2fsprogs, xfsprogs, util-linux)", args[0])
+			continue
+		}
+		path := disk(t, 512<<20)
+		if out, err := exec.Command(args[0], append(args[1:], path)...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", c.tool, err, out)
+		}
+		found, err := Probe(openDisk(t, path))
+		if err != nil || len(found) != 1 || !strings.Contains(found[0].Kind, c.kind) || found[0].Size != 512<<20 {
+			t.Errorf("%s: %+v, %v", c.tool, found, err)
+		}
+	}
+}
