@@ -572,3 +572,35 @@ func BenchmarkALMiss(b *testing.B) {
 		e = (e + 1) % 2000
 	}
 }
+
+// Cut at every write and flush of an eviction: the bits of the extents that go must
+// be on disk before the log forgets them.
+func TestALEvictionCrash(t *testing.T) {
+	mem := blocktest.NewMem(1 << 30)
+	f := blocktest.NewFaults(mem)
+	m := create(t, f, 7)
+	var want [][2]int64
+	for e := range int64(7) {
+		begin(t, m, e*30)
+		m.Bitmap().SetRange(e*30*ext, 8192)
+		want = append(want, [2]int64{e * 30 * ext, 8192})
+		end(t, m, e*30)
+	}
+	var clones []*blocktest.Mem
+	f.Inject(blocktest.Rule{Ops: blocktest.OpWrite | blocktest.OpFlush, Hook: func(blocktest.Op, int64, int64) {
+		for seed := range uint64(40) {
+			clones = append(clones, mem.CrashClone(seed, 50))
+		}
+	}})
+	if err := m.AL().Begin(context.Background(), 4*ext, 5*ext); err != nil {
+		t.Fatal(err)
+	}
+	if len(clones) < 4*40 {
+		t.Fatalf("%d clones", len(clones))
+	}
+	for i, c := range clones {
+		if err := covered(c, want); err != nil {
+			t.Fatalf("clone %d: %v", i, err)
+		}
+	}
+}
