@@ -16,8 +16,8 @@ import (
 	"example.com/santui/cmd/santui-lab/lab"
 )
 
-// stackScript builds the volume stack of the two-node guide on the Primary: a volume group on the replicated device, a logical
-// volume, a file system with something in it.
+// stackScript builds the volume stack of the two-node guide on the Primary: a volume group on the replicated device, a
+// logical volume, a file system with something in it.
 const stackScript = `pvcreate -q /dev/drbd0
 vgcreate -q storage /dev/drbd0
 lvcreate -q -y -l 75%FREE -n test storage

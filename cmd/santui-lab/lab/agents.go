@@ -66,8 +66,8 @@ type AgentOptions struct {
 	CreateMD bool     // write fresh metadata to the disks
 }
 
-// InstallAgents installs santui-agent on the nodes, with settings, keys pinned both ways if two nodes get one, and drbd.conf,
-// and makes metadata if asked. It starts nothing: see StartAgent.
+// InstallAgents installs santui-agent on the nodes, with settings, keys pinned both ways if two nodes get one, and
+// drbd.conf, and makes metadata if asked. It starts nothing: see StartAgent.
 func (l *Lab) InstallAgents(ctx context.Context, o AgentOptions) error {
 	nodes, err := l.pick(o.Nodes)
 	if err != nil {
@@ -168,8 +168,8 @@ func (n *Node) AgentLog(ctx context.Context) string {
 	return text
 }
 
-// CockpitConfig writes a configuration for santui (its --config) that reaches the agents of the first two nodes over ssh, and
-// returns its path. It is removed with the lab.
+// CockpitConfig writes a configuration for santui (its --config) that reaches the agents of the first two nodes over
+// ssh, and returns its path. It is removed with the lab.
 func (l *Lab) CockpitConfig() (string, error) {
 	if len(l.nodes) < 2 {
 		return "", errors.New("lab: a pair needs two nodes")

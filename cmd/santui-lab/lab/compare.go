@@ -14,8 +14,8 @@ import (
 // ErrDiffer: two disks do not hold the same data.
 var ErrDiffer = errors.New("lab: the disks differ")
 
-// CompareDisks compares the first size bytes of the two nodes' disks, in the host's files behind them. A device's write is in
-// the file when the node's write has returned, so the nodes may run, as long as nobody writes.
+// CompareDisks compares the first size bytes of the two nodes' disks, in the host's files behind them. A device's write
+// is in the file when the node's write has returned, so the nodes may run, as long as nobody writes.
 func CompareDisks(ctx context.Context, a, b *Node, size int64) error {
 	fa, err := os.Open(a.DiskImage())
 	if err != nil {

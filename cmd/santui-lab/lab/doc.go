@@ -15,18 +15,19 @@
 //
 // # Who owns what
 //
-// The record of a lab (state) names everything it made: namespace, folders, and the leader of each node's process session,
-// with its start time. It lies in the lab's directory and in /run/santui-lab. Close removes all of it; Sweep, which
-// Start calls, removes labs whose maker died, unless they were started as Persistent. A lab's directory carries a lock,
-// so two processes cannot work on one; labs in different directories run side by side, with the same addresses.
+// The record of a lab (state) names everything it made: namespace, folders, and the leader of each node's process
+// session, with its start time. It lies in the lab's directory and in /run/santui-lab. Close removes all of it; Sweep,
+// which Start calls, removes labs whose maker died, unless they were started as Persistent. A lab's directory carries a
+// lock, so two processes cannot work on one; labs in different directories run side by side, with the same addresses.
 //
 // One goroutine for each node reaps the kernel's process and ends with it. ForTest adds one that waits for signals.
 //
 // # Measured (two busy cores shared by all)
 //
-// Both nodes answer 2.7 to 4.9 s after Start, 12 s with both cores taken by others; 1.8 s of that is the kernel. A command over the shared ssh connection
-// takes 65 ms on a quiet machine, 90 to 140 ms on a busy one, nearly all of it processes starting in the node (a bash is
-// 40 ms, an lvm 60 ms). The kernel's DRBD syncs 64 MiB in 2.1 s. A whole test with boot, sync and a stack takes 12 to 16 s.
+// Both nodes answer 2.7 to 4.9 s after Start, 12 s with both cores taken by others; 1.8 s of that is the kernel. A
+// command over the shared ssh connection takes 65 ms on a quiet machine, 90 to 140 ms on a busy one, nearly all of it
+// processes starting in the node (a bash is 40 ms, an lvm 60 ms). The kernel's DRBD syncs 64 MiB in 2.1 s. A whole test
+// with boot, sync and a stack takes 12 to 16 s.
 //
 // # Traps
 //

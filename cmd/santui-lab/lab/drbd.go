@@ -84,7 +84,8 @@ func (d *DRBD) WriteConf(ctx context.Context) error {
 // CreateMD writes fresh metadata over whatever the disk holds; the resource must be down.
 func (d *DRBD) CreateMD(ctx context.Context) error { return d.Adm(ctx, "create-md", "--force") }
 
-// Up writes the configuration, makes fresh metadata if fresh is set, and brings the resource up. It does not wait for the peer.
+// Up writes the configuration, makes fresh metadata if fresh is set, and brings the resource up. It does not wait for
+// the peer.
 func (d *DRBD) Up(ctx context.Context, fresh bool) error {
 	if err := d.WriteConf(ctx); err != nil {
 		return err
@@ -185,7 +186,8 @@ func (d *DRBD) Status(ctx context.Context) (DRBDStatus, error) {
 	return parseStatus(string(text), d.conf.Minor), nil
 }
 
-// Wait polls the status until ok says so; the error of a ctx that ended first carries the last status and the kernel's last messages.
+// Wait polls the status until ok says so; the error of a ctx that ended first carries the last status and the kernel's
+// last messages.
 func (d *DRBD) Wait(ctx context.Context, what string, ok func(DRBDStatus) bool) (DRBDStatus, error) {
 	for {
 		st, err := d.Status(ctx)

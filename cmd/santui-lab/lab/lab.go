@@ -130,8 +130,8 @@ func (o *Options) makeDir() error {
 	return nil
 }
 
-// Start builds the lab and boots its nodes; it returns when all of them answer. When it fails or ctx ends, nothing is left behind.
-// Labs abandoned by processes that died are removed first.
+// Start builds the lab and boots its nodes; it returns when all of them answer. When it fails or ctx ends, nothing is
+// left behind. Labs abandoned by processes that died are removed first.
 func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	if err := o.complete(); err != nil {
 		return nil, err
@@ -258,7 +258,8 @@ func Open(dir string, log *slog.Logger) (*Lab, error) {
 	return l, err
 }
 
-// Peek reads the record of a lab without taking its lock: enough to run commands in its nodes, not to start or stop any.
+// Peek reads the record of a lab without taking its lock: enough to run commands in its nodes, not to start or stop
+// any.
 func Peek(dir string) (*Lab, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -290,8 +291,8 @@ func (l *Lab) Release() error {
 	return l.lock.Close()
 }
 
-// Close kills the nodes and removes the namespace with bridge and taps, the sockets, and all files the lab made. It may be
-// called twice.
+// Close kills the nodes and removes the namespace with bridge and taps, the sockets, and all files the lab made. It may
+// be called twice.
 func (l *Lab) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -76,8 +76,8 @@ func (n *Node) environment(modules *moduleTree, dir, sshd string) string {
 	return b.String()
 }
 
-// kernelArgs is the UML kernel's command line. Without gro=1 the tap driver drops large TCP segments and a bulk transfer
-// crawls at 100 KiB/s.
+// kernelArgs is the UML kernel's command line. Without gro=1 the tap driver drops large TCP segments and a bulk
+// transfer crawls at 100 KiB/s.
 func (n *Node) kernelArgs() []string {
 	s := n.lab.state
 	return []string{
@@ -129,8 +129,8 @@ func (n *Node) prepare() error {
 	return nil
 }
 
-// Start boots a node that is off, and returns when it answers. A node that does not answer in time is switched off again; its
-// console stays readable.
+// Start boots a node that is off, and returns when it answers. A node that does not answer in time is switched off
+// again; its console stays readable.
 func (n *Node) Start(ctx context.Context) error {
 	if n.Running() {
 		return fmt.Errorf("lab: %s runs already", n.name)
@@ -214,8 +214,8 @@ func (n *Node) proc() proc {
 // Running reports whether the node's kernel runs; it may still be booting.
 func (n *Node) Running() bool { return n.proc().alive() }
 
-// Kill is a power cut: the whole machine stops between two instructions. What it had not yet written to its disks is lost; what it
-// had written is kept (by the host), so a volatile write cache is not modelled.
+// Kill is a power cut: the whole machine stops between two instructions. What it had not yet written to its disks is
+// lost; what it had written is kept (by the host), so a volatile write cache is not modelled.
 func (n *Node) Kill() error {
 	if err := n.proc().killSession(10 * time.Second); err != nil {
 		return fmt.Errorf("lab: power cut of %s: %w", n.name, err)
