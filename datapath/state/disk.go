@@ -124,6 +124,8 @@ func (m *machine) detach(e Detach) error {
 		return nil
 	case !m.s.Attached() || m.s.Pending.Kind != PendingNone:
 		return refuse(drbd.SSInTransientState, what)
+	case m.s.Conn > proto.Connected && m.s.PeerDisk < proto.UpToDate && !e.Force:
+		return refuse(drbd.SSResyncRunning, what)
 	}
 	ns := m.s
 	ns.Disk, ns.DetachID = proto.Failed, e.ID

@@ -48,7 +48,9 @@ type (
 		ID    CommandID
 		Force bool
 	}
-	// Demote makes this node Secondary. Writes must have been drained before; InUse says that the device is open.
+	// Demote makes this node Secondary. No write may be under way any more, and the peer must have confirmed all of them
+	// (with their barriers), or LinkLost must have been posted first: a Secondary that loses the link does not start a
+	// new generation, so a write that got lost then would never be resynced. InUse says that the device is open.
 	Demote struct {
 		ID    CommandID
 		InUse bool

@@ -28,7 +28,7 @@ func (m *machine) peerState(e PeerState) error {
 		if !m.s.PeerUUIDs.Known {
 			return m.noUUIDs(os)
 		}
-		if m.considers(p) {
+		if m.considers(p, real) {
 			c, ok := m.handshake(p.Role, real, e.Bits)
 			if !ok && !m.outlived(&p, &real) {
 				return nil
@@ -85,11 +85,15 @@ func (m *machine) realPeerDisk(e PeerState) (real proto.DiskState, done bool) {
 }
 
 // considers says whether the peer's state is a reason to compare histories.
-func (m *machine) considers(p drbd.State) bool {
+func (m *machine) considers(p drbd.State, real proto.DiskState) bool {
 	s := m.s
-	return s.Conn < proto.Connected || s.ConsiderResync || s.Conn == proto.Connected &&
-		(p.Disk == proto.Negotiating || s.Disk == proto.Negotiating ||
-			p.Conn >= proto.StartingSyncS && p.Conn <= proto.WFBitMapT)
+	if s.Conn < proto.Connected || s.ConsiderResync {
+		return true
+	}
+	// The peer's copy was declared good, which its request did not tell.
+	forced := s.Disk == proto.Inconsistent && s.PeerDisk == proto.Inconsistent && real == proto.UpToDate
+	return s.Conn == proto.Connected && (forced || p.Disk == proto.Negotiating || s.Disk == proto.Negotiating ||
+		p.Conn >= proto.StartingSyncS && p.Conn <= proto.WFBitMapT)
 }
 
 // outlived says whether the link survives a failed handshake: it does if it was about a late attach, which fails

@@ -91,10 +91,18 @@ func (m *machine) demote(e Demote) error {
 }
 
 func (m *machine) setPause(id CommandID, on bool) error {
+	what := "resume-sync"
+	if on {
+		what = "pause-sync"
+	}
+	if m.s.Pending.Kind != PendingNone {
+		// The state announced now would take back what the peer is about to grant.
+		return refuse(drbd.SSInTransientState, what)
+	}
 	ns := m.s
 	ns.UserISP = on
 	if rv := m.try(ns, false); !rv.OK() {
-		return refuse(rv, map[bool]string{true: "pause-sync", false: "resume-sync"}[on])
+		return refuse(rv, what)
 	}
 	m.answer(id, nil)
 	return nil
@@ -208,6 +216,9 @@ func (m *machine) judge(e PeerChangeReq) (drbd.RetCode, State) {
 	touchesDisk := c.Mask&drbd.MaskDisk != 0
 	if !v.Valid() || c.Mask&drbd.MaskRole != 0 || touchesDisk && v.Disk != proto.Outdated {
 		return drbd.SSNotSupported, m.s
+	}
+	if v.PeerDisk == proto.Failed && m.s.Conn > proto.Connected && m.s.Disk < proto.UpToDate {
+		return drbd.SSNoUpToDateDisk, m.s // the copy here needs the one that the peer wants to let go of
 	}
 	ns := m.s
 	if conn, ok := c.Conn(); ok {

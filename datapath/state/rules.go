@@ -39,7 +39,7 @@ func sanitize(ns State) State {
 		}
 	}
 	if ns.Conn > proto.Connected && (ns.Disk <= proto.Failed || ns.PeerDisk <= proto.Failed) {
-		ns.Conn = proto.Connected
+		abort(&ns)
 	}
 	if ns.Conn < proto.Connected && ns.Disk == proto.Negotiating {
 		// The link broke before the peer said whether this disk is good. It is if it holds what users have seen.
@@ -50,6 +50,9 @@ func sanitize(ns State) State {
 		}
 	}
 	if ns.Conn >= proto.Connected && ns.Conn < proto.Ahead {
+		if ns.Disk == proto.Outdated && ns.PeerDisk < proto.Inconsistent {
+			ns.Disk = proto.Inconsistent // stricter than DRBD: nobody is there to say that it is good after all
+		}
 		ns.Disk, ns.PeerDisk = settled(ns.Disk), settled(ns.PeerDisk)
 	}
 	l := limitsOf(ns.Conn)
@@ -57,6 +60,22 @@ func sanitize(ns State) State {
 	ns.PeerDisk = clamp(ns.PeerDisk, l.peerMin, l.peerMax)
 	ns.Conn = paused(ns.Conn, ns.AftrISP || ns.PeerISP || ns.UserISP)
 	return ns
+}
+
+// abort ends a resync for want of a disk. Stricter than DRBD, which lets the old copy of a target that had not begun yet
+// pass for UpToDate: it stays unusable until it is compared again.
+func abort(ns *State) {
+	switch ns.Conn {
+	case proto.WFBitMapS, proto.SyncSource, proto.PausedSyncS:
+		if ns.PeerDisk > proto.Inconsistent {
+			ns.PeerDisk = proto.Inconsistent
+		}
+	case proto.WFBitMapT, proto.WFSyncUUID, proto.SyncTarget, proto.PausedSyncT:
+		if ns.Disk > proto.Inconsistent {
+			ns.Disk = proto.Inconsistent
+		}
+	}
+	ns.Conn = proto.Connected
 }
 
 // settled: Consistent and Outdated vanish when the nodes see each other.

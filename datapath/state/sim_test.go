@@ -1,0 +1,383 @@
+package state
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+
+	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
+)
+
+// simNode carries out the effects of a machine as an engine would, against a disk that survives a crash and a set of
+// dirty blocks, and talks to another simNode over two queues.
+type simNode struct {
+	name  string
+	s     State
+	md    PersistMD       // on disk
+	bits  map[int]bool    // own bitmap, in memory and on disk alike
+	data  [simBlocks]byte // contents
+	inUse bool
+
+	out      [2][]any // data and meta packets on their way to the peer
+	peer     *simNode
+	link     bool // sockets are open
+	unacked  bool // a write waits for the peer's acknowledgement
+	features uint32
+
+	answers  map[CommandID]error
+	notes    []string
+	fail     func(format string, args ...any)
+	trace    func(format string, args ...any)
+	wantLink bool
+	next     CommandID
+	todo     []Event // what the engine owes: LinkClosed, DiskReleased
+	promos   map[CommandID]bool
+}
+
+const simBlocks = 8
+
+type bitmapPacket map[int]bool
+
+// simPair is two nodes and a cable.
+type simPair struct {
+	n     [2]*simNode
+	cable bool
+}
+
+func newSimPair(fail func(string, ...any)) *simPair {
+	p := &simPair{cable: true}
+	for i := range p.n {
+		p.n[i] = &simNode{
+			name: fmt.Sprintf("n%d", i+1), s: New(IOErrorDetach, uint64(1000*(i+1))), bits: map[int]bool{},
+			md: PersistMD{UUIDs: UUIDs{Current: drbd.UUIDJustCreated}}, answers: map[CommandID]error{}, fail: fail,
+			features: drbd.FeatureWSame, promos: map[CommandID]bool{},
+		}
+	}
+	p.n[0].peer, p.n[1].peer = p.n[1], p.n[0]
+	return p
+}
+
+func (n *simNode) id() CommandID { n.next++; return n.next }
+
+// do feeds one event and carries out the effects.
+func (n *simNode) do(ev Event) error {
+	old := n.s
+	s, fx, err := Step(n.s, ev)
+	if err != nil {
+		if s != old || fx != nil {
+			n.fail("%s: refused %T (%v) but changed state or has effects", n.name, ev, err)
+		}
+		if _, ok := err.(*Refusal); !ok {
+			n.fail("%s: error of %T is not a Refusal: %v", n.name, ev, err)
+		}
+		return err
+	}
+	n.s = s
+	if n.trace != nil {
+		n.trace("%s: %T%+v\n    %s\n    %T%+v", n.name, ev, ev, changes(old, s), fx, fx)
+	}
+	if msg := invariants(old, s, fx, ev); msg != "" {
+		n.fail("%s: %T%+v: %s\n old %+v\n new %+v\n effects %+v", n.name, ev, ev, msg, old, s, fx)
+	}
+	for _, f := range fx {
+		n.effect(f)
+	}
+	return nil
+}
+
+func (n *simNode) send(sock int, p any) {
+	if n.link {
+		n.out[sock] = append(n.out[sock], p)
+	}
+}
+
+func (n *simNode) effect(f Effect) {
+	switch e := f.(type) {
+	case PersistMD:
+		n.md = e
+	case SetAllBits:
+		for i := range simBlocks {
+			n.bits[i] = true
+		}
+	case ClearAllBits:
+		n.bits = map[int]bool{}
+	case ReleaseDisk:
+		n.todo = append(n.todo, DiskReleased{})
+	case CloseLink:
+		n.closeLink()
+		n.todo = append(n.todo, LinkClosed{})
+	case StartConnecting:
+		n.wantLink = true
+	case SendSizes:
+		n.send(0, drbd.Sizes{Disk: n.s.OwnSize, Current: n.s.Size})
+	case SendUUIDs:
+		u := e.UUIDs
+		n.send(0, drbd.UUIDs{Current: u.Current, Bitmap: u.Bitmap, History0: u.History0, History1: u.History1,
+			Bits: uint64(len(n.bits)), Flags: e.Flags})
+	case SendState, SendSyncUUID, SendChangeReq:
+		n.send(0, f)
+	case SendChangeReply:
+		n.send(1, f)
+	case SendBitmap:
+		b := bitmapPacket{}
+		for k := range n.bits {
+			b[k] = true
+		}
+		n.send(0, b)
+	case AnswerCommand:
+		if _, ok := n.answers[e.ID]; ok {
+			n.fail("%s: command %d answered twice", n.name, e.ID)
+		}
+		n.answers[e.ID] = e.Err
+	case Notify:
+		n.notes = append(n.notes, e.Text)
+	}
+}
+
+// closeLink closes this end; what was sent still arrives, the peer then sees the end of the stream.
+func (n *simNode) closeLink() {
+	n.wantLink = false
+	if n.link {
+		n.link = false
+		n.out[0] = append(n.out[0], LinkLost{Reason: proto.BrokenPipe})
+	}
+}
+
+// receive hands one packet of a socket to the state machine.
+func (n *simNode) receive(p any) {
+	switch e := p.(type) {
+	case drbd.Sizes:
+		n.do(PeerSizes{e})
+	case drbd.UUIDs:
+		n.do(PeerUUIDsReceived{e})
+	case SendState:
+		n.do(PeerState{State: e.State, Bits: uint64(len(n.bits))})
+	case SendSyncUUID:
+		n.do(SyncUUIDReceived{e.UUID})
+	case SendChangeReq:
+		n.do(PeerChangeReq{e.Change, e.ConnWide})
+	case SendChangeReply:
+		n.do(PeerChangeReply{e.Code})
+	case bitmapPacket:
+		for k := range e {
+			n.bits[k] = true
+		}
+		n.do(BitmapReceived{})
+	case LinkLost:
+		n.link = false
+		n.wantLink = false
+		n.do(e)
+	}
+}
+
+// deliver moves one packet that is under way, if there is one.
+func (p *simPair) deliver(r *rand.Rand) bool {
+	type way struct{ from, sock int }
+	var ways []way
+	for i, n := range p.n {
+		for s := range n.out {
+			if len(n.out[s]) > 0 {
+				ways = append(ways, way{i, s})
+			}
+		}
+	}
+	if len(ways) == 0 {
+		return false
+	}
+	w := ways[r.IntN(len(ways))]
+	from, to := p.n[w.from], p.n[1-w.from]
+	pkt := from.out[w.sock][0]
+	from.out[w.sock] = from.out[w.sock][1:]
+	if to.link {
+		to.receive(pkt)
+	}
+	return true
+}
+
+// housework does one thing that engines do by themselves; false if there is nothing to do.
+func (p *simPair) housework(r *rand.Rand) bool {
+	for _, i := range r.Perm(2) {
+		n := p.n[i]
+		if len(n.todo) > 0 {
+			// A link counts as closed only when the other end's packets are gone.
+			ev := n.todo[0]
+			n.todo = n.todo[1:]
+			n.do(ev)
+			return true
+		}
+		if n.s.Conn == proto.SyncTarget {
+			n.resyncOne()
+			return true
+		}
+	}
+	a, b := p.n[0], p.n[1]
+	if p.cable && a.wantLink && b.wantLink && a.s.Conn == proto.WFConnection && b.s.Conn == proto.WFConnection {
+		a.out, b.out = [2][]any{}, [2][]any{}
+		a.link, b.link, a.wantLink, b.wantLink = true, true, false, false
+		tie := r.IntN(2) == 0
+		a.do(LinkUp{ResolveConflicts: tie, Features: a.features & b.features})
+		b.do(LinkUp{ResolveConflicts: !tie, Features: a.features & b.features})
+		return true
+	}
+	return false
+}
+
+// resyncOne copies one block from the source, without packets: both ends clear the bit together.
+func (n *simNode) resyncOne() {
+	for i := range simBlocks {
+		if n.bits[i] {
+			if c := n.peer.s.Conn; c != proto.SyncSource && c != proto.PausedSyncS {
+				return
+			}
+			n.data[i] = n.peer.data[i]
+			delete(n.bits, i)
+			delete(n.peer.bits, i)
+			return
+		}
+	}
+	n.do(ResyncDone{})
+}
+
+// write is one application write on a Primary.
+func (n *simNode) write(block int, v byte) {
+	if n.s.Role != proto.Primary || n.s.Disk < proto.Inconsistent {
+		return
+	}
+	n.data[block] = v
+	if n.link && n.s.Replicates() && n.peer.link && n.peer.s.Disk >= proto.Inconsistent {
+		n.peer.data[block] = v // DATA is not held back by this simulation
+		return
+	}
+	n.bits[block] = true
+	n.unacked = n.link && n.s.Replicates()
+	if n.link && n.peer.link && n.s.TellsOutOfSync() {
+		n.peer.bits[block] = true
+	}
+}
+
+func (p *simPair) cut() {
+	p.cable = false
+	for _, n := range p.n {
+		n.out = [2][]any{}
+	}
+	for _, n := range p.n {
+		if n.link {
+			n.link = false
+			n.do(LinkLost{Reason: proto.NetworkFailure})
+		}
+	}
+}
+
+// crash loses all memory of a node and starts it again, without disk and link.
+func (p *simPair) crash(i int) {
+	n := p.n[i]
+	if n.md.Flags&MDPrimary != 0 && n.s.Role == proto.Primary {
+		for b := range simBlocks {
+			n.bits[b] = true // what the activity log covers
+		}
+	}
+	for id := CommandID(1); id <= n.next; id++ { // nobody waits any more
+		n.answers[id] = nil
+	}
+	n.s = New(IOErrorDetach, n.s.Seed+12345)
+	n.out, n.todo, n.wantLink = [2][]any{}, nil, false
+	n.link = false
+	if o := p.n[1-i]; o.link {
+		o.link, o.out = false, [2][]any{}
+		o.do(LinkLost{Reason: proto.NetworkFailure})
+	}
+}
+
+// settle lets everything run until nothing is left to do.
+func (p *simPair) settle(r *rand.Rand) {
+	for range 2000 {
+		if !p.deliver(r) && !p.housework(r) {
+			return
+		}
+	}
+	p.n[0].fail("does not settle:\n %+v\n %+v", p.n[0].s, p.n[1].s)
+}
+
+func (n *simNode) attach() error {
+	if err := n.do(AttachStart{}); err != nil {
+		return err
+	}
+	id := n.id()
+	ev := Attached{ID: id, UUIDs: n.md.UUIDs, Flags: n.md.Flags, Size: n.md.Size, OwnSize: 1000}
+	if err := n.do(ev); err != nil {
+		return n.do(AttachFailed{ID: id, Err: err})
+	}
+	return nil
+}
+
+// command runs a command and, if it was not refused, notes that an answer is due.
+func (n *simNode) command(mk func(CommandID) Event) (CommandID, error) {
+	id := n.id()
+	ev := mk(id)
+	if _, ok := ev.(Demote); ok && n.unacked && n.link {
+		n.answers[id] = nil
+		return id, nil // an engine would wait here
+	}
+	err := n.do(ev)
+	if err != nil {
+		n.answers[id] = err
+	}
+	return id, err
+}
+
+// invariants checks what must hold after every step.
+func invariants(o, s State, fx []Effect, ev Event) string {
+	w := s.Word()
+	switch {
+	case !w.Valid():
+		return "state word out of range"
+	case s.Conn < proto.Connected && s.PeerRole != proto.RoleUnknown:
+		return "peer's role known without a connection"
+	case s.Role == proto.Primary && s.PeerRole == proto.Primary:
+		return "two Primaries"
+	case s.Attached() && s.UUIDs.Current != 0 && (s.UUIDs.Current&1 == 1) != (s.Role == proto.Primary):
+		return "bit 0 of the current UUID does not tell the role"
+	case s.Conn > proto.Connected && (s.Disk < proto.Inconsistent || s.PeerDisk < proto.Inconsistent):
+		return "resync without two disks"
+	case s != sanitizedOrSame(s):
+		return "state is not sanitized"
+	case s.Flags != s.MDFlags():
+		return "flags do not follow the state"
+	case s.Pending.Kind != PendingNone && !s.Linked():
+		return "a request is pending without a link"
+	}
+	if o.Role != proto.Primary && s.Role == proto.Primary {
+		p, direct := ev.(Promote)
+		forced := direct && p.Force || !direct && o.Pending.Forced
+		if !forced && o.Disk != proto.UpToDate && !(s.Conn >= proto.Connected && s.PeerDisk == proto.UpToDate) {
+			return "promoted without UpToDate data"
+		}
+	}
+	return ordered(o, s, fx)
+}
+
+func sanitizedOrSame(s State) State { return sanitize(s) }
+
+// ordered checks persist before acknowledge before announce.
+func ordered(o, s State, fx []Effect) string {
+	announced, persisted := "", false
+	for _, f := range fx {
+		switch f.(type) {
+		case PersistMD, SetAllBits, ClearAllBits:
+			persisted = true
+			if announced != "" {
+				return "announced before persisted: " + announced
+			}
+		case SendUUIDs, SendState, SendSyncUUID, SendChangeReply, AnswerCommand, SendBitmap, SendProtocol:
+			announced = fmt.Sprintf("%T", f)
+		}
+	}
+	if s.Attached() && (o.UUIDs != s.UUIDs || o.Flags != s.Flags || o.Size != s.Size) && !persisted {
+		return "metadata changed and was not persisted"
+	}
+	if i := slices.IndexFunc(fx, func(f Effect) bool { _, ok := f.(PersistMD); return ok }); i >= 0 && !s.Attached() {
+		return "metadata written without a disk"
+	}
+	return ""
+}
