@@ -133,7 +133,7 @@ func (e *Exec) run(ctx context.Context, cmd Cmd, res *Result) error {
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.WaitDelay = e.grace()
 	if err := c.Start(); err != nil {
-		return fmt.Errorf("%s: %v: %w", path, err, ErrStart)
+		return fmt.Errorf("%s: %w: %w", path, ErrStart, err)
 	}
 	done := make(chan error, 1)
 	go func() { done <- c.Wait() }() // outlives Run only if the program can not be killed: then it is the reaper

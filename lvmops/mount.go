@@ -239,7 +239,7 @@ func isEmptyDir(path string) bool {
 	if err != nil {
 		return false
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }()
 	names, err := d.Readdirnames(1)
 	return len(names) == 0 && err != nil
 }

@@ -86,7 +86,7 @@ func (o *Ops) readHead(ctx context.Context, path string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		buf := make([]byte, headSize)
 		n, err := io.ReadFull(io.NewSectionReader(f, 0, headSize), buf)
 		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {

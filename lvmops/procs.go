@@ -2,6 +2,7 @@ package lvmops
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -289,6 +290,9 @@ func mountID(info string) int {
 // hangs in a page fault may hold: so it is read aside.
 func (s *scan) maps(ctx context.Context, dir string, hold func(devno, string, string)) {
 	b, err := aside(ctx, s.f.o, dir+"/maps", func() ([]byte, error) { return readBounded(dir+"/maps", maxMaps) })
+	if errors.Is(err, errHangs) {
+		s.notes = append(s.notes, fmt.Sprintf("the memory of process %s could not be looked at: %v", filepath.Base(dir), err))
+	}
 	if err != nil {
 		return
 	}

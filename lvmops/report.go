@@ -53,6 +53,9 @@ type rawReport struct {
 // report runs lvm on the device and parses what it prints.
 func (o *Ops) report(ctx context.Context, node string, out *Outcome) (lvmReport, error) {
 	res, err := o.run(ctx, out, Cmd{Argv: reportArgv(node), Limit: LimitLook})
+	if out != nil { // the report itself is not for people
+		out.Commands[len(out.Commands)-1].Output = Lines(res.Stderr)
+	}
 	if err != nil {
 		return lvmReport{}, o.failed(err, "reading the LVM metadata of %s", node)
 	}
