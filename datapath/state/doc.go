@@ -1,4 +1,56 @@
 // Package state decides what a replicated resource does: Step takes the state of one node and an event, and gives the
-// next state and the effects. It does no I/O, knows no clock, makes no random numbers and starts no goroutine; the
-// owner goroutine of package datapath holds the State and carries the effects out.
+// next state and the effects. It does no I/O, knows no clock and starts no goroutine; new generations come from a seed
+// in the state. The owner goroutine of package datapath holds the State and carries the effects out. The rules are those
+// of DRBD 8.4 for two nodes and one volume (drbd_state.c, drbd_receiver.c, drbd_worker.c), so that a kernel may be the
+// peer.
+//
+// # Order
+//
+// A step proposes a state, adds what follows from it (sanitize), validates it, commits it and collects effects. Wishes
+// (commands, requests of the peer) are validated in full; facts (a broken link, a broken disk) only as far as they are
+// possible. A refused step changes nothing and has no effects.
+//
+// Effects come in a fixed order and are carried out one after the other: size, end of a resync, metadata and bitmap; then
+// what the peer is told (reply, sync UUID, sizes, UUIDs, state, request, bitmap); then resync, disk and link; then
+// answers and notes. So the rule is: persist, then acknowledge, then announce. The engine publishes the new state before
+// the first effect.
+//
+// # Connection
+//
+// StandAlone goes by Connect to WFConnection, by LinkUp to WFReportParams, where all but the connection is frozen, and by
+// the peer's first state, after a comparison of histories, to Connected, WFBitMapS or WFBitMapT, or back to StandAlone
+// if the copies do not go together. WFBitMapS becomes SyncSource with the target's bitmap. WFBitMapT answers the source's
+// bitmap with its own, is WFSyncUUID then, and with the sync UUID SyncTarget. ResyncDone ends SyncTarget; the state it
+// announces ends SyncSource. A pause by either side turns SyncSource and SyncTarget into PausedSyncS and PausedSyncT.
+//
+// A lost link is first one of Timeout to TearDown, or Disconnecting; the engine closes it and cleans up, and LinkClosed
+// leads to WFConnection, or from Disconnecting to StandAlone. A new link cannot come before that.
+//
+// # Disk
+//
+// Diskless goes by AttachStart to Attaching and by Attached to what the metadata says, or with a peer connected to
+// Negotiating until the histories are compared. A disk is let go by way of Failed: ReleaseDisk, DiskReleased, Diskless.
+//
+// # Agreement
+//
+// Connected nodes agree on a promotion, a detach and a disconnect: SendChangeReq, PeerChangeReply. One request is pending
+// at a time; commands that come meanwhile are refused with Retry. If both ask at once, the node with ResolveConflicts
+// wins.
+//
+// # Generations
+//
+// Bit 0 of the current UUID says that the node is Primary. A new generation starts when a node that is Primary, or whose
+// peer is, loses the peer's copy, and when a node is promoted without one or by force. A resync has a name of its own
+// (the sync UUID) that the target bears until it is finished.
+//
+// # Stricter than DRBD
+//
+// An Outdated or Consistent copy whose resync is aborted because a disk is gone becomes Inconsistent, not UpToDate. The
+// source cannot be detached in the middle of a resync without force. A promotion whose link breaks before the peer
+// answered is not made.
+//
+// # Not in this version
+//
+// Refused by name: invalidate on either side, online verify, Ahead and Behind, a dual Primary, resizing while connected.
+// Absent: fencing, suspended I/O, automatic recovery from split brain, several volumes, resync dependencies.
 package state

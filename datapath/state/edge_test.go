@@ -1,0 +1,154 @@
+package state
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
+)
+
+func TestAttachEdges(t *testing.T) {
+	fresh := func() *simNode { return newSimPair(t.Fatalf).n[0] }
+	for _, tt := range []struct {
+		name  string
+		flags MDFlags
+		disk  proto.DiskState
+		pdsk  proto.DiskState
+	}{
+		{"fresh", 0, proto.Inconsistent, proto.DUnknown},
+		{"outdated", MDConsistent, proto.Outdated, proto.DUnknown},
+		{"good", MDConsistent | MDWasUpToDate, proto.UpToDate, proto.DUnknown},
+		{"peer outdated", MDConsistent | MDWasUpToDate | MDPeerOutdated, proto.UpToDate, proto.Outdated},
+		{"crashed", MDConsistent | MDWasUpToDate | MDPrimary | MDConnected, proto.UpToDate, proto.DUnknown},
+		{"full sync", MDConsistent | MDWasUpToDate | MDFullSync, proto.UpToDate, proto.DUnknown},
+	} {
+		n := fresh()
+		n.md.UUIDs, n.md.Flags = UUIDs{Current: 0x101}, tt.flags
+		if err := n.attach(); err != nil {
+			t.Fatal(err)
+		}
+		want(t, n, proto.Secondary, proto.RoleUnknown, proto.StandAlone, tt.disk, tt.pdsk)
+		if n.s.CrashedPrimary != (tt.flags&MDPrimary != 0) || n.md.Flags&MDPrimary != 0 || n.md.UUIDs.Current != 0x100 {
+			t.Errorf("%s: %+v", tt.name, n.s)
+		}
+		if full := len(n.bits) == simBlocks; full != (tt.flags&MDFullSync != 0) || n.md.Flags&MDFullSync != 0 {
+			t.Errorf("%s: %d bits, flags %#x", tt.name, len(n.bits), n.md.Flags)
+		}
+	}
+	n := fresh()
+	n.md.Size = 2000 // the disk has 1000
+	if err := n.attach(); err != nil || n.s.Disk != proto.Failed || n.answers[1] == nil {
+		t.Errorf("shrunk disk: %v %v %v", err, n.s.Disk, n.answers)
+	}
+	n.do(DiskReleased{})
+	if n.s.Disk != proto.Diskless {
+		t.Error(n.s.Disk)
+	}
+	n.do(AttachStart{})
+	n.do(AttachFailed{ID: 9, Err: errors.New("no such disk")})
+	if n.s.Disk != proto.Diskless || n.answers[9] == nil {
+		t.Error("failed attach")
+	}
+}
+
+func TestSizes(t *testing.T) {
+	p := newSimPair(t.Fatalf)
+	n := p.n[0]
+	n.attach()
+	n.do(Connect{})
+	n.do(LinkUp{})
+	n.do(PeerSizes{drbd.Sizes{Disk: 800}})
+	if n.s.Size != 800 || n.md.Size != 800 {
+		t.Errorf("size %d, on disk %d", n.s.Size, n.md.Size)
+	}
+	n.md.Flags = MDConsistent | MDWasUpToDate
+	p.crash(0)
+	n.attach()
+	n.do(Connect{})
+	n.do(LinkUp{})
+	n.do(PeerSizes{drbd.Sizes{Disk: 700}})
+	if n.s.Conn != proto.Disconnecting || !strings.Contains(strings.Join(n.notes, "\n"), "too small") {
+		t.Errorf("a good copy was shrunk: %+v", n.s)
+	}
+}
+
+func TestPeerRejected(t *testing.T) {
+	p := newSimPair(t.Fatalf)
+	n := p.n[0]
+	n.attach()
+	n.do(Connect{})
+	n.do(PeerRejected{Text: "the secrets differ"})
+	n.do(LinkClosed{})
+	want(t, n, proto.Secondary, proto.RoleUnknown, proto.StandAlone, proto.Inconsistent, proto.DUnknown)
+	if n.notes[len(n.notes)-1] == "" || !strings.Contains(strings.Join(n.notes, "\n"), "secrets differ") {
+		t.Error(n.notes)
+	}
+}
+
+func TestSkipInitialSync(t *testing.T) {
+	_, a, _ := upPair(t)
+	a.bits[3] = true
+	a.do(PeerUUIDsReceived{drbd.UUIDs{Current: 0x500, Flags: drbd.UUIDSkipInitialSync}})
+	want(t, a, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+	if a.s.UUIDs.Current != 0x500 || len(a.bits) != 0 || a.md.UUIDs.Current != 0x500 {
+		t.Errorf("%+v %v", a.s.UUIDs, a.bits)
+	}
+}
+
+func TestFailedBlocks(t *testing.T) {
+	p, a, b := syncedPair(t)
+	p.cut()
+	p.settle(rng())
+	a.write(1, 1)
+	p.cable = true
+	for b.s.Conn != proto.SyncTarget {
+		if !p.deliver(rng()) {
+			p.housework(rng())
+		}
+	}
+	before := b.s.UUIDs
+	b.do(ResyncDone{Failed: 1})
+	want(t, b, proto.Secondary, proto.Primary, proto.Connected, proto.Inconsistent, proto.UpToDate)
+	if b.s.UUIDs != before {
+		t.Error("UUIDs were rotated although blocks failed")
+	}
+	a.do(PeerState{State: b.s.Word(), Bits: 1, Failed: 1})
+	want(t, a, proto.Primary, proto.Secondary, proto.Connected, proto.UpToDate, proto.Inconsistent)
+	if a.s.UUIDs.Bitmap == 0 {
+		t.Error("the source forgot what the target lacks")
+	}
+}
+
+func TestAbortedResyncStaysUnusable(t *testing.T) {
+	p, a, b := syncedPair(t)
+	p.cut()
+	p.settle(rng())
+	a.write(1, 1)
+	p.cable = true
+	for b.s.Conn != proto.WFBitMapT {
+		if !p.deliver(rng()) {
+			p.housework(rng())
+		}
+	}
+	want(t, b, proto.Secondary, proto.Primary, proto.WFBitMapT, proto.Outdated, proto.UpToDate)
+	w := a.s.Word()
+	w.Disk, w.Conn = proto.Failed, proto.Connected
+	b.do(PeerState{State: w})
+	want(t, b, proto.Secondary, proto.Primary, proto.Connected, proto.Inconsistent, proto.Failed)
+	var r *Refusal
+	if err := b.do(Promote{}); !errors.As(err, &r) {
+		t.Error("an old copy could be promoted")
+	}
+}
+
+func TestRefusalText(t *testing.T) {
+	r := refuse(drbd.SSTwoPrimaries, "promote")
+	if r.Error() != "promote: the peer is Primary (SS_TWO_PRIMARIES): demote the peer first" || r.Retry {
+		t.Error(r.Error())
+	}
+	if !refuse(drbd.SSInTransientState, "x").Retry {
+		t.Error("a transient state is worth another try")
+	}
+}
