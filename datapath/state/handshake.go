@@ -87,12 +87,12 @@ func (m *machine) realPeerDisk(e PeerState) (real proto.DiskState, done bool) {
 // considers says whether the peer's state is a reason to compare histories.
 func (m *machine) considers(p drbd.State, real proto.DiskState) bool {
 	s := m.s
-	if s.Conn < proto.Connected || s.ConsiderResync {
+	if s.Conn < proto.Connected {
 		return true
 	}
 	// The peer's copy was declared good, which its request did not tell.
 	forced := s.Disk == proto.Inconsistent && s.PeerDisk == proto.Inconsistent && real == proto.UpToDate
-	return s.Conn == proto.Connected && (forced || p.Disk == proto.Negotiating || s.Disk == proto.Negotiating ||
+	return s.Conn == proto.Connected && (s.ConsiderResync || forced || p.Disk == proto.Negotiating || s.Disk == proto.Negotiating ||
 		p.Conn >= proto.StartingSyncS && p.Conn <= proto.WFBitMapT)
 }
 
@@ -137,6 +137,7 @@ func (m *machine) establish(os State, p drbd.State, real proto.DiskState, conn p
 	}
 	if ns != m.s {
 		m.commit(ns)
+		m.s.ConsiderResync = false // done just now
 	}
 	if os.Conn == proto.Connected && ns.Conn > proto.Connected && p.Conn <= proto.Connected && p.Disk != proto.Negotiating {
 		m.out.uuids, m.out.state = true, true // the peer has not decided to resync yet
