@@ -2,7 +2,7 @@
 
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1-dev)
-LDFLAGS  := -X example.com/santui/agent.Version=$(VERSION) -X example.com/santui/tui.Version=$(VERSION)
+LDFLAGS  := -X example.com/santui/agent.Version=$(VERSION) -X example.com/santui/cmd/internal/cli.Version=$(VERSION)
 FUZZTIME ?= 30s
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 LINTBIN  := $(shell $(GO) env GOPATH)/bin/golangci-lint-v2.15.0
@@ -10,7 +10,7 @@ LINTBIN  := $(shell $(GO) env GOPATH)/bin/golangci-lint-v2.15.0
 # What Debian packages the targets need beyond Go. Installed as root, with a word about it, when a program is missing.
 DEMO_PKGS := e2fsprogs fuse3 util-linux mount
 TEST_PKGS := $(DEMO_PKGS) user-mode-linux drbd-utils lvm2 xfsprogs thin-provisioning-tools iproute2 libwrap0 openssh-client \
-             busybox-static tmux fio libnbd-bin procps kmod zstd
+             busybox-static dash tmux fio libnbd-bin qemu-utils procps kmod zstd
 
 .PHONY: help build demo test unit root lab labtest bench fuzz lint screenshots clean demo-deps test-deps
 

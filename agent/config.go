@@ -1,0 +1,105 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"example.com/santui/datapath/export"
+	"example.com/santui/proto"
+)
+
+// DefaultConfigPath is where the agent's own settings are.
+const DefaultConfigPath = "/etc/santui/agent.toml"
+
+// Config holds the agent's own settings; the resources are in drbd.conf.
+type Config struct {
+	Node     string `toml:"node"`      // this node's name in drbd.conf; default: the host name up to the first dot
+	Pair     string `toml:"pair"`      // the pair's name, which an operator types to confirm; the same on both nodes
+	DRBDConf string `toml:"drbd_conf"` // default /etc/drbd.conf
+	StateDir string `toml:"state_dir"` // journal and identity; default /var/lib/santui
+	RunDir   string `toml:"run_dir"`   // front ends; default /run/santui
+	Socket   string `toml:"socket"`    // for cockpits on this node; default RunDir/agent.sock
+	FrontEnd string `toml:"front_end"` // nbd or fuse; default: what the kernel offers
+	Peer     Peer   `toml:"peer"`
+}
+
+// Peer says how the two agents find and know each other.
+type Peer struct {
+	Listen  string `toml:"listen"`  // address of this agent's control port, "10.0.0.1:7789"
+	Address string `toml:"address"` // the other agent's
+	Pin     string `toml:"pin"`     // fingerprint of the other agent's key, as `santui-agent version` prints it there
+}
+
+// LoadConfig reads the settings and fills in defaults. An unknown key is an error. A missing file at the default place
+// is not: the defaults then stand.
+func LoadConfig(path string) (Config, error) {
+	var c Config
+	meta, err := toml.DecodeFile(path, &c)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && path == DefaultConfigPath:
+	case err != nil:
+		var pe toml.ParseError
+		if errors.As(err, &pe) {
+			return c, fmt.Errorf("%s: %s", path, pe.ErrorWithPosition())
+		}
+		return c, fmt.Errorf("read the agent's settings: %w", err)
+	}
+	if extra := meta.Undecoded(); len(extra) > 0 {
+		return c, fmt.Errorf("%s: unknown setting %q (known: node, pair, drbd_conf, state_dir, run_dir, socket, front_end, [peer] listen, address, pin)", path, extra[0])
+	}
+	return c.withDefaults(path)
+}
+
+func (c Config) withDefaults(path string) (Config, error) {
+	if c.Node == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return c, fmt.Errorf("find this node's name: %w", err)
+		}
+		c.Node, _, _ = strings.Cut(host, ".")
+	}
+	def := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	def(&c.DRBDConf, "/etc/drbd.conf")
+	def(&c.StateDir, "/var/lib/santui")
+	def(&c.RunDir, "/run/santui")
+	def(&c.Socket, filepath.Join(c.RunDir, "agent.sock"))
+	switch export.Kind(c.FrontEnd) {
+	case "", export.NBD, export.FUSE, export.Ublk:
+	default:
+		return c, fmt.Errorf("%s: front_end %q is not one of nbd, fuse", path, c.FrontEnd)
+	}
+	for name, p := range map[string]string{"state_dir": c.StateDir, "run_dir": c.RunDir, "socket": c.Socket} {
+		if !filepath.IsAbs(p) {
+			return c, fmt.Errorf("%s: %s %q is not an absolute path", path, name, p)
+		}
+	}
+	if (c.Peer.Address == "") != (c.Peer.Listen == "") || (c.Peer.Address == "") != (c.Peer.Pin == "") {
+		return c, fmt.Errorf("%s: [peer] needs listen, address and pin together", path)
+	}
+	return c, nil
+}
+
+// pairName is the name that confirms operations: as configured, or made of the two nodes' names, the same on both.
+func (c Config) pairName(peer string) string {
+	if c.Pair != "" {
+		return c.Pair
+	}
+	return min(c.Node, peer) + "-" + max(c.Node, peer)
+}
+
+// Version is the agent's version, set by the linker.
+var Version = "0.1-dev"
+
+func (c Config) errorf(code proto.ErrorCode, format string, args ...any) *proto.Error {
+	return proto.Errorf(code, format, args...).On(c.Node)
+}

@@ -1,0 +1,16 @@
+// Package agent is the headless daemon of one node: it brings the resources of drbd.conf up, watches what sits on them,
+// answers cockpits and the peer agent, and runs operations.
+//
+// State and who owns it:
+//
+//   - each resource: its engine.Engine; the agent only asks.
+//   - the snapshot: the hub. One goroutine (hub.run) builds it when something changed and publishes an immutable value;
+//     readers take it without locks.
+//   - the volume stack of a resource: one goroutine a resource (stackLoop) reads it while this node is Primary.
+//   - the operation lock and this node's copy of the journal: Agent, under its mutex.
+//   - a running operation: op.Runner on the node that becomes Primary.
+//   - the control link to the peer: this agent dials and calls, the peer's own link is served. One goroutine keeps the
+//     outgoing session up; each incoming connection is served by one goroutine that ends with it.
+//
+// Agent.Run starts all of them and returns when all have ended.
+package agent

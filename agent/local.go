@@ -1,0 +1,235 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"example.com/santui/lvmops"
+	"example.com/santui/proto"
+)
+
+// local is this node as operations see it; it implements op.Node.
+type local struct{ *Agent }
+
+// Name implements op.Node.
+func (l local) Name() string { return l.cfg.Node }
+
+// Observe implements op.Node.
+func (l local) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Observation, error) {
+	r, err := l.resource(req.Resource)
+	if err != nil {
+		return proto.Observation{}, err
+	}
+	o := proto.Observation{
+		Node: l.cfg.Node, Pair: l.pair, At: time.Now(), Agent: l.info, PeerLink: l.peerLink(),
+		Resource: r.eng.Status(), Tools: l.ops.Tools(), Managers: managers(),
+	}
+	l.mu.Lock()
+	o.Lock = l.lock
+	if l.op != nil && !l.op.State.Final() {
+		o.OpID = l.op.ID
+	}
+	l.mu.Unlock()
+	o.Resource.Stack = r.stack(ctx, l.ops, time.Duration(req.MaxAge*float64(time.Second)))
+	for _, t := range req.Targets {
+		o.Targets = append(o.Targets, l.ops.MountPoint(t))
+	}
+	if o.Resource.Role != proto.Primary {
+		if o.VGClash, err = l.ops.VGNames(ctx, r.conf.diskPath); err != nil {
+			o.Err = asError(err).On(l.cfg.Node)
+		}
+	}
+	return o, nil
+}
+
+// managers names the cluster managers that run on this node, by the name of their processes.
+func managers() []string {
+	known := map[string]string{"pacemakerd": "Pacemaker", "corosync": "Corosync", "drbd-reactor": "drbd-reactor", "keepalived": "keepalived", "heartbeat": "Heartbeat"}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, e := range entries {
+		if e.Name()[0] < '0' || e.Name()[0] > '9' {
+			continue
+		}
+		comm, err := os.ReadFile("/proc/" + e.Name() + "/comm")
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		if m := known[strings.TrimSpace(string(comm))]; m != "" && !slices.Contains(out, m) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// Step implements op.Node.
+func (l local) Step(ctx context.Context, req proto.PeerStepRequest) proto.StepResult {
+	res := proto.StepResult{Started: time.Now()}
+	kind := req.Step.Kind
+	if req.Undo {
+		kind = req.Step.UndoKind
+	}
+	r, err := l.resource(req.Step.Resource)
+	if err == nil {
+		err = l.mayStep(req)
+	}
+	if err == nil && !req.DryRun {
+		limit := time.Duration(req.Step.Limit * float64(time.Second))
+		ctx, cancel := context.WithTimeout(ctx, min(max(limit, time.Second), lvmops.LimitMkfs))
+		defer cancel()
+		err = l.do(ctx, r, kind, req.Step, &res)
+		r.forget()
+	}
+	res.Seconds = time.Since(res.Started).Seconds()
+	switch {
+	case err != nil:
+		res.State, res.Err = proto.StepFailed, asError(err)
+		if res.Err.Node == "" {
+			res.Err = res.Err.On(l.cfg.Node)
+		}
+	case res.State == "":
+		res.State = proto.StepDone
+	}
+	if !req.DryRun {
+		l.tell(req.OpID, req.Step, kind, res)
+	}
+	return res
+}
+
+func (l local) tell(opID string, s proto.Step, kind proto.StepKind, res proto.StepResult) {
+	what := string(kind)
+	switch {
+	case s.Mount != nil:
+		what += " " + s.Mount.Target
+	case s.VG != "":
+		what += " " + s.VG
+	default:
+		what += " " + s.Resource
+	}
+	if res.Err != nil {
+		l.hub.event(proto.LevelAlert, s.Resource, opID, what+" failed: "+res.Err.Text)
+		return
+	}
+	l.hub.event(proto.LevelInfo, s.Resource, opID, fmt.Sprintf("%s: %s, %.1f s", what, res.State, res.Seconds))
+}
+
+// mayStep refuses steps of an operation that does not hold the lock of this node, and a promotion beside a Primary.
+func (l local) mayStep(req proto.PeerStepRequest) error {
+	if req.Step.Node != l.cfg.Node {
+		return l.cfg.errorf(proto.CodeWrongNode, "step %d belongs to %s", req.Step.Index, req.Step.Node)
+	}
+	if req.DryRun {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lock == nil || l.lock.OpID != req.OpID {
+		return l.cfg.errorf(proto.CodeLocked, "operation %s does not hold this node's lock", req.OpID)
+	}
+	return nil
+}
+
+func (l local) do(ctx context.Context, r *resource, kind proto.StepKind, s proto.Step, res *proto.StepResult) error {
+	switch kind {
+	case proto.StepDemote:
+		return l.role(ctx, r, proto.Secondary, res)
+	case proto.StepPromote:
+		return l.role(ctx, r, proto.Primary, res)
+	case proto.StepUnmount, proto.StepMount:
+		if s.Mount == nil {
+			return l.cfg.errorf(proto.CodeInvalid, "step %d names no mount", s.Index)
+		}
+		if kind == proto.StepMount {
+			return l.volume(res, func() (lvmops.Outcome, error) { return l.ops.Mount(ctx, *s.Mount) })
+		}
+		return l.volume(res, func() (lvmops.Outcome, error) { return l.ops.Unmount(ctx, s.Mount.Target) })
+	case proto.StepDeactivate:
+		return l.volume(res, func() (lvmops.Outcome, error) { return l.ops.Deactivate(ctx, s.VG, r.conf.device) })
+	case proto.StepActivate:
+		return l.volume(res, func() (lvmops.Outcome, error) { return l.ops.Activate(ctx, s.VG, r.conf.device) })
+	default:
+		return l.cfg.errorf(proto.CodeUnsupported, "step kind %q is not known here", kind)
+	}
+}
+
+func (l local) role(ctx context.Context, r *resource, want proto.Role, res *proto.StepResult) error {
+	if st := r.eng.Status(); st.Role == want && (want == proto.Secondary || st.Node != "") {
+		res.State, res.Now = proto.StepAlready, fmt.Sprintf("%s is %s", r.name, want)
+		return nil
+	}
+	change := r.eng.Demote
+	if want == proto.Primary {
+		change = func(ctx context.Context) error { return r.eng.Promote(ctx, false) }
+	}
+	if err := change(ctx); err != nil {
+		return err
+	}
+	res.Now = fmt.Sprintf("%s is %s", r.name, r.eng.Status().Role)
+	return nil
+}
+
+// volume runs one operation of lvmops and copies what it did into the result.
+func (l local) volume(res *proto.StepResult, run func() (lvmops.Outcome, error)) error {
+	out, err := run()
+	res.Commands, res.Now, res.Output = out.Commands, out.Now, out.Findings
+	if out.Already {
+		res.State = proto.StepAlready
+	}
+	return err
+}
+
+// Lock implements op.Node. A lock that the same node's agent took for an earlier operation is replaced: that agent runs
+// one operation at a time, so the earlier one is over.
+func (l local) Lock(_ context.Context, want proto.Lock) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if cur := l.lock; cur != nil && cur.OpID != want.OpID && (cur.Node != want.Node || want.Node == l.cfg.Node) {
+		e := l.cfg.errorf(proto.CodeLocked, "operation %s of %s holds the lock", cur.OpID, cur.Owner).WithRemedy("wait, or santui attach %s", cur.OpID)
+		e.Lock = cur
+		return e
+	}
+	l.lock = &want
+	l.hub.poke()
+	return nil
+}
+
+// Unlock implements op.Node.
+func (l local) Unlock(_ context.Context, l0 proto.Lock) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lock != nil && l.lock.OpID == l0.OpID {
+		l.lock = nil
+		l.hub.poke()
+	}
+	return nil
+}
+
+// Journal implements op.Node.
+func (l local) Journal(_ context.Context, o proto.Op) error {
+	if err := l.journal.Put(o); err != nil {
+		return err
+	}
+	l.showOp(o)
+	return nil
+}
+
+// asError makes any error one that can cross a control link.
+func asError(err error) *proto.Error {
+	var e *proto.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	code := proto.CodeFailed
+	if errors.Is(err, context.DeadlineExceeded) {
+		code = proto.CodeTimeout
+	}
+	return proto.Errorf(code, "%v", err)
+}

@@ -1,0 +1,101 @@
+package agent
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"example.com/santui/agent/engine"
+	"example.com/santui/lvmops"
+	"example.com/santui/proto"
+)
+
+// resource is one entry of drbd.conf on this node.
+type resource struct {
+	name string
+	conf resourceConf
+	eng  engine.Engine
+
+	mu    sync.Mutex // protects what follows
+	seen  proto.Stack
+	at    time.Time // when seen was read; zero if it must be read again
+	upErr string
+}
+
+// stackPeriod is how often the stack of a Primary is read, stackLimit how long that may take.
+const (
+	stackPeriod = 3 * time.Second
+	stackLimit  = 10 * time.Second
+)
+
+// stack returns what sits on the device, at most maxAge old. On a Secondary there is nothing, by construction.
+func (r *resource) stack(ctx context.Context, ops *lvmops.Ops, maxAge time.Duration) proto.Stack {
+	st := r.eng.Status()
+	if st.Role != proto.Primary || st.Node == "" {
+		return proto.Stack{}
+	}
+	r.mu.Lock()
+	seen, at := r.seen, r.at
+	r.mu.Unlock()
+	if !at.IsZero() && time.Since(at) <= maxAge {
+		return seen
+	}
+	ctx, cancel := context.WithTimeout(ctx, stackLimit)
+	defer cancel()
+	begin := time.Now()
+	seen, err := ops.Stack(ctx, st.Device, st.Node)
+	if err != nil {
+		seen.Err = err.Error()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if begin.After(r.at) {
+		r.seen, r.at = seen, begin
+	}
+	return seen
+}
+
+// cached returns the last look at the stack without making one.
+func (r *resource) cached() proto.Stack {
+	if st := r.eng.Status(); st.Role != proto.Primary || st.Node == "" {
+		return proto.Stack{}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen
+}
+
+// forget makes the next look a fresh one.
+func (r *resource) forget() {
+	r.mu.Lock()
+	r.at = time.Time{}
+	r.mu.Unlock()
+}
+
+// stackLoop keeps the look fresh while this node is Primary, until ctx ends.
+func (r *resource) stackLoop(ctx context.Context, ops *lvmops.Ops, poke func()) {
+	tick := time.NewTicker(stackPeriod)
+	defer tick.Stop()
+	for {
+		r.stack(ctx, ops, stackPeriod/2)
+		poke()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// statusLoop turns changes of the engine into new snapshots, until ctx ends.
+func (r *resource) statusLoop(ctx context.Context, poke func()) {
+	for {
+		ch := r.eng.Changed()
+		poke()
+		select {
+		case <-ctx.Done():
+			return
+		case <-ch:
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package agent
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"example.com/santui/agent/drbdconf"
+	"example.com/santui/agent/engine"
+	"example.com/santui/datapath"
+	"example.com/santui/datapath/block"
+	"example.com/santui/datapath/export"
+	"example.com/santui/proto"
+)
+
+// resourceConf is what drbd.conf says of one resource, seen from this node.
+type resourceConf struct {
+	name     string
+	peer     string
+	device   string
+	minor    int
+	diskPath string
+	datapath datapath.Config
+	findings []drbdconf.Finding
+}
+
+// loadResources reads drbd.conf and returns the resources that this node takes part in. They all must have the same peer.
+func loadResources(cfg Config) ([]resourceConf, error) {
+	conf, err := drbdconf.Parse(cfg.DRBDConf)
+	if err != nil {
+		return nil, err
+	}
+	var out []resourceConf
+	for _, r := range conf.Resources {
+		c, err := fromDRBDConf(r, cfg.Node)
+		if err != nil {
+			return nil, err
+		}
+		if len(out) > 0 && c.peer != out[0].peer {
+			return nil, cfg.errorf(proto.CodeUnsupported, "%s: resource %s replicates with %s, %s with %s; an agent has one peer",
+				cfg.DRBDConf, out[0].name, out[0].peer, c.name, c.peer)
+		}
+		out = append(out, c)
+	}
+	if len(out) == 0 {
+		return nil, cfg.errorf(proto.CodeInvalid, "%s names no resource", cfg.DRBDConf)
+	}
+	return out, nil
+}
+
+// fromDRBDConf translates one resource for this node. What this version cannot do is refused here, by name.
+func fromDRBDConf(r *drbdconf.Resource, node string) (resourceConf, error) {
+	var c resourceConf
+	here, err := r.Host(node)
+	if err != nil {
+		return c, err
+	}
+	there, err := r.Peer(node)
+	if err != nil {
+		return c, err
+	}
+	if err := r.Refused(); err != nil {
+		return c, err
+	}
+	return resourceConf{
+		name: r.Name, peer: there.Name, device: here.Device, minor: here.Minor, diskPath: here.Disk, findings: r.Unsupported,
+		datapath: datapath.Config{
+			Resource: r.Name, Device: here.Device, Node: node, Peer: there.Name, DiskPath: here.Disk,
+			Open:      func() (block.Device, error) { return block.Open(here.Disk, block.Options{}) },
+			LocalAddr: here.Address.String(), PeerAddr: there.Address.String(),
+			Protocol: r.Protocol, CRAMAlg: r.Net.CRAMAlg, Secret: r.Net.Secret.Reveal(), ResyncRate: r.Disk.ResyncRate,
+			PingInt: r.Net.PingInt, PingTimeout: r.Net.PingTimeout, ConnectInt: r.Net.ConnectInt, Timeout: r.Net.Timeout,
+			KoCount: r.Net.KoCount, ALExtents: r.Disk.ALExtents, MaxBuffers: r.Net.MaxBuffers, MaxEpochSize: r.Net.MaxEpochSize,
+			OnIOError: datapath.IOErrorPolicy(r.Disk.OnIOError), DataIntegrityAlg: r.Net.DataIntegrityAlg,
+			CsumsAlg: r.Net.CsumsAlg, VerifyAlg: r.Net.VerifyAlg, AllowTwoPrimaries: r.Net.AllowTwoPrimaries,
+			PullAhead: r.Net.OnCongestion == "pull-ahead", ThinResync: r.Disk.RSDiscardGranularity > 0,
+		},
+	}, nil
+}
+
+// newResource makes the engine of one resource.
+func (a *Agent) newResource(c resourceConf) (*resource, error) {
+	dp := c.datapath
+	dp.Logger = a.log
+	dp.Events = func(level proto.Level, text string) { a.hub.event(level, c.name, "", text) }
+	kind := export.Kind(a.cfg.FrontEnd)
+	if kind == "" {
+		var err error
+		if kind, err = export.Pick(); err != nil {
+			return nil, a.cfg.errorf(proto.CodeUnsupported, "no front end can make %s a block device: %v", c.device, err)
+		}
+	}
+	eng, err := engine.NewNative(engine.NativeConfig{
+		Datapath: dp, FrontEnd: kind, RunDir: filepath.Join(a.cfg.RunDir, "export"), Minor: c.minor,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range c.findings {
+		a.hub.event(proto.LevelInfo, c.name, "", f.String())
+	}
+	return &resource{name: c.name, conf: c, eng: eng}, nil
+}
+
+// DiskOf is the path of a resource's backing disk on this node.
+func DiskOf(cfg Config, resource string) (string, error) {
+	confs, err := loadResources(cfg)
+	if err != nil {
+		return "", err
+	}
+	i := slices.IndexFunc(confs, func(c resourceConf) bool { return c.name == resource })
+	if i < 0 {
+		return "", cfg.errorf(proto.CodeNotFound, "resource %q is not in %s", resource, cfg.DRBDConf)
+	}
+	return confs[i].diskPath, nil
+}
+
+// Describe words what the settings and drbd.conf mean on this node, and returns what is wrong with them.
+func Describe(cfg Config) ([]string, error) {
+	lines := []string{fmt.Sprintf("node %s, settings %s", cfg.Node, cfg.DRBDConf)}
+	confs, err := loadResources(cfg)
+	if err != nil {
+		return lines, err
+	}
+	lines = append(lines, fmt.Sprintf("pair %s", cfg.pairName(confs[0].peer)))
+	if cfg.Peer.Address == "" {
+		lines = append(lines, "no [peer]: without the other agent no failover can run")
+	} else {
+		lines = append(lines, fmt.Sprintf("control port %s, %s's agent at %s", cfg.Peer.Listen, confs[0].peer, cfg.Peer.Address))
+	}
+	for _, c := range confs {
+		d := c.datapath
+		lines = append(lines, fmt.Sprintf("resource %s: %s on %s, %s > %s, protocol %s, resync %d KiB/s, peer %s",
+			c.name, c.device, c.diskPath, d.LocalAddr, d.PeerAddr, d.Protocol, d.ResyncRate>>10, c.peer))
+		if d.CRAMAlg == "" {
+			lines = append(lines, "  the nodes do not authenticate each other on the replication link (cram-hmac-alg, shared-secret)")
+		}
+		for _, f := range c.findings {
+			lines = append(lines, "  "+strings.ReplaceAll(f.String(), "\n", "\n  "))
+		}
+	}
+	return lines, nil
+}

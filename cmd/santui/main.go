@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"os/user"
+	"sync/atomic"
+	"syscall"
+
+	_ "example.com/santui/tui/quiet" // before anything that imports bubbletea: keeps it from asking the terminal questions
+
+	"github.com/spf13/cobra"
+
+	"example.com/santui/cmd/internal/cli"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// app is what all commands share.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	config         string
+	pair           string // of the --pair flag
+	json           bool
+}
+
+// run executes one command line and returns the exit code.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	var sig atomic.Int32
+	ctx, cancel := withSignals(&sig)
+	defer cancel()
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := a.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if s := syscall.Signal(sig.Load()); s != 0 && (err == nil || errors.Is(err, context.Canceled)) {
+		return 128 + int(s)
+	}
+	if err != nil {
+		cli.PrintError(stdout, stderr, "santui", err, a.json)
+	}
+	return cli.CodeOf(err)
+}
+
+// withSignals ends the context at HUP, INT or TERM and remembers which it was.
+func withSignals(got *atomic.Int32) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		select {
+		case s := <-ch:
+			if n, ok := s.(syscall.Signal); ok {
+				got.Store(int32(n))
+			}
+			cancel()
+		case <-ctx.Done():
+		}
+		signal.Stop(ch)
+	}()
+	return ctx, cancel
+}
+
+func (a *app) root() *cobra.Command {
+	var opt cockpitFlags
+	root := &cobra.Command{
+		Use:   "santui [PAIR]",
+		Short: "A cockpit over two nodes that replicate a block device",
+		Long: "santui shows both nodes of a replicating pair side by side and moves the service from one to the other,\n" +
+			"step by step, with the exact commands before, during and after. Without a subcommand it opens the cockpit.",
+		Version:       cli.Version,
+		Args:          cobra.MaximumNArgs(1),
+		SilenceErrors: true, SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				a.pair = args[0]
+			}
+			return a.cockpit(cmd.Context(), opt)
+		},
+	}
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return cli.Exit(cli.ExitUsage, err) })
+	pf := root.PersistentFlags()
+	pf.StringVar(&a.config, "config", "", "the cockpit's configuration (default $XDG_CONFIG_HOME/santui/config.toml)")
+	pf.StringVar(&a.pair, "pair", "", "the pair to work on (default: the first one configured)")
+	opt.register(root)
+	root.AddCommand(a.statusCmd(), a.watchCmd(), a.checkCmd(), a.failoverCmd(), a.syncCmd(), a.opsCmd(), a.attachCmd(),
+		a.reportCmd(), a.commandsCmd(), a.explainCmd(), a.configCmd(), a.demoCmd())
+	for verb, why := range map[string]string{
+		"takeover": "a takeover without the peer", "verify": "online verify", "resolve": "resolving a split brain", "doctor": "the LVM doctor",
+	} {
+		root.AddCommand(a.laterCmd(verb, why))
+	}
+	return root
+}
+
+// laterCmd is a verb of the contract that this version refuses by name.
+func (a *app) laterCmd(verb, what string) *cobra.Command {
+	return &cobra.Command{
+		Use: verb, Short: what + " (not in this version)", DisableFlagParsing: true,
+		RunE: func(*cobra.Command, []string) error {
+			return cli.Exit(cli.ExitVeto, fmt.Errorf("%s is not in this version; nothing was done", what))
+		},
+	}
+}
+
+func (a *app) jsonFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&a.json, "json", false, "print one JSON document")
+}
+
+// owner names whoever gives the commands, for locks, journals and reports.
+func owner() string {
+	name, host := "unknown", "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if h, err := os.Hostname(); err == nil {
+		host = h
+	}
+	return name + "@" + host
+}

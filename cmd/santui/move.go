@@ -1,0 +1,414 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"example.com/santui/cmd/internal/cli"
+	"example.com/santui/proto"
+)
+
+func (a *app) checkCmd() *cobra.Command {
+	var to, resource string
+	cmd := &cobra.Command{
+		Use: "check --to NODE", Short: "Every check of a failover, its evidence and remedy", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			n, err := a.node(to)
+			if err != nil {
+				return err
+			}
+			l, err := call[proto.CheckList](cmd.Context(), n, proto.MethodCheck, proto.CheckRequest{Verb: proto.VerbFailover, Resource: resource, To: to})
+			if err != nil {
+				return err
+			}
+			if a.json {
+				err = cli.PrintJSON(a.stdout, l)
+			} else {
+				printChecks(a.stdout, l)
+			}
+			if err == nil && !l.Ready() {
+				err = cli.Exit(cli.ExitVeto, nil)
+			}
+			return err
+		},
+	}
+	a.jsonFlag(cmd)
+	cmd.Flags().StringVar(&to, "to", "", "the node that shall become Primary")
+	cmd.Flags().StringVar(&resource, "resource", "", "the resource (default: the only one)")
+	return cmd
+}
+
+// node finds the node of the configured pair that a move goes to.
+func (a *app) node(name string) (cli.Node, error) {
+	if name == "" {
+		return cli.Node{}, cli.Usagef("--to NODE is missing")
+	}
+	p, err := a.loadPair()
+	if err != nil {
+		return cli.Node{}, err
+	}
+	return p.Find(name)
+}
+
+func printChecks(w io.Writer, l proto.CheckList) {
+	_, _ = fmt.Fprintf(w, "failover of %s from %s to %s\n", l.Resource, l.From, l.To)
+	for _, c := range l.Checks {
+		word := map[proto.CheckResult]string{proto.CheckOK: "ok  ", proto.CheckWarn: "warn", proto.CheckFail: "FAIL", proto.CheckUnknown: "????"}[c.Result]
+		first := ""
+		if len(c.Evidence) > 0 {
+			first = c.Evidence[0]
+		}
+		_, _ = fmt.Fprintf(w, "%s  %-13s %-46s %s\n", word, c.Code, c.Title, first)
+		if c.Result == proto.CheckOK {
+			continue
+		}
+		for _, e := range c.Evidence[min(1, len(c.Evidence)):] {
+			_, _ = fmt.Fprintf(w, "%68s%s\n", "", e)
+		}
+		if c.Remedy != "" {
+			_, _ = fmt.Fprintf(w, "%20s> %s\n", "", c.Remedy)
+		}
+	}
+	if l.Ready() {
+		_, _ = fmt.Fprintln(w, "ready")
+	} else {
+		_, _ = fmt.Fprintf(w, "not possible now: %d blocking\n", len(l.Blocking()))
+	}
+}
+
+// failoverFlags are the options of `santui failover`.
+type failoverFlags struct {
+	to, resource, confirm, hash string
+	dryRun, keep                bool
+	accept                      []string
+}
+
+func (a *app) failoverCmd() *cobra.Command {
+	var f failoverFlags
+	cmd := &cobra.Command{
+		Use: "failover --to NODE", Short: "Move the service to the other node, planned", Args: cobra.NoArgs,
+		Long: "Unmounts, deactivates and demotes on the Primary, then promotes, activates and mounts on NODE.\n" +
+			"Without --confirm PAIR it shows the plan and asks for the pair's name; without a terminal it refuses.\n" +
+			"When a step fails, what was done is undone (exit code 6), or with --keep left as it is (exit code 7).",
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.failover(cmd.Context(), f) },
+	}
+	a.jsonFlag(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&f.to, "to", "", "the node that shall become Primary")
+	fl.StringVar(&f.resource, "resource", "", "the resource (default: the only one)")
+	fl.StringVar(&f.confirm, "confirm", "", "the pair's name: the consent")
+	fl.StringVar(&f.hash, "plan", "", "run only if the plan still has this hash")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "both agents validate every step; nothing is changed")
+	fl.BoolVar(&f.keep, "keep", false, "when a step fails, leave things as they are")
+	fl.StringSliceVar(&f.accept, "accept", nil, "codes of soft vetoes to override, recorded in the report")
+	return cmd
+}
+
+func (a *app) failover(ctx context.Context, f failoverFlags) error {
+	n, err := a.node(f.to)
+	if err != nil {
+		return err
+	}
+	req := proto.OpStartRequest{
+		RequestID: requestID(), Verb: proto.VerbFailover, Resource: f.resource, To: f.to, Confirm: f.confirm, PlanHash: f.hash,
+		DryRun: f.dryRun, OnFailure: proto.ChoiceUndo, Accept: f.accept, Owner: owner(),
+	}
+	if f.keep {
+		req.OnFailure = proto.ChoiceKeep
+	}
+	if f.confirm == "" && !f.dryRun {
+		if req.Confirm, req.PlanHash, err = a.confirm(ctx, n, f); err != nil {
+			return err
+		}
+	}
+	o, err := call[proto.Op](ctx, n, proto.MethodOpStart, req)
+	if err != nil {
+		return err
+	}
+	if !f.dryRun {
+		if !a.json {
+			_, _ = fmt.Fprintf(a.stdout, "operation %s: %s of %s from %s to %s\n", o.ID, o.Plan.Verb, o.Plan.Resource, o.Plan.From, o.Plan.To)
+		}
+		if o, err = a.followOp(ctx, n, o.ID); err != nil {
+			return err
+		}
+	}
+	return a.opEnd(o)
+}
+
+func requestID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails; see crypto/rand
+	return hex.EncodeToString(b[:])
+}
+
+// confirm shows the plan and asks for the pair's name. Without a terminal nobody can be asked.
+func (a *app) confirm(ctx context.Context, n cli.Node, f failoverFlags) (typed, hash string, err error) {
+	in, ok := a.stdin.(*os.File)
+	if a.json || !ok || !term.IsTerminal(int(in.Fd())) {
+		return "", "", proto.Errorf(proto.CodeNotConfirmed, "the failover to %s is not confirmed", f.to).
+			WithRemedy("--confirm with the pair's name is the consent; --dry-run changes nothing")
+	}
+	reply, err := call[proto.PlanReply](ctx, n, proto.MethodPlan, proto.CheckRequest{Verb: proto.VerbFailover, Resource: f.resource, To: f.to})
+	if err != nil {
+		return "", "", err
+	}
+	printPlan(a.stdout, reply.Plan)
+	_, _ = fmt.Fprintf(a.stdout, "\nType the pair's name, %s, to start: ", reply.Plan.Pair)
+	if _, err := fmt.Fscanln(in, &typed); err != nil {
+		return "", "", proto.Errorf(proto.CodeNotConfirmed, "nothing was typed; nothing was done")
+	}
+	return strings.TrimSpace(typed), reply.Hash, nil
+}
+
+func printPlan(w io.Writer, p proto.Plan) {
+	for _, s := range p.Steps {
+		_, _ = fmt.Fprintf(w, "%2d  %-10s %-52s limit %3.0f s\n", s.Index, s.Node, strings.Join(s.Argv, " "), s.Limit)
+	}
+	for _, e := range p.Effect {
+		_, _ = fmt.Fprintln(w, "    "+e)
+	}
+}
+
+// followOp prints the steps as they end and returns the operation once it is final. The agent goes on without us: when we
+// are interrupted, that is said, and the operation is left alone.
+func (a *app) followOp(ctx context.Context, n cli.Node, id string) (proto.Op, error) {
+	s, err := connect(ctx, n)
+	if err != nil {
+		return proto.Op{}, err
+	}
+	defer func() { _ = s.Close() }()
+	var last proto.Op
+	printed := map[string]bool{}
+	err = s.Stream(ctx, proto.MethodOpWatch, proto.OpRequest{ID: id}, func(raw json.RawMessage) error {
+		last = proto.Op{} // slices of the one before must not be written into
+		if err := json.Unmarshal(raw, &last); err != nil {
+			return fmt.Errorf("an operation from %s cannot be read: %w", n.Name, err)
+		}
+		if !a.json {
+			a.printSteps(last, printed)
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() != nil {
+		_, _ = fmt.Fprintf(a.stderr, "santui: detached; the operation goes on: santui attach %s\n", id)
+		return last, cli.Exit(cli.ExitDetached, nil)
+	}
+	return last, err
+}
+
+// printSteps prints each step's end once.
+func (a *app) printSteps(o proto.Op, printed map[string]bool) {
+	line := func(prefix string, s proto.Step, r proto.StepResult) {
+		key := prefix + string(s.Kind) + fmt.Sprint(s.Index) + string(r.State) + r.Started.String()
+		if printed[key] {
+			return
+		}
+		printed[key] = true
+		_, _ = fmt.Fprintf(a.stdout, "%s%-8s %2d  %-10s %-52s %5.1f s\n", prefix, r.State, s.Index, s.Node, strings.Join(s.Argv, " "), r.Seconds)
+		if r.Err != nil {
+			_, _ = fmt.Fprintf(a.stdout, "         %v\n", r.Err)
+		}
+	}
+	for _, s := range o.Steps {
+		switch s.Result.State {
+		case proto.StepDone, proto.StepAlready, proto.StepFailed:
+			line("", s.Step, s.Result)
+		}
+		switch s.Undo.State {
+		case proto.StepUndone, proto.StepFailed:
+			line("undo ", s.Step, s.Undo)
+		}
+	}
+}
+
+// opEnd prints the outcome and maps it to the exit code.
+func (a *app) opEnd(o proto.Op) error {
+	var err error
+	if a.json {
+		err = cli.PrintJSON(a.stdout, o)
+	} else {
+		_, err = fmt.Fprintf(a.stdout, "%s: %s (service away %.1f s)\n", o.State, o.Outcome, o.Outage)
+	}
+	if err != nil {
+		return err
+	}
+	switch o.State {
+	case proto.OpDone:
+		return nil
+	case proto.OpUndone:
+		return cli.Exit(cli.ExitUndone, nil)
+	case proto.OpAborted:
+		return cli.Exit(cli.ExitVeto, nil)
+	default:
+		return cli.Exit(cli.ExitAttention, nil)
+	}
+}
+
+func (a *app) opsCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "ops", Short: "Operations that the agents remember, newest first", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ops, err := a.allOps(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return cli.PrintJSON(a.stdout, ops)
+			}
+			for _, o := range ops.Ops {
+				_, _ = fmt.Fprintf(a.stdout, "%s  %s  %-9s %s %s > %s  %5.1f s  %s\n", o.ID, o.Started.Local().Format(time.DateTime), o.State, o.Plan.Verb, o.Plan.From, o.Plan.To, o.Outage, o.Outcome)
+			}
+			return nil
+		},
+	}
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+// allOps takes the list from the first agent that answers: both journals hold every operation.
+func (a *app) allOps(ctx context.Context) (proto.OpsReply, error) {
+	p, err := a.loadPair()
+	if err != nil {
+		return proto.OpsReply{}, err
+	}
+	var errs []error
+	for _, n := range p.Node {
+		ops, err := call[proto.OpsReply](ctx, n, proto.MethodOps, nil)
+		if err == nil {
+			return ops, nil
+		}
+		errs = append(errs, err)
+	}
+	return proto.OpsReply{}, errors.Join(errs...)
+}
+
+// whereOp finds the operation and an agent that knows it, the one that ran it if it answers.
+func (a *app) whereOp(ctx context.Context, id string) (cli.Node, proto.Report, error) {
+	p, err := a.loadPair()
+	if err != nil {
+		return cli.Node{}, proto.Report{}, err
+	}
+	var at cli.Node
+	var best proto.Report
+	var errs []error
+	for _, n := range p.Node {
+		r, err := call[proto.Report](ctx, n, proto.MethodReport, proto.OpRequest{ID: id})
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if best.Op.ID == "" || r.Op.Rev > best.Op.Rev || r.Op.Runner == n.Name {
+			at, best = n, r
+		}
+	}
+	if best.Op.ID == "" {
+		return at, best, errors.Join(errs...)
+	}
+	return at, best, nil
+}
+
+func (a *app) attachCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "attach OP", Short: "Follow an operation until it ends", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, r, err := a.whereOp(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if p, err := a.loadPair(); err == nil {
+				if runner, err := p.Find(r.Op.Runner); err == nil {
+					n = runner
+				}
+			}
+			o, err := a.followOp(cmd.Context(), n, args[0])
+			if err != nil {
+				return err
+			}
+			return a.opEnd(o)
+		},
+	}
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+func (a *app) reportCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "report OP", Short: "What an operation did, step by step", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, r, err := a.whereOp(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return cli.PrintJSON(a.stdout, r)
+			}
+			printReport(a.stdout, r)
+			return nil
+		},
+	}
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+func printReport(w io.Writer, r proto.Report) {
+	o := r.Op
+	_, _ = fmt.Fprintf(w, "%s %s of %s: %s > %s\n", o.ID, o.Plan.Verb, o.Plan.Resource, o.Plan.From, o.Plan.To)
+	_, _ = fmt.Fprintf(w, "by %s, started %s, took %.1f s, service away %.1f s\n", o.Owner, o.Started.Local().Format(time.DateTime), o.Ended.Sub(o.Started).Seconds(), o.Outage)
+	_, _ = fmt.Fprintf(w, "%s: %s\n", o.State, o.Outcome)
+	if len(o.Accepted) > 0 {
+		_, _ = fmt.Fprintf(w, "accepted: %s\n", strings.Join(o.Accepted, ", "))
+	}
+	for _, s := range o.Steps {
+		_, _ = fmt.Fprintf(w, "%-8s %2d  %-10s %-52s %6.2f s  %s\n", s.Result.State, s.Step.Index, s.Step.Node, strings.Join(s.Step.Argv, " "), s.Result.Seconds, s.Result.Now)
+		if s.Result.Err != nil {
+			_, _ = fmt.Fprintf(w, "         %v\n", s.Result.Err)
+		}
+		if s.Undo.State != "" {
+			_, _ = fmt.Fprintf(w, "%-8s     %-10s %-52s %6.2f s  %s\n", s.Undo.State, s.Step.Node, strings.Join(s.Step.Undo, " "), s.Undo.Seconds, s.Undo.Now)
+		}
+	}
+	for node, v := range r.Versions {
+		_, _ = fmt.Fprintf(w, "%s: agent %s\n", node, v)
+	}
+}
+
+func (a *app) commandsCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "commands OP", Short: "Every program that an operation ran", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, r, err := a.whereOp(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			var all []proto.Execution
+			for _, s := range r.Op.Steps {
+				all = append(append(all, s.Result.Commands...), s.Undo.Commands...)
+			}
+			if a.json {
+				return cli.PrintJSON(a.stdout, map[string]any{"schema": proto.Schema, "commands": all})
+			}
+			for _, e := range all {
+				_, _ = fmt.Fprintf(a.stdout, "%s %s$ %s\n", e.Started.Local().Format(time.TimeOnly), e.Node, strings.Join(e.Argv, " "))
+				for _, l := range e.Output {
+					_, _ = fmt.Fprintf(a.stdout, "    %s\n", l)
+				}
+				_, _ = fmt.Fprintf(a.stdout, "    exit %d, %.2f s\n", e.Exit, e.Seconds)
+			}
+			return nil
+		},
+	}
+	a.jsonFlag(cmd)
+	return cmd
+}
