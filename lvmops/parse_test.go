@@ -1,11 +1,16 @@
 package lvmops
 
 import (
+	"embed"
 	"encoding/json"
-	"os"
 	"strings"
 	"testing"
 )
+
+// recordings travel inside the test binary: it also runs in a node of the lab.
+//
+//go:embed testdata/*.json
+var recordings embed.FS
 
 // TestRecordedReports parses what LVM 2.03.16 printed in the lab.
 func TestRecordedReports(t *testing.T) {
@@ -15,7 +20,7 @@ func TestRecordedReports(t *testing.T) {
 		"thin": "storage da-ta=/dev/storage/da-ta [lvol0_pmspare]= pool= [pool_tdata]= [pool_tmeta]= snap=/dev/storage/snap " +
 			"test=/dev/storage/test thin=/dev/storage/thin thinsnap=/dev/storage/thinsnap",
 	} {
-		b, err := os.ReadFile("testdata/" + file + ".json")
+		b, err := recordings.ReadFile("testdata/" + file + ".json")
 		if err != nil {
 			t.Fatal(err)
 		}
