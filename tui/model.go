@@ -26,6 +26,7 @@ type Model struct {
 	o       Options
 	profile termenv.Profile
 	updates <-chan source.Update
+	after   func(time.Duration, tea.Msg) tea.Cmd // a message later; tests replace it
 
 	w, h  int
 	theme theme.Theme
@@ -78,7 +79,7 @@ const (
 func newModel(ctx context.Context, src source.Source, o Options, name theme.Name, ascii bool, profile termenv.Profile) *Model {
 	o.ASCII = ascii
 	m := &Model{ctx: ctx, src: src, o: o, profile: profile, theme: theme.New(name, ascii, profile),
-		in: map[string]source.Update{}, screen: keymap.Overview, resource: o.Resource}
+		in: map[string]source.Update{}, screen: keymap.Overview, resource: o.Resource, after: later}
 	m.derive()
 	return m
 }
@@ -86,12 +87,15 @@ func newModel(ctx context.Context, src source.Source, o Options, name theme.Name
 // Init implements tea.Model.
 func (m *Model) Init() tea.Cmd {
 	m.updates = m.src.Watch(m.ctx)
-	return tea.Batch(m.await(0), tick())
+	return tea.Batch(m.await(0), m.tick())
 }
 
-func tick() tea.Cmd {
-	return tea.Tick(time.Second, func(time.Time) tea.Msg { return tickMsg{} })
+func later(d time.Duration, msg tea.Msg) tea.Cmd {
+	return tea.Tick(d, func(time.Time) tea.Msg { return msg })
 }
+
+// tick ages what is shown once a second. Where nothing ages the screen stays the same, and nothing is written.
+func (m *Model) tick() tea.Cmd { return m.after(time.Second, tickMsg{}) }
 
 // await waits for updates, not before the pause is over, and gathers those that come together.
 func (m *Model) await(pause time.Duration) tea.Cmd {
@@ -154,7 +158,7 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return m, tea.Batch(m.takeUpdates(msg), m.await(m.o.Refresh))
 	case tickMsg:
 		m.derive()
-		return m, tick()
+		return m, m.tick()
 	case noteGoneMsg:
 		if int(msg) == m.noteGen {
 			m.note = view.Line{}
@@ -203,8 +207,7 @@ func (m *Model) say(l view.Line) tea.Cmd {
 	l.Text = clean.String(l.Text)
 	m.note = l
 	m.noteGen++
-	gen := m.noteGen
-	return tea.Tick(noteTime, func(time.Time) tea.Msg { return noteGoneMsg(gen) })
+	return m.after(noteTime, noteGoneMsg(m.noteGen))
 }
 
 func (m *Model) ctxFor() screen.Ctx {

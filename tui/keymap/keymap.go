@@ -156,7 +156,7 @@ func when(b Binding, reason func(State) string) Binding {
 func k(keys ...string) []string { return keys }
 
 // Bindings is the table, in the order in which keys are shown.
-var Bindings = slices.Concat(homeKeys(), syncKeys(), wizardKeys(), commonKeys())
+var Bindings = slices.Concat(syncKeys(), wizardKeys(), homeKeys(), commonKeys())
 
 func homeKeys() []Binding {
 	return []Binding{

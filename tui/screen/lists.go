@@ -8,6 +8,7 @@ import (
 	"example.com/santui/tui/keymap"
 	"example.com/santui/tui/view"
 	"example.com/santui/tui/widget"
+	"github.com/charmbracelet/lipgloss"
 )
 
 // List is the state of a list screen.
@@ -129,15 +130,25 @@ func (c Ctx) Help(from keymap.Screen, top int) (string, int) {
 }
 
 func (c Ctx) helpLines(list []keymap.Binding) []string {
+	const indent = 11
 	var out []string
-	for _, b := range list {
-		line := fmt.Sprintf("%-10s %s", b.Help().Key, b.Long)
-		why := b.Why(c.State())
-		if why == "" {
-			out = append(out, line)
-			continue
+	add := func(first, text string, ink lipgloss.Style) {
+		for i, l := range widget.Wrap(text, c.W-4-indent) {
+			if i > 0 {
+				first = ""
+			}
+			out = append(out, ink.Render(widget.Fit(c.Theme, first, indent)+l))
 		}
-		out = append(out, c.Theme.Dim.Render(line), "           "+c.Theme.Warn.Render("not now: "+why))
+	}
+	for _, b := range list {
+		why, ink := b.Why(c.State()), c.Theme.Text
+		if why != "" {
+			ink = c.Theme.Dim
+		}
+		add(b.Help().Key, b.Long, ink)
+		if why != "" {
+			add("", "not now: "+why, c.Theme.Warn)
+		}
 	}
 	return out
 }

@@ -13,6 +13,7 @@ import (
 type Part struct {
 	Panel widget.Panel
 	H     int  // lines of text wanted; the part with Fill gets what is left
+	Keep  int  // the line that stays visible where a part without Fill gets fewer
 	Fill  bool // exactly one part
 	Top   int  // of the Fill part: first line shown; negative follows the end
 	Side  bool // wide windows show the nodes beside it
@@ -54,6 +55,9 @@ func (c Ctx) DrawStack(s Stack) (string, int) {
 		}
 		if p.Fill {
 			top = c.scroll(&p, heights[i]-2)
+		} else if room := heights[i] - 2; room < len(p.Panel.Lines) {
+			p.Top = max(p.Keep-room/2, 0)
+			c.scroll(&p, room)
 		}
 		lines := p.Panel.Draw(c.Theme, w, heights[i])
 		if side {

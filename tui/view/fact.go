@@ -26,7 +26,7 @@ func (f Fact) Text() string {
 	return f.Value
 }
 
-// Title is the node's role in words: PRIMARY, SECONDARY, "STALE 42 s otter (was PRIMARY)" and so on.
+// Title is the node's role in words: PRIMARY, SECONDARY, "STALE 42 s otter, was PRIMARY" and so on.
 func (n Node) Title() string {
 	role := strings.ToUpper(n.Role().String())
 	switch n.Contact {
@@ -34,9 +34,9 @@ func (n Node) Title() string {
 		return "NO CONTACT YET  " + n.Name
 	case Stale:
 		if n.Role() == proto.RoleUnknown {
-			return fmt.Sprintf("STALE %s  %s", Age(n.Age), n.Name)
+			return fmt.Sprintf("STALE %s %s", Age(n.Age), n.Name)
 		}
-		return fmt.Sprintf("STALE %s  %s (was %s)", Age(n.Age), n.Name, role)
+		return fmt.Sprintf("STALE %s %s, was %s", Age(n.Age), n.Name, role)
 	default:
 		return role + "  " + n.Name
 	}

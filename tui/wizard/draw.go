@@ -281,7 +281,7 @@ func (m *Model) drawRun(c screen.Ctx, now time.Time) (string, int) {
 		top = -1
 	}
 	return m.stack(c, []screen.Part{
-		{Panel: widget.Panel{Title: title, Lines: steps}, H: len(steps), Side: true},
+		{Panel: widget.Panel{Title: title, Lines: steps}, H: len(steps), Keep: m.activeStep(), Side: true},
 		{Panel: widget.Panel{Title: m.outputTitle(), Lines: out, Foot: "o: all / failed step"}, Fill: true, Top: top},
 	}, m.runFoot(c)...)
 }
@@ -319,6 +319,22 @@ func (m *Model) stepLines(c screen.Ctx, now time.Time) []string {
 	return out
 }
 
+// activeStep is the line of the step that matters now: the failed one, the running one, or the last that was done.
+func (m *Model) activeStep() int {
+	last := 0
+	for i, s := range m.op.Steps {
+		switch {
+		case s.Undo.State == proto.StepFailed || s.Undo.State == proto.StepUndoing:
+			return i
+		case s.Undo.State == "" && (s.Result.State == proto.StepFailed || s.Result.State == proto.StepRunning):
+			return i
+		case s.Result.State == proto.StepDone || s.Result.State == proto.StepAlready:
+			last = i
+		}
+	}
+	return last
+}
+
 func (m *Model) failedStep() (proto.StepStatus, bool) {
 	for _, s := range m.op.Steps {
 		if s.Undo.State == proto.StepFailed || s.Undo.State == "" && s.Result.State == proto.StepFailed {
@@ -346,6 +362,9 @@ func (m *Model) outputLines() []string {
 	return out
 }
 
+// roomy is the height from which the fourth page's texts are written out in full.
+const roomy = 24
+
 var choiceText = map[proto.Choice][2]string{
 	proto.ChoiceRetry:  {"t", "try the failed step again"},
 	proto.ChoiceUndo:   {"u", "undo what was done, newest first"},
@@ -368,7 +387,11 @@ func (m *Model) runFoot(c screen.Ctx) []string {
 			text = "the operation is " + string(op.State)
 		}
 		wrapped := widget.Wrap(text, c.W-2)
-		for _, l := range wrapped[:min(3, len(wrapped))] {
+		room := 2 // in a low window the choices matter more
+		if c.H >= roomy {
+			room = 4
+		}
+		for _, l := range wrapped[:min(room, len(wrapped))] {
 			out = append(out, c.Ink(view.Alert).Render(widget.Fit(c.Theme, l, c.W)))
 		}
 		out = append(out, "")
@@ -381,7 +404,11 @@ func (m *Model) runFoot(c screen.Ctx) []string {
 			if t[1] == "" {
 				t[1] = string(ch)
 			}
-			for k, line := range widget.Wrap(t[1]+m.undoNote(ch), c.W-8) {
+			text := widget.Wrap(t[1]+m.undoNote(ch), c.W-8)
+			if c.H < roomy && len(text) > 1 {
+				text = []string{widget.Fit(c.Theme, t[1]+m.undoNote(ch), c.W-8)}
+			}
+			for k, line := range text {
 				if k == 0 {
 					line = cursor + t[0] + "  " + line
 				} else {

@@ -1,6 +1,6 @@
 // Command cmd plays recordings in the real cockpit and draws the screenshots:
 //
-//	go run ./tui/internal/shots/cmd play [FILE.ndjson]   the cockpit over a recording
+//	go run ./tui/internal/shots/cmd play [FILE.ndjson | --still | --fail | --stale | --new]   the cockpit over a recording
 //	go run ./tui/internal/shots/cmd record FILE.ndjson   writes the demonstration recording
 //	go run ./tui/internal/shots/cmd draw FOLDER          draws the screenshots as SVG
 package main
@@ -59,22 +59,28 @@ func record(path string) error {
 	return f.Close()
 }
 
+// still are scenes that play shows instead of a film.
+var still = map[string]func() []source.Record{
+	"--still": func() []source.Record { return scene.Static(scene.InSync(), false) },
+	"--fail":  func() []source.Record { return scene.Static(scene.InSync(), true) },
+	"--stale": func() []source.Record { return scene.Static(scene.StalePrimary(), false) },
+	"--new":   func() []source.Record { return scene.Static(scene.NewPair(), false) },
+}
+
 func play(args []string) (int, error) {
 	records := scene.Film(40, false)
-	if len(args) > 0 && args[0] == "--fail" {
-		records, args = scene.Static(scene.InSync(), true), args[1:]
-	}
-	if len(args) > 0 && args[0] == "--stale" {
-		records, args = scene.Static(scene.StalePrimary(), true), args[1:]
-	}
 	if len(args) > 0 {
-		f, err := os.Open(args[0])
-		if err != nil {
-			return 2, err
-		}
-		defer func() { _ = f.Close() }()
-		if records, err = source.ReadRecords(f); err != nil {
-			return 2, err
+		if make, ok := still[args[0]]; ok {
+			records = make()
+		} else {
+			f, err := os.Open(args[0])
+			if err != nil {
+				return 2, err
+			}
+			defer func() { _ = f.Close() }()
+			if records, err = source.ReadRecords(f); err != nil {
+				return 2, err
+			}
 		}
 	}
 	return tui.Run(context.Background(), source.NewReplay(records, 1), tui.Options{Pair: "store-1", Owner: "root@laptop", StateDir: os.TempDir()})

@@ -1,0 +1,421 @@
+package tui
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/santui/proto"
+	"example.com/santui/tui/internal/scene"
+	"example.com/santui/tui/keymap"
+	"example.com/santui/tui/source"
+	"example.com/santui/tui/theme"
+	tea "github.com/charmbracelet/bubbletea"
+	"github.com/charmbracelet/x/ansi"
+	"github.com/muesli/termenv"
+	"pgregory.net/rapid"
+)
+
+// recorder is a source that answers at once and remembers what it was asked.
+type recorder struct {
+	mu     sync.Mutex // protects what follows
+	asked  []any
+	replay *source.Replay
+	hold   chan struct{} // if set, calls wait for it
+}
+
+func newRecorder(extra ...proto.Check) *recorder {
+	return &recorder{replay: source.NewReplay(scene.Static(scene.InSync(), false, extra...), 1e6)}
+}
+
+func (r *recorder) Nodes() []string                            { return []string{"otter", "weasel"} }
+func (r *recorder) Watch(context.Context) <-chan source.Update { return nil }
+func (r *recorder) RetryNow(node string)                       { r.note("retry " + node) }
+func (r *recorder) note(v any)                                 { r.mu.Lock(); r.asked = append(r.asked, v); r.mu.Unlock() }
+func (r *recorder) Stream(ctx context.Context, n string, m proto.Method, in any, on func(json.RawMessage) error) error {
+	r.note(in)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (r *recorder) Call(ctx context.Context, n string, m proto.Method, in, out any) error {
+	r.note(in)
+	if r.hold != nil {
+		<-r.hold
+	}
+	return r.replay.Call(ctx, n, m, in, out)
+}
+
+func asked[T any](r *recorder) (out []T) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.asked {
+		if v, ok := a.(T); ok {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// pilot drives a model without a program: it runs the commands and feeds what comes back, but never waits for time.
+type pilot struct {
+	*Model
+	src *recorder
+	out bytes.Buffer
+}
+
+func newPilot(tb testing.TB, w, h int, s scene.Scene, ascii bool, src *recorder) *pilot {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	tb.Cleanup(cancel)
+	return bareEnded(ctx, w, h, s, ascii, src)
+}
+
+func bareEnded(ctx context.Context, w, h int, s scene.Scene, ascii bool, src *recorder) *pilot {
+	p := &pilot{src: src}
+	o := Options{Pair: "store-1", Owner: "root@laptop", Location: time.UTC, Now: func() time.Time { return scene.Now }, Out: &p.out}.withDefaults()
+	p.Model = newModel(ctx, src, o, theme.Mono, ascii, termenv.Ascii)
+	p.after = func(time.Duration, tea.Msg) tea.Cmd { return nil }
+	p.send(tea.WindowSizeMsg{Width: w, Height: h})
+	p.Update(updatesMsg(s.Inputs)) // its command waits for more
+	return p
+}
+
+// send feeds a message and all that follows from it within a moment.
+func (p *pilot) send(msg tea.Msg) {
+	_, cmd := p.Update(msg)
+	p.run(cmd)
+}
+
+func (p *pilot) run(cmd tea.Cmd) {
+	if cmd == nil {
+		return
+	}
+	got := make(chan tea.Msg, 1)
+	go func() { got <- cmd() }()
+	select {
+	case msg := <-got:
+		switch msg := msg.(type) {
+		case nil, tea.QuitMsg:
+		case tea.BatchMsg:
+			for _, c := range msg {
+				p.run(c)
+			}
+		default:
+			p.send(msg)
+		}
+	case <-time.After(20 * time.Millisecond): // a stream, or time passing
+	}
+}
+
+func (p *pilot) keys(list ...string) {
+	for _, k := range list {
+		p.send(keyMsg(k))
+	}
+}
+
+func keyMsg(k string) tea.KeyMsg {
+	for t, name := range map[tea.KeyType]string{tea.KeyEnter: "enter", tea.KeyTab: "tab", tea.KeyEsc: "esc", tea.KeyUp: "up", tea.KeyDown: "down",
+		tea.KeyCtrlC: "ctrl+c", tea.KeyPgDown: "pgdown", tea.KeyEnd: "end", tea.KeyBackspace: "backspace", tea.KeyShiftTab: "shift+tab"} {
+		if name == k {
+			return tea.KeyMsg{Type: t}
+		}
+	}
+	if k == " " {
+		return tea.KeyMsg{Type: tea.KeySpace, Runes: []rune(k)}
+	}
+	return tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(k)}
+}
+
+func (p *pilot) sees(t *testing.T, want ...string) {
+	t.Helper()
+	v := p.View()
+	for _, w := range want {
+		if !strings.Contains(v, w) {
+			t.Errorf("%q is not on the screen:\n%s", w, v)
+		}
+	}
+}
+
+func TestDrillFromTheOverview(t *testing.T) {
+	p := newPilot(t, 80, 24, scene.InSync(), false, newRecorder())
+	p.keys("f")
+	p.sees(t, "1 CHECK", "Nothing blocks")
+	p.keys("enter")
+	p.sees(t, "2 PLAN", "umount /srv/store", "santui failover --to weasel --confirm store-1")
+	p.keys("d")
+	p.sees(t, "dry run: both agents accept every step")
+	p.keys("enter", "store-1")
+	p.sees(t, "3 CONFIRM", "> [ Cancel ]", "store-1_")
+	if starts := real(asked[proto.OpStartRequest](p.src)); len(starts) != 0 {
+		t.Fatalf("started already: %+v", starts)
+	}
+	p.keys("tab", "enter")
+	if starts := real(asked[proto.OpStartRequest](p.src)); len(starts) != 1 || starts[0].Confirm != "store-1" {
+		t.Fatalf("started %+v", starts)
+	}
+	p.sees(t, "4 RUN", "umount /srv/store")
+	if w := asked[proto.OpRequest](p.src); len(w) != 1 || w[0].ID != scene.Op().ID {
+		t.Errorf("watches %+v", w)
+	}
+	p.exec(p.wiz.See(scene.Stopped(), scene.Now))
+	p.sees(t, "STOPPED", "FAILED   6", "> t  try", "u  undo", "k  keep", "look at the disk's latency")
+	p.exec(p.wiz.See(scene.Undone(), scene.Now))
+	p.sees(t, "5 REPORT", "undone: everything is back on otter")
+	p.keys("enter")
+	p.sees(t, "PRIMARY  otter")
+}
+
+func real(list []proto.OpStartRequest) []proto.OpStartRequest {
+	return slices.DeleteFunc(list, func(r proto.OpStartRequest) bool { return r.DryRun })
+}
+
+func TestQuitAsksOnlyWhileAnOperationRuns(t *testing.T) {
+	p := newPilot(t, 80, 24, scene.Running(), false, newRecorder())
+	p.keys("q")
+	if !p.leaving || p.code != codeDone {
+		t.Errorf("somebody else's operation kept us: leaving %v, code %d", p.leaving, p.code)
+	}
+	p = newPilot(t, 80, 24, scene.Running(), false, newRecorder())
+	p.keys("a", "x")
+	p.sees(t, "detached: operation")
+	p.keys("q")
+	if p.leaving {
+		t.Fatal("left without a question")
+	}
+	if msg := holdQuit(p.Model, tea.QuitMsg{}); msg != (askQuitMsg{}) {
+		t.Errorf("a quit from nowhere becomes %v", msg)
+	}
+	p.sees(t, "leave while the operation runs?", "> [ Stay ]")
+	p.keys("enter")
+	if p.leaving || p.ask != nil {
+		t.Fatal("Stay left")
+	}
+	p.keys("q", "tab", "enter")
+	if !p.leaving || p.code != codeDetached {
+		t.Errorf("leaving %v, code %d", p.leaving, p.code)
+	}
+	if msg := holdQuit(p.Model, tea.QuitMsg{}); msg != (tea.QuitMsg{}) {
+		t.Errorf("a decided quit becomes %v", msg)
+	}
+}
+
+func TestSignalsDetach(t *testing.T) {
+	p := newPilot(t, 80, 24, scene.Running(), false, newRecorder())
+	p.keys("a")
+	p.send(signalMsg(codeHUP))
+	if code, err := p.result(nil, &panics{}); !p.leaving || code != codeHUP || err != nil {
+		t.Errorf("leaving %v, code %d, %v", p.leaving, code, err)
+	}
+}
+
+func TestSyncIsSteeredOnlyAfterAQuestion(t *testing.T) {
+	p := newPilot(t, 80, 24, scene.Syncing(0.4), false, newRecorder())
+	p.keys("s")
+	p.sees(t, "SYNC", "finish 0:50:54", "pause the synchronisation")
+	p.keys("P", "enter")
+	p.keys("P", "esc")
+	if got := asked[proto.SyncRequest](p.src); len(got) != 0 {
+		t.Fatalf("cancel asked for %+v", got)
+	}
+	p.keys("P", "tab", "enter")
+	p.keys("L", "30M", "tab", "enter")
+	got := asked[proto.SyncRequest](p.src)
+	if len(got) != 2 || got[0].Action != proto.SyncPause || got[1].Action != proto.SyncRate || got[1].Rate != 30<<20 || got[1].By != "root@laptop" {
+		t.Errorf("%+v", got)
+	}
+	p.keys("S")
+	p.sees(t, "not possible now: otter is UpToDate")
+}
+
+func TestFullSyncNeedsTheName(t *testing.T) {
+	p := newPilot(t, 80, 24, scene.NewPair(), false, newRecorder())
+	p.sees(t, "no copy is declared good yet")
+	p.keys("s", "S", "down", "store-", "tab", "enter")
+	if got := asked[proto.SyncRequest](p.src); len(got) != 0 {
+		t.Fatalf("started without the name: %+v", got)
+	}
+	p.keys("1", "enter")
+	got := asked[proto.SyncRequest](p.src)
+	if len(got) != 1 || got[0].Action != proto.SyncStart || got[0].Confirm != "store-1" {
+		t.Fatalf("%+v", got)
+	}
+	p.sees(t, "full sync from weasel started")
+}
+
+func TestDisabledKeysSayWhy(t *testing.T) {
+	p := newPilot(t, 80, 24, scene.StalePrimary(), false, newRecorder())
+	p.sees(t, "STALE 42 s otter, was PRIMARY", "(old)", "STILL PRIMARY", "planned failover not possible: otter does not answer")
+	p.keys("f")
+	p.sees(t, "failover is not possible now: otter does not answer")
+	p.keys("F")
+	p.sees(t, "emergency is not possible now: not in this version")
+	p.keys("R")
+	if got := asked[string](p.src); !slices.Equal(got, []string{"retry otter"}) {
+		t.Errorf("%v", got)
+	}
+	p.keys("?")
+	p.sees(t, "HELP", "not now: otter does not answer", "not now: not in this version")
+	p.keys("esc")
+	p.sees(t, "STALE")
+}
+
+func TestFilterAndCopy(t *testing.T) {
+	p := newPilot(t, 80, 24, scene.InSync(), false, newRecorder())
+	p.keys("l", "/", "mounted", "enter", "y")
+	p.sees(t, "filter: mounted", "mounted /srv/store")
+	if strings.Contains(p.View(), "connected to otter") {
+		t.Error("the filter hides nothing")
+	}
+	if !strings.HasPrefix(p.out.String(), "\x1b]52;c;") {
+		t.Errorf("the clipboard got %q", p.out.String())
+	}
+}
+
+func TestUntrustedTextIsHarmless(t *testing.T) {
+	s := scene.InSync()
+	p := newPilot(t, 160, 48, s, false, newRecorder())
+	rec, err := source.ReadRecords(strings.NewReader(`{"node":"otter","snapshot":{"node":"otter","pair":"x","events":[{"text":"evil \u001b[2J\u001b]52;c;aa\u0007 text"}],"resources":[{"name":"r\u001b[1m0","role":"Primary","disk":"UpToDate","conn":"Connected","peer_role":"Secondary","peer_disk":"UpToDate","protocol":"C"}]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Update(updatesMsg{{Node: "otter", Snapshot: rec[0].Snapshot, LinkUp: true}})
+	if v := p.View(); strings.ContainsRune(v, '\x1b') || !strings.Contains(v, "evil") {
+		t.Errorf("%q", v)
+	}
+}
+
+func TestALateAnswerForAClosedWizardIsDropped(t *testing.T) {
+	src := newRecorder()
+	src.hold = make(chan struct{})
+	p := newPilot(t, 80, 24, scene.InSync(), false, src)
+	_, cmd := p.Update(keyMsg("f"))
+	p.keys("esc")
+	close(src.hold)
+	p.run(cmd)
+	if p.wiz != nil {
+		t.Error("the wizard came back")
+	}
+}
+
+// states are the models that any size and key must be fine with.
+func states() []func(context.Context, *recorder) *pilot {
+	var out []func(context.Context, *recorder) *pilot
+	for _, s := range append(scene.Overviews(), scene.Running(), scene.Moved(), scene.Scene{}) {
+		out = append(out, func(ctx context.Context, r *recorder) *pilot { return bareEnded(ctx, 80, 24, s, false, r) })
+	}
+	for _, keys := range [][]string{{"enter"}, {"s"}, {"l"}, {"c"}, {"?"}, {"f"}, {"f", "enter"}, {"f", "enter", "enter"}} {
+		out = append(out, func(ctx context.Context, r *recorder) *pilot {
+			p := bareEnded(ctx, 80, 24, scene.InSync(), true, r)
+			p.keys(keys...)
+			return p
+		})
+	}
+	for _, op := range []proto.Op{scene.Done(scene.Op(), 2), scene.Stopped(), scene.Finished(), {}} {
+		out = append(out, func(ctx context.Context, r *recorder) *pilot {
+			s := scene.InSync()
+			s.Inputs[1].Snapshot.Op = &op
+			p := bareEnded(ctx, 80, 24, s, false, r)
+			p.Update(keyMsg("a"))
+			return p
+		})
+	}
+	return out
+}
+
+func TestEverySizeOfEveryState(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var all []*pilot
+	for _, s := range states() {
+		all = append(all, s(ctx, newRecorder()))
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		p := rapid.SampledFrom(all).Draw(t, "state")
+		w, h := rapid.IntRange(1, 300).Draw(t, "w"), rapid.IntRange(1, 100).Draw(t, "h")
+		p.Update(tea.WindowSizeMsg{Width: w, Height: h})
+		lines := strings.Split(p.View(), "\n")
+		if len(lines) != h {
+			t.Fatalf("%d lines at %dx%d", len(lines), w, h)
+		}
+		for _, l := range lines {
+			if n := ansi.StringWidth(l); n != w {
+				t.Fatalf("a line of %d cells at %dx%d: %q", n, w, h, l)
+			}
+		}
+	})
+}
+
+func TestNoSizeYetIsNothing(t *testing.T) {
+	p := newPilot(t, 0, 0, scene.InSync(), false, newRecorder())
+	if v := p.View(); v != "" {
+		t.Errorf("%q", v)
+	}
+	p.keys("f", "l", "?")
+}
+
+// TestAnyKeysNeverStartUnconfirmed presses keys anywhere in the program; requests must always carry the typed name.
+func TestAnyKeysNeverStartUnconfirmed(t *testing.T) {
+	all := []string{"enter", "tab", "esc", "up", "down", "backspace", "pgdown", "end", "store-1", "s", "S", "P", "L", "30M", "f", "F", "v", "a", "l", "c", "?", "/", "n", "p",
+		"t", "u", "k", "x", "d", "b", "r", "w", "T", " ", "g", "o"}
+	build := states()
+	rapid.Check(t, func(rt *rapid.T) {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		src := newRecorder()
+		p := build[rapid.IntRange(0, len(build)-1).Draw(rt, "state")](ctx, src)
+		for range rapid.IntRange(1, 25).Draw(rt, "keys") {
+			before := len(real(asked[proto.OpStartRequest](src)))
+			confirm := p.wiz != nil && p.where() == keymap.ConfirmPage && p.ask == nil
+			k := rapid.SampledFrom(all).Draw(rt, "key")
+			_, cmd := p.Update(keyMsg(k))
+			p.quick(cmd)
+			if after := real(asked[proto.OpStartRequest](src)); len(after) > before && (!confirm || k != "enter" || after[before].Confirm != "store-1") {
+				rt.Fatalf("%s started %+v outside the third page", k, after[before])
+			}
+			_ = p.View()
+		}
+		for _, r := range asked[proto.SyncRequest](src) {
+			if r.Action == proto.SyncStart && r.Confirm != "store-1" {
+				rt.Fatalf("full sync without the name: %+v", r)
+			}
+		}
+	})
+}
+
+// quick runs commands like run, but gives up on those that wait after a blink.
+func (p *pilot) quick(cmd tea.Cmd) {
+	if cmd == nil {
+		return
+	}
+	got := make(chan tea.Msg, 1)
+	go func() { got <- cmd() }()
+	select {
+	case msg := <-got:
+		switch msg := msg.(type) {
+		case nil, tea.QuitMsg:
+		case tea.BatchMsg:
+			for _, c := range msg {
+				p.quick(c)
+			}
+		default:
+			_, next := p.Update(msg)
+			p.quick(next)
+		}
+	case <-time.After(2 * time.Millisecond):
+	}
+}
+
+func TestParseRate(t *testing.T) {
+	for in, want := range map[string]int64{"30M": 30 << 20, "1g": 1 << 30, " 512K ": 512 << 10, "100": 100, "": 0, "0": 0, "-3M": 0, "9999999999999G": 0, "fast": 0} {
+		got, err := ParseRate(in)
+		if got != want || (err == nil) != (want > 0) {
+			t.Errorf("%q: %d, %v", in, got, err)
+		}
+	}
+}

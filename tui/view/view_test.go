@@ -1,0 +1,133 @@
+package view_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/santui/proto"
+	"example.com/santui/tui/internal/scene"
+	"example.com/santui/tui/view"
+	"pgregory.net/rapid"
+)
+
+func derive(s scene.Scene) view.Pair { return view.Derive("store-1", "", s.Inputs, scene.Now) }
+
+func TestScenes(t *testing.T) {
+	blockedInputs := scene.InSync()
+	list := scene.Checks(scene.Failed(proto.CheckBusyDevice, "otter", "loop3 holds /srv/store/disk.img"))
+	blockedInputs.Inputs[1].Snapshot.Readiness = &list
+	forked := scene.Moved()
+	forked.Inputs[0] = scene.InSync().Inputs[0]
+	for _, c := range []struct {
+		scene                        scene.Scene
+		primary, to, check, failover string
+		next                         string
+		level                        view.Level
+	}{
+		{scene.InSync(), "otter", "weasel", "", "", "ready: f moves r0 from otter to weasel", view.Good},
+		{scene.Syncing(0.452), "otter", "weasel", "", "weasel is Inconsistent (full sync 45%)", "failover not possible now: weasel is Inconsistent (full sync 45%)", view.Warn},
+		{scene.StalePrimary(), "otter", "weasel", "otter does not answer", "otter does not answer", "otter does not answer", view.Warn},
+		{scene.NewPair(), "", "", "no node is Primary", "no node is Primary", "no copy is declared good", view.Warn},
+		{scene.SplitBrain(), "otter", "weasel", "", "replication is StandAlone", "split brain", view.Alert},
+		{scene.Running(), "", "", "no node is Primary", "no node is Primary", "a attaches", view.Plain},
+		{scene.Moved(), "weasel", "otter", "", "", "ready: f moves r0 from weasel to otter", view.Good},
+		{scene.Waiting(), "", "", "otter and weasel do not answer", "otter and weasel do not answer", "do not answer", view.Warn},
+		{blockedInputs, "otter", "weasel", "", "loop3 holds /srv/store/disk.img", "loop3 holds", view.Warn},
+		{forked, "otter", "weasel", "both nodes say they are Primary", "both nodes", "both nodes say they are Primary", view.Alert},
+	} {
+		p := derive(c.scene)
+		if p.Primary != c.primary || p.To != c.to {
+			t.Errorf("%s: primary %q, to %q", c.scene.Name, p.Primary, p.To)
+		}
+		if !fits(p.Check, c.check) || !fits(p.Failover, c.failover) {
+			t.Errorf("%s: check %q, failover %q", c.scene.Name, p.Check, p.Failover)
+		}
+		if !fits(p.Next.Text, c.next) || p.Next.Level != c.level {
+			t.Errorf("%s: next %+v", c.scene.Name, p.Next)
+		}
+	}
+}
+
+// fits compares a prefix or part, and emptiness exactly.
+func fits(got, want string) bool {
+	return (got == "") == (want == "") && strings.Contains(got, want)
+}
+
+func TestOldValuesAreMarkedAndNeverGood(t *testing.T) {
+	p := derive(scene.StalePrimary())
+	n, _ := p.Node("otter")
+	for _, f := range p.Facts(n, time.UTC)[1:] {
+		if !f.Old || f.Level != view.Plain || f.Value != "-" && !strings.HasSuffix(f.Text(), "(old)") {
+			t.Errorf("%+v", f)
+		}
+	}
+	if n.Title() != "STALE 42 s otter, was PRIMARY" {
+		t.Errorf("title %q", n.Title())
+	}
+}
+
+func TestMeaningTellsTheTwoSilencesApart(t *testing.T) {
+	gone, here := strings.Join(derive(scene.StalePrimary()).Meaning, " "), strings.Join(derive(scene.CutOffHere()).Meaning, " ")
+	if !strings.Contains(gone, "STILL PRIMARY") || strings.Contains(here, "STILL PRIMARY") || !strings.Contains(here, "still reaches it") {
+		t.Errorf("gone: %s\nhere: %s", gone, here)
+	}
+}
+
+func TestDangerOrdersResources(t *testing.T) {
+	s := scene.InSync()
+	for _, in := range s.Inputs {
+		bad := in.Snapshot.Resources[0]
+		bad.Name, bad.Conn, bad.DiskState = "r1", proto.StandAlone, proto.Outdated
+		in.Snapshot.Resources = append(in.Snapshot.Resources, bad)
+	}
+	p := derive(s)
+	if p.Resource != "r1" || strings.Join(p.Resources, " ") != "r1 r0" {
+		t.Errorf("shows %s of %v", p.Resource, p.Resources)
+	}
+	if p := view.Derive("", "r0", s.Inputs, scene.Now); p.Resource != "r0" || p.Name != "store-1" || p.Danger != 0 {
+		t.Errorf("%s of %s, danger %d", p.Resource, p.Name, p.Danger)
+	}
+}
+
+func TestFormats(t *testing.T) {
+	for got, want := range map[string]string{
+		view.Bytes(0): "0 B", view.Bytes(1 << 20): "1.00 MiB", view.Bytes(1023 << 10): "1.00 MiB", view.Bytes(5<<40 + 1<<39): "5.50 TiB",
+		view.Of(1<<39, 2<<40): "0.50 / 2.00 TiB", view.Speeds(412<<20, 398<<20): "412 (398) MiB/s", view.Clock(2832): "0:47:12", view.Clock(-1): "unknown",
+		view.Clock(360000): "100:00:00", view.Seconds(0.44): "0.4 s", view.Seconds(245): "4:05 min", view.Age(42 * time.Second): "42 s", view.Age(3 * time.Minute): "3 min",
+		view.Percent(0.99999): "99.9%", view.Percent(1): "100.0%", view.Command([]string{"umount", "/srv/a b", "", "it's"}): `umount '/srv/a b' '' 'it'\''s'`,
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestAnythingCanBeDerived(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var in []view.Input
+		for _, name := range []string{"otter", "weasel"}[:rapid.IntRange(0, 2).Draw(t, "nodes")] {
+			i := view.Input{Node: name, LinkUp: rapid.Bool().Draw(t, "up"), At: scene.Now}
+			if rapid.Bool().Draw(t, "heard") {
+				i.Snapshot = &proto.Snapshot{Node: name}
+				for range rapid.IntRange(0, 2).Draw(t, "resources") {
+					i.Snapshot.Resources = append(i.Snapshot.Resources, proto.Resource{
+						Name: rapid.SampledFrom([]string{"r0", "r1"}).Draw(t, "name"), Role: proto.Role(rapid.Uint8Range(0, 4).Draw(t, "role")),
+						Conn: proto.ConnState(rapid.Uint8Range(0, 30).Draw(t, "conn")), DiskState: proto.DiskState(rapid.Uint8Range(0, 10).Draw(t, "disk")),
+						Sync: rapid.SampledFrom([]*proto.Sync{nil, {}, {Total: 10, Left: 20}}).Draw(t, "sync")})
+				}
+			}
+			in = append(in, i)
+		}
+		p := view.Derive("", "", in, scene.Now)
+		for _, n := range p.Nodes {
+			_ = p.Facts(n, time.UTC)
+		}
+		if p.Next.Text == "" {
+			t.Fatal("nothing to say")
+		}
+		if len(p.Stale()) > 0 && (p.Failover == "" || p.Check == "") {
+			t.Fatal("a failover past a silent node")
+		}
+	})
+}
