@@ -92,7 +92,9 @@ func (m *machine) considers(p drbd.State, real proto.DiskState) bool {
 	}
 	// The peer's copy was declared good, which its request did not tell.
 	forced := s.Disk == proto.Inconsistent && s.PeerDisk == proto.Inconsistent && real == proto.UpToDate
-	return s.Conn == proto.Connected && (s.ConsiderResync || forced || p.Disk == proto.Negotiating || s.Disk == proto.Negotiating ||
+	// A disk was attached at the same time as the one here, or stayed after all: DRBD takes it as it is.
+	appeared := s.PeerDisk < proto.Inconsistent && real >= proto.Inconsistent
+	return s.Conn == proto.Connected && (s.ConsiderResync || forced || appeared || p.Disk == proto.Negotiating || s.Disk == proto.Negotiating ||
 		p.Conn >= proto.StartingSyncS && p.Conn <= proto.WFBitMapT)
 }
 

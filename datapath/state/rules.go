@@ -55,11 +55,16 @@ func sanitize(ns State) State {
 		}
 		ns.Disk, ns.PeerDisk = settled(ns.Disk), settled(ns.PeerDisk)
 	}
+	limit(&ns)
+	ns.Conn = paused(ns.Conn, ns.AftrISP || ns.PeerISP || ns.UserISP)
+	limit(&ns) // a resync that goes on allows less than a paused one
+	return ns
+}
+
+func limit(ns *State) {
 	l := limitsOf(ns.Conn)
 	ns.Disk = clamp(ns.Disk, l.diskMin, l.diskMax)
 	ns.PeerDisk = clamp(ns.PeerDisk, l.peerMin, l.peerMax)
-	ns.Conn = paused(ns.Conn, ns.AftrISP || ns.PeerISP || ns.UserISP)
-	return ns
 }
 
 // abort ends a resync for want of a disk. Stricter than DRBD, which lets the old copy of a target that had not begun yet
