@@ -175,6 +175,8 @@ func answer(w io.Writer, status byte, version int, body []byte) error {
 
 func readHello(r io.Reader, n uint16) ([]byte, error) {
 	if n > maxHello {
+		// Read it all the same: closing a TCP connection with unread bytes would destroy the refusal on its way.
+		_, _ = io.CopyN(io.Discard, r, int64(n))
 		return nil, proto.Errorf(proto.CodeLimit, "a prologue of %d bytes was announced, the limit is %d", n, maxHello)
 	}
 	b := make([]byte, n)

@@ -51,9 +51,7 @@ func serverAnswer(t *testing.T, o session.Options, b []byte) (sent []byte, err e
 	if _, err := client.Write(b); err != nil {
 		t.Fatal(err)
 	}
-	if err := client.(*net.TCPConn).CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
+	_ = client.(*net.TCPConn).CloseWrite() // fails when the server was quicker
 	sent, _ = io.ReadAll(client) // may end with a reset, which is fine
 	return sent, <-done
 }
