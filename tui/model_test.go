@@ -92,44 +92,12 @@ func (p *pilot) send(msg tea.Msg) {
 	p.run(cmd)
 }
 
-func (p *pilot) run(cmd tea.Cmd) {
-	if cmd == nil {
-		return
-	}
-	got := make(chan tea.Msg, 1)
-	go func() { got <- cmd() }()
-	select {
-	case msg := <-got:
-		switch msg := msg.(type) {
-		case nil, tea.QuitMsg:
-		case tea.BatchMsg:
-			for _, c := range msg {
-				p.run(c)
-			}
-		default:
-			p.send(msg)
-		}
-	case <-time.After(20 * time.Millisecond): // a stream, or time passing
-	}
-}
+func (p *pilot) run(cmd tea.Cmd) { p.follow(p.ctx, cmd, 20*time.Millisecond) }
 
 func (p *pilot) keys(list ...string) {
 	for _, k := range list {
-		p.send(keyMsg(k))
+		p.send(scene.Key(k))
 	}
-}
-
-func keyMsg(k string) tea.KeyMsg {
-	for t, name := range map[tea.KeyType]string{tea.KeyEnter: "enter", tea.KeyTab: "tab", tea.KeyEsc: "esc", tea.KeyUp: "up", tea.KeyDown: "down",
-		tea.KeyCtrlC: "ctrl+c", tea.KeyPgDown: "pgdown", tea.KeyEnd: "end", tea.KeyBackspace: "backspace", tea.KeyShiftTab: "shift+tab"} {
-		if name == k {
-			return tea.KeyMsg{Type: t}
-		}
-	}
-	if k == " " {
-		return tea.KeyMsg{Type: tea.KeySpace, Runes: []rune(k)}
-	}
-	return tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(k)}
 }
 
 func (p *pilot) sees(t *testing.T, want ...string) {
@@ -294,7 +262,7 @@ func TestALateAnswerForAClosedWizardIsDropped(t *testing.T) {
 	src := newRecorder()
 	src.hold = make(chan struct{})
 	p := newPilot(t, 80, 24, scene.InSync(), false, src)
-	_, cmd := p.Update(keyMsg("f"))
+	_, cmd := p.Update(scene.Key("f"))
 	p.keys("esc")
 	close(src.hold)
 	p.run(cmd)
@@ -321,7 +289,7 @@ func states() []func(context.Context, *recorder) *pilot {
 			s := scene.InSync()
 			s.Inputs[1].Snapshot.Op = &op
 			p := bareEnded(ctx, 80, 24, s, false, r)
-			p.Update(keyMsg("a"))
+			p.Update(scene.Key("a"))
 			return p
 		})
 	}
@@ -373,8 +341,8 @@ func TestAnyKeysNeverStartUnconfirmed(t *testing.T) {
 			before := len(real(asked[proto.OpStartRequest](src)))
 			confirm := p.wiz != nil && p.where() == keymap.ConfirmPage && p.ask == nil
 			k := rapid.SampledFrom(all).Draw(rt, "key")
-			_, cmd := p.Update(keyMsg(k))
-			p.quick(cmd)
+			_, cmd := p.Update(scene.Key(k))
+			p.follow(ctx, cmd, 2*time.Millisecond)
 			if after := real(asked[proto.OpStartRequest](src)); len(after) > before && (!confirm || k != "enter" || after[before].Confirm != "store-1") {
 				rt.Fatalf("%s started %+v outside the third page", k, after[before])
 			}
@@ -386,29 +354,6 @@ func TestAnyKeysNeverStartUnconfirmed(t *testing.T) {
 			}
 		}
 	})
-}
-
-// quick runs commands like run, but gives up on those that wait after a blink.
-func (p *pilot) quick(cmd tea.Cmd) {
-	if cmd == nil {
-		return
-	}
-	got := make(chan tea.Msg, 1)
-	go func() { got <- cmd() }()
-	select {
-	case msg := <-got:
-		switch msg := msg.(type) {
-		case nil, tea.QuitMsg:
-		case tea.BatchMsg:
-			for _, c := range msg {
-				p.quick(c)
-			}
-		default:
-			_, next := p.Update(msg)
-			p.quick(next)
-		}
-	case <-time.After(2 * time.Millisecond):
-	}
 }
 
 func TestParseRate(t *testing.T) {

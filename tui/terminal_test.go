@@ -22,7 +22,7 @@ var build = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	leftover = dir
-	out, err := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./internal/shots/cmd", "./testdata/panics").CombinedOutput()
+	out, err := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./internal/shots", "./testdata/panics").CombinedOutput()
 	if err != nil {
 		return "", &exec.Error{Name: string(out), Err: err}
 	}
@@ -124,7 +124,7 @@ func TestHelpIsQuickOnASilentTerminal(t *testing.T) {
 	best := time.Hour
 	for range 5 {
 		began := time.Now()
-		r := start(t, "cmd", "--help")
+		r := start(t, "shots", "--help")
 		if code := r.wait(t); code != 0 {
 			t.Fatalf("exit %d: %s", code, r.text())
 		}
@@ -139,8 +139,9 @@ func TestHelpIsQuickOnASilentTerminal(t *testing.T) {
 }
 
 func TestSignalsGiveTheTerminalBack(t *testing.T) {
+	t.Parallel()
 	for sig, want := range map[syscall.Signal]int{syscall.SIGTERM: 143, syscall.SIGHUP: 129, syscall.SIGINT: 130} {
-		r := start(t, "cmd", "play")
+		r := start(t, "shots", "play")
 		r.await(t, "PRIMARY")
 		if err := r.cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
@@ -153,6 +154,7 @@ func TestSignalsGiveTheTerminalBack(t *testing.T) {
 }
 
 func TestPanicsGiveTheTerminalBack(t *testing.T) {
+	t.Parallel()
 	for where, key := range map[string]string{"goroutine": "", "command": "c", "update": "R"} {
 		r := start(t, "panics", where)
 		if key != "" {
@@ -172,7 +174,8 @@ func TestPanicsGiveTheTerminalBack(t *testing.T) {
 }
 
 func TestIdleWritesNothing(t *testing.T) {
-	r := start(t, "cmd", "play", "--still")
+	t.Parallel()
+	r := start(t, "shots", "play", "--still")
 	r.await(t, "ready: f moves")
 	time.Sleep(700 * time.Millisecond) // what belongs to the first frames
 	before := len(r.text())
@@ -194,7 +197,7 @@ func TestNoTerminalIsAUsageError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(filepath.Join(dir, "cmd"), "play").CombinedOutput()
+	out, err := exec.Command(filepath.Join(dir, "shots"), "play").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "needs a terminal") {
 		t.Errorf("%v: %s", err, out)
 	}

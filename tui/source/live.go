@@ -22,35 +22,34 @@ type Endpoint struct {
 
 // Live is a Source over real agents.
 type Live struct {
-	nodes []string
-	links map[string]*link
-	news  *latest
+	ctx     context.Context // of the sessions
+	options session.Options
+	nodes   []string
+	links   map[string]*link
+	news    *latest
 }
 
 // link is the way to one agent.
 type link struct {
-	node   string
-	keeper *session.Keeper
-	news   *latest
+	node string
+	dial func(context.Context) (io.ReadWriteCloser, error)
+	news *latest
 
-	mu  sync.Mutex // protects cur
-	cur Update     // what was told last; its Snapshot is safe to draw
+	mu     sync.Mutex      // protects what follows
+	keeper *session.Keeper // nil before Watch
+	cur    Update          // what was told last; its Snapshot is safe to draw
 }
 
-// NewLive starts a session to every endpoint and keeps it open until ctx ends or Close. o describes the caller; its
-// Kind is set to session.KindCockpit if empty.
+// NewLive prepares a Source over the endpoints. Watch opens a session to each; they are kept open until ctx ends or
+// Close. o describes the caller; its Kind is set to session.KindCockpit if empty.
 func NewLive(ctx context.Context, endpoints []Endpoint, o session.Options) *Live {
 	if o.Kind == "" {
 		o.Kind = session.KindCockpit
 	}
-	l := &Live{links: map[string]*link{}, news: newLatest()}
+	l := &Live{ctx: ctx, options: o, links: map[string]*link{}, news: newLatest()}
 	for _, e := range endpoints {
-		k := &link{node: e.Node, news: l.news, cur: Update{Node: e.Node}}
 		l.nodes = append(l.nodes, e.Node)
-		l.links[e.Node] = k
-		k.keeper = session.Keep(ctx, e.Dial, o,
-			func(s *session.Session) { safe.Go(ctx, func() { k.watch(ctx, s) }) },
-			k.down)
+		l.links[e.Node] = &link{node: e.Node, dial: e.Dial, news: l.news, cur: Update{Node: e.Node}}
 	}
 	return l
 }
@@ -59,7 +58,9 @@ func NewLive(ctx context.Context, endpoints []Endpoint, o session.Options) *Live
 func (l *Live) Close() error {
 	var errs []error
 	for _, k := range l.links {
-		errs = append(errs, k.keeper.Close())
+		if keeper := k.kept(); keeper != nil {
+			errs = append(errs, keeper.Close())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -69,6 +70,14 @@ func (l *Live) Nodes() []string { return l.nodes }
 
 // Watch implements Source.
 func (l *Live) Watch(ctx context.Context) <-chan Update {
+	for _, k := range l.links {
+		k.mu.Lock()
+		if k.keeper == nil {
+			k.keeper = session.Keep(l.ctx, k.dial, l.options,
+				func(s *session.Session) { safe.Go(ctx, func() { k.watch(ctx, s) }) }, k.down)
+		}
+		k.mu.Unlock()
+	}
 	out := make(chan Update)
 	safe.Go(ctx, func() { l.news.pump(ctx, out) })
 	return out
@@ -77,8 +86,16 @@ func (l *Live) Watch(ctx context.Context) <-chan Update {
 // RetryNow implements Source.
 func (l *Live) RetryNow(node string) {
 	if k, ok := l.links[node]; ok {
-		k.keeper.RetryNow()
+		if keeper := k.kept(); keeper != nil {
+			keeper.RetryNow()
+		}
 	}
+}
+
+func (k *link) kept() *session.Keeper {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.keeper
 }
 
 // Call implements Source.
@@ -104,7 +121,10 @@ func (l *Live) session(node string, m proto.Method) (*session.Session, error) {
 	if !ok {
 		return nil, proto.Errorf(proto.CodeNotFound, "%s: the pair has no node %q", m, node)
 	}
-	s := k.keeper.Session()
+	var s *session.Session
+	if keeper := k.kept(); keeper != nil {
+		s = keeper.Session()
+	}
 	if s == nil {
 		return nil, proto.Errorf(proto.CodeUnreachable, "%s: no session to the agent", m).On(node).WithRemedy("wait for it to answer, or retry now")
 	}

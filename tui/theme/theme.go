@@ -17,7 +17,7 @@ const (
 	Auto     Name = "auto"
 	Dark     Name = "dark"
 	Light    Name = "light"
-	Contrast Name = "contrast"
+	Contrast Name = "high-contrast"
 	Mono     Name = "mono"
 )
 
