@@ -46,6 +46,13 @@ func (h *hub) poke() {
 
 // event appends a line to the event list and the log.
 func (h *hub) event(level proto.Level, resource, opID, text string) {
+	slogLevel := map[proto.Level]slog.Level{proto.LevelWarn: slog.LevelWarn, proto.LevelAlert: slog.LevelError}[level]
+	h.log.Log(context.Background(), slogLevel, text, "resource", resource, "op", opID)
+	h.list(level, resource, opID, text)
+}
+
+// list appends a line to the event list only, for what was logged already.
+func (h *hub) list(level proto.Level, resource, opID, text string) {
 	h.mu.Lock()
 	h.seq++
 	h.events = append(h.events, proto.Event{
@@ -55,8 +62,6 @@ func (h *hub) event(level proto.Level, resource, opID, text string) {
 		h.events = append([]proto.Event(nil), h.events[n-proto.MaxEvents:]...)
 	}
 	h.mu.Unlock()
-	slogLevel := map[proto.Level]slog.Level{proto.LevelWarn: slog.LevelWarn, proto.LevelAlert: slog.LevelError}[level]
-	h.log.Log(context.Background(), slogLevel, text, "resource", resource, "op", opID)
 	h.poke()
 }
 

@@ -52,15 +52,15 @@ func loadResources(cfg Config) ([]resourceConf, error) {
 // fromDRBDConf translates one resource for this node. What this version cannot do is refused here, by name.
 func fromDRBDConf(r *drbdconf.Resource, node string) (resourceConf, error) {
 	var c resourceConf
+	if err := r.Refused(); err != nil {
+		return c, err
+	}
 	here, err := r.Host(node)
 	if err != nil {
 		return c, err
 	}
 	there, err := r.Peer(node)
 	if err != nil {
-		return c, err
-	}
-	if err := r.Refused(); err != nil {
 		return c, err
 	}
 	return resourceConf{
@@ -83,7 +83,7 @@ func fromDRBDConf(r *drbdconf.Resource, node string) (resourceConf, error) {
 func (a *Agent) newResource(c resourceConf) (*resource, error) {
 	dp := c.datapath
 	dp.Logger = a.log
-	dp.Events = func(level proto.Level, text string) { a.hub.event(level, c.name, "", text) }
+	dp.Events = func(level proto.Level, text string) { a.hub.list(level, c.name, "", text) }
 	kind := export.Kind(a.cfg.FrontEnd)
 	if kind == "" {
 		var err error

@@ -205,7 +205,7 @@ func (n *Native) attach(ctx context.Context) error {
 		return errors.Join(err, n.res.CloseDevice())
 	}
 	n.setExport(e)
-	n.events(proto.LevelInfo, fmt.Sprintf("%s leads to %s", n.cfg.Datapath.Device, e.Device()))
+	n.tell(proto.LevelInfo, fmt.Sprintf("%s leads to %s", n.cfg.Datapath.Device, e.Device()))
 	go n.watch(e)
 	return nil
 }
@@ -214,8 +214,14 @@ func (n *Native) attach(ctx context.Context) error {
 func (n *Native) watch(e export.Export) {
 	<-e.Done()
 	if err := e.Err(); err != nil {
-		n.events(proto.LevelAlert, fmt.Sprintf("%s is gone: %v. Unmount what is on it and make the node Secondary", n.cfg.Datapath.Device, err))
+		n.tell(proto.LevelAlert, fmt.Sprintf("%s is gone: %v. Unmount what is on it and make the node Secondary", n.cfg.Datapath.Device, err))
 	}
+}
+
+// tell logs a line and puts it into the event list, as the resource does with its own.
+func (n *Native) tell(level proto.Level, text string) {
+	n.log.Info(text, "resource", n.cfg.Datapath.Resource, "level", level)
+	n.events(level, text)
 }
 
 // Demote implements Engine. The front end's exclusive open of the device is the proof that nobody uses it any more.

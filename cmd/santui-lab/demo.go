@@ -105,6 +105,9 @@ func (d *demo) prepare(ctx context.Context, agent string) error {
 	}
 	d.app.say("building the volume stack on otter ...")
 	otter := d.lab.Node("otter")
+	if _, err := d.lab.Node("weasel").Run(ctx, "mkdir", "-p", "/mnt/test"); err != nil {
+		return err
+	}
 	if _, err := otter.Sh(ctx, "for i in $(seq 100); do blockdev --getsize64 /dev/drbd0 >/dev/null 2>&1 && exit; sleep 0.1; done; ls -l /dev/drbd0"); err != nil {
 		return fmt.Errorf("the replicated device does not appear on otter: %w\n%s", err, otter.AgentLog(ctx))
 	}

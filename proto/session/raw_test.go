@@ -52,7 +52,7 @@ func serverAnswer(t *testing.T, o session.Options, b []byte) (sent []byte, err e
 		t.Fatal(err)
 	}
 	_ = client.(*net.TCPConn).CloseWrite() // fails when the server was quicker
-	sent, _ = io.ReadAll(client) // may end with a reset, which is fine
+	sent, _ = io.ReadAll(client)           // may end with a reset, which is fine
 	return sent, <-done
 }
 

@@ -116,7 +116,8 @@ func (s yamuxStream) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// yamuxLogger sends what yamux says to slog. Its words are for developers: debug, or warn for its errors.
+// yamuxLogger sends what yamux says to slog. Its words are for developers, its errors included: what a broken
+// connection means for a request is said by the request.
 type yamuxLogger struct{ l *slog.Logger }
 
 func (y yamuxLogger) Print(v ...any)            { y.log(fmt.Sprint(v...)) }
@@ -124,9 +125,5 @@ func (y yamuxLogger) Printf(f string, v ...any) { y.log(fmt.Sprintf(f, v...)) }
 func (y yamuxLogger) Println(v ...any)          { y.log(fmt.Sprint(v...)) }
 
 func (y yamuxLogger) log(s string) {
-	if rest, ok := strings.CutPrefix(s, "[ERR] "); ok {
-		y.l.Warn(rest)
-		return
-	}
-	y.l.Debug(s)
+	y.l.Debug("yamux: " + strings.TrimSpace(strings.NewReplacer("[ERR] yamux: ", "", "[WARN] yamux: ", "").Replace(s)))
 }
