@@ -132,6 +132,7 @@ func (l *link) join() {
 	if !l.isDead() {
 		l.out.finish(partingTime)
 		l.acks.finish(partingTime)
+		l.hangUp()
 	}
 	l.end(nil)
 	l.wg.Wait()
@@ -139,6 +140,25 @@ func (l *link) join() {
 	l.work.close()
 	l.workers.Wait()
 	l.asked.abandon(l)
+}
+
+// hangUp says that nothing more will be sent and lets the peer finish. Closing at once would make the kernel throw away
+// what the peer has not read yet, perhaps the very packet that tells it why.
+func (l *link) hangUp() {
+	l.out.close()
+	l.acks.close()
+	type halfCloser interface{ CloseWrite() error }
+	for _, s := range []*sock{l.socks.data, l.socks.meta} {
+		if c, ok := s.Conn.(halfCloser); ok {
+			_ = c.CloseWrite()
+		}
+	}
+	t := time.NewTimer(partingTime)
+	defer t.Stop()
+	select {
+	case <-l.dead: // the receiver met the peer's end
+	case <-t.C:
+	}
 }
 
 func (l *link) nextSeq() uint32 { return l.seq.Add(1) }

@@ -12,6 +12,7 @@ import (
 	"hash"
 	"time"
 
+	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
 )
 
@@ -136,6 +137,9 @@ func (c *Config) shakeAuth(s *sock, rd *drbd.Reader) error {
 // authPacket reads a packet of the given kind; anything else means that the peer does not authenticate.
 func (c *Config) authPacket(rd *drbd.Reader, want drbd.Cmd) ([]byte, error) {
 	h, err := rd.Next()
+	if isEOF(err) {
+		return nil, brokenLink(proto.BrokenPipe, "%s hung up while the nodes authenticated each other: are cram-hmac-alg and shared-secret equal on both?", c.Peer)
+	}
 	if err != nil {
 		return nil, asLinkError(err)
 	}

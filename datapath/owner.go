@@ -10,6 +10,7 @@ import (
 
 	"example.com/santui/datapath/state"
 	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
 )
 
 // Messages to the owner, besides commands.
@@ -152,7 +153,10 @@ func (o *owner) handle(m any) {
 			o.fromPeer(m.ev)
 		}
 		if m.wait {
-			m.l.answered <- struct{}{}
+			select {
+			case m.l.answered <- struct{}{}:
+			default: // the link died and its receiver did not wait
+			}
 		}
 	case linkLost:
 		o.linkLost(m)
@@ -398,11 +402,20 @@ func stateCommand(cmd any, id state.CommandID) state.Event {
 // refused answers a command with the state machine's refusal, or keeps it for another try.
 func (o *owner) refused(q *request, err error) {
 	var ref *state.Refusal
-	if errors.As(err, &ref) && ref.Retry && time.Since(q.since) < retryTime {
+	wait := retryTime
+	if errors.As(err, &ref) && ref.Code == drbd.SSTwoPrimaries && isPromote(q.cmd) {
+		wait, ref.Retry = o.r.cfg.PingTimeout, true // the peer's demotion may be on its way (drbd_set_role, drbd_nl.c)
+	}
+	if ref != nil && ref.Retry && time.Since(q.since) < wait {
 		o.retries = append(o.retries, q)
 		return
 	}
 	q.reply <- o.r.explain(q.cmd, err)
+}
+
+func isPromote(cmd any) bool {
+	_, ok := cmd.(cmdPromote)
+	return ok
 }
 
 // explain makes an error for operators: which resource on which node.

@@ -124,7 +124,7 @@ func (l *link) tell(ev state.Event, err error) error {
 	case <-l.answered:
 		return nil
 	case <-l.dead:
-		return nil
+		return net.ErrClosed
 	}
 }
 
@@ -455,7 +455,7 @@ func (l *link) receiveMeta() error {
 		}
 		var nerr net.Error
 		if !errors.As(err, &nerr) || !nerr.Timeout() || l.isDead() {
-			return l.stopped(err)
+			return l.metaEnded(err)
 		}
 		if !l.pings.outstanding() {
 			l.ping()
@@ -465,6 +465,19 @@ func (l *link) receiveMeta() error {
 		if time.Since(time.Unix(0, l.lastData.Load())) > wait {
 			return brokenLink(networkFailure, "%s did not answer a ping within %v", c.Peer, wait)
 		}
+	}
+}
+
+// metaEnded lets the data socket come to its end first: the peer's reason may still be in it (drbd_ack_receiver,
+// drbd_receiver.c).
+func (l *link) metaEnded(err error) error {
+	t := time.NewTimer(l.r.cfg.PingTimeout)
+	defer t.Stop()
+	select {
+	case <-l.dead:
+		return nil
+	case <-t.C:
+		return err
 	}
 }
 

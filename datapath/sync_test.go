@@ -1,7 +1,18 @@
 package datapath
 
 import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"time"
+
+	"example.com/santui/datapath/block"
+	"example.com/santui/datapath/block/blocktest"
+	"example.com/santui/proto"
 )
 
 const testSize = 16 << 20
@@ -18,4 +29,603 @@ func TestInitialSync(t *testing.T) {
 	p.await("the sync", inSync)
 	a.ok("flush", a.Flush())
 	p.equal()
+	if s := a.Status(); s.UUIDs.Bitmap != 0 || s.UUIDs.Current&^1 != p.node[1].Status().UUIDs.Current {
+		t.Errorf("histories differ after the sync: %x, %x", s.UUIDs, p.node[1].Status().UUIDs)
+	}
+}
+
+func TestForcedAloneThenConnect(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	a, b := p.node[0], p.node[1]
+	a.ok("attach", a.Attach(bg()))
+	a.ok("promote", a.Promote(bg(), true))
+	a.write(0, pattern(1, 1<<20))
+	a.write(3<<20, pattern(2, 3<<20))
+	b.ok("attach", b.Attach(bg()))
+	for _, n := range p.node {
+		n.ok("connect", n.Connect(bg(), false))
+	}
+	p.await("the sync", inSync)
+	p.equal()
+}
+
+func TestReplicatedWrites(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	a, b := p.node[0], p.node[1]
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			r := rand.New(rand.NewPCG(uint64(w), 1))
+			for i := range 100 {
+				n := 512 * (1 + r.IntN(64))
+				off := 512 * r.Int64N((a.Size()-int64(n))/512)
+				if _, err := a.WriteAt(pattern(uint64(w*1000+i), n), off); err != nil {
+					t.Error(err)
+					return
+				}
+				if i%20 == 0 {
+					if err := a.Flush(); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		}()
+	}
+	wg.Wait()
+	a.write(5<<20, pattern(77, 3<<20+512)) // split
+	p.equal()
+	got := make([]byte, 4096)
+	if _, err := a.ReadAt(got, 5<<20); err != nil || string(got) != string(pattern(77, 3<<20+512)[:4096]) {
+		t.Errorf("read back: %v", err)
+	}
+	a.ok("flush", a.Flush())
+	if s := a.Status(); s.OutOfSync != 0 || s.Conn != proto.Connected {
+		t.Errorf("after writes: %+v", s)
+	}
+	if n := b.disk.(*blocktest.Mem).Unflushed(); n != 0 {
+		t.Errorf("after a flush the peer's disk still has %d sectors in its cache", n)
+	}
+}
+
+func TestDiscardAndZeroes(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	a := p.node[0]
+	a.write(0, pattern(1, 8<<20))
+	a.ok("discard", a.Discard(1<<20, 5<<20))
+	a.ok("zeroes", a.WriteZeroes(512, 1024, false))
+	p.equal()
+	got := make([]byte, 6<<20)
+	if _, err := a.ReadAt(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got[511] == 0 && got[510] == 0 || strings.Trim(string(got[512:1536]), "\x00") != "" || strings.Trim(string(got[1<<20:]), "\x00") != "" {
+		t.Error("ranges do not read as zeroes")
+	}
+}
+
+func TestBadRequests(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	a, b := p.node[0], p.node[1]
+	for _, off := range []int64{-512, 1, a.Size(), a.Size() - 512} {
+		if _, err := a.WriteAt(make([]byte, 1024), off); !errors.Is(err, ErrRange) {
+			t.Errorf("write at %d: %v", off, err)
+		}
+	}
+	if _, err := b.ReadAt(make([]byte, 512), 0); !errors.Is(err, ErrNotPrimary) || !errors.Is(err, syscall.EROFS) {
+		t.Errorf("read on a Secondary: %v", err)
+	}
+	if err := b.Promote(bg(), false); err == nil {
+		t.Error("two Primaries")
+	}
+	if err := b.OpenDevice(); !errors.Is(err, ErrNotPrimary) {
+		t.Errorf("open on a Secondary: %v", err)
+	}
+	a.ok("open", a.OpenDevice())
+	if err := a.Demote(bg()); !errors.Is(err, ErrInUse) {
+		t.Errorf("demote while open: %v", err)
+	}
+	a.ok("close", a.CloseDevice())
+	if err := a.CloseDevice(); err == nil {
+		t.Error("closed twice")
+	}
+}
+
+func TestFailoverBothWays(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	a, b := p.node[0], p.node[1]
+	for i := range 3 {
+		from, to := a, b
+		if i%2 == 1 {
+			from, to = b, a
+		}
+		data := pattern(uint64(i), 256<<10)
+		from.write(int64(i)<<20, data)
+		from.ok("demote", from.Demote(bg()))
+		to.ok("promote", to.Promote(bg(), false))
+		got := make([]byte, len(data))
+		if _, err := to.ReadAt(got, int64(i)<<20); err != nil || string(got) != string(data) {
+			t.Fatalf("round %d: data is not there: %v", i, err)
+		}
+		to.write(int64(i)<<20, pattern(uint64(i+100), 4096))
+	}
+	p.equal()
+}
+
+// writer writes random blocks until stopped and remembers what was acknowledged.
+type writer struct {
+	n    *node
+	stop chan struct{}
+	wg   sync.WaitGroup
+	mu   sync.Mutex
+	ack  map[int64][]byte // block -> newest acknowledged content
+	fly  map[int64][]byte // block -> content whose write failed or never ended
+	errs int
+}
+
+const writerBlock = 4096
+
+func startWriter(n *node, seed uint64, lanes int) *writer {
+	w := &writer{n: n, stop: make(chan struct{}), ack: map[int64][]byte{}, fly: map[int64][]byte{}}
+	blocks := n.Size() / writerBlock
+	for lane := range lanes {
+		w.wg.Add(1)
+		go func() {
+			defer w.wg.Done()
+			r := rand.New(rand.NewPCG(seed, uint64(lane)))
+			for i := uint64(0); ; i++ {
+				select {
+				case <-w.stop:
+					return
+				default:
+				}
+				blk := r.Int64N(blocks/int64(lanes))*int64(lanes) + int64(lane) // lanes do not overlap
+				data := pattern(seed*1e6+uint64(lane)<<40+i, writerBlock)
+				_, err := w.n.WriteAt(data, blk*writerBlock)
+				w.mu.Lock()
+				if err == nil {
+					w.ack[blk] = data
+					delete(w.fly, blk)
+				} else {
+					w.fly[blk] = data
+					w.errs++
+				}
+				w.mu.Unlock()
+				if err != nil {
+					return
+				}
+			}
+		}()
+	}
+	return w
+}
+
+func (w *writer) end() {
+	close(w.stop)
+	w.wg.Wait()
+}
+
+// check says that every acknowledged block is in content, unless a write that was not acknowledged went over it.
+func (w *writer) check(t *testing.T, content []byte) {
+	t.Helper()
+	for blk, want := range w.ack {
+		got := content[blk*writerBlock:][:writerBlock]
+		if string(got) != string(want) && string(got) != string(w.fly[blk]) {
+			t.Fatalf("acknowledged block %d is lost", blk)
+		}
+	}
+}
+
+func TestCutsWhileWriting(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	a := p.node[0]
+	for round := range 4 {
+		w := startWriter(a, uint64(round+1), 8)
+		time.Sleep(time.Duration(20+rand.IntN(40)) * time.Millisecond)
+		p.cable.pull()
+		p.await("the break", func(s *Status) bool { return s.Conn < proto.Connected })
+		time.Sleep(20 * time.Millisecond)
+		p.cable.plug()
+		p.await("reconnection", connected)
+		time.Sleep(20 * time.Millisecond)
+		w.end()
+		if w.errs > 0 {
+			a.dump()
+			t.Fatal("a write failed although the local disk is fine")
+		}
+		p.await("the resync", inSync)
+		p.equal()
+		w.check(t, p.node[1].content())
+	}
+	if s := a.Status(); s.OutOfSync != 0 {
+		t.Errorf("left out of sync: %d", s.OutOfSync)
+	}
+}
+
+func TestBitmapResyncIsPartial(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	a := p.node[0]
+	p.cable.pull()
+	p.await("the break", func(s *Status) bool { return s.Conn < proto.Connected })
+	a.write(1<<20, pattern(9, 64<<10))
+	if s := a.Status(); s.PeerDisk != proto.DUnknown {
+		t.Errorf("peer disk is %v", s.PeerDisk)
+	}
+	before := p.node[1].Status().Counters.Written
+	p.cable.plug()
+	p.await("the resync", inSync)
+	p.equal()
+	if n := p.node[1].Status().Counters.Written - before; n < 64<<10 || n > 2<<20 {
+		t.Errorf("resynced %d bytes for 64 KiB of changes", n)
+	}
+}
+
+// crash ends a node as a power cut does: its disk keeps what was flushed, and some of the rest.
+func (p *pair) crash(i int, seed uint64) *blocktest.Mem {
+	n := p.node[i]
+	left := n.disk.(*blocktest.Mem).CrashClone(seed, 50)
+	// The old engine must not disturb the peer any more.
+	_ = n.Disconnect(bg(), true)
+	_ = n.Close()
+	return left
+}
+
+func TestPrimaryCrash(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	for round := range 3 {
+		w := startWriter(p.node[0], uint64(round+50), 4)
+		time.Sleep(30 * time.Millisecond)
+		p.cable.pull()
+		left := p.node[0].disk.(*blocktest.Mem).CrashClone(uint64(round), 50)
+		w.end()
+		peer := p.node[1].content()
+		_ = p.node[0].Close()
+		a := p.boot(0, left)
+		p.cable.plug()
+		a.ok("attach", a.Attach(bg()))
+		if !a.heard("activity log") {
+			a.dump()
+			t.Fatal("the activity log of the crashed Primary was not applied")
+		}
+		a.ok("connect", a.Connect(bg(), false))
+		p.await("the resync", inSync)
+		p.equal()
+		_ = peer
+		a.ok("promote", a.Promote(bg(), false))
+	}
+}
+
+func TestSecondaryCrash(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	for round := range 3 {
+		w := startWriter(p.node[0], uint64(round+80), 4)
+		time.Sleep(30 * time.Millisecond)
+		p.cable.pull()
+		left := p.node[1].disk.(*blocktest.Mem).CrashClone(uint64(round), 50)
+		_ = p.node[1].Close()
+		time.Sleep(10 * time.Millisecond)
+		b := p.boot(1, left)
+		p.cable.plug()
+		b.ok("attach", b.Attach(bg()))
+		b.ok("connect", b.Connect(bg(), false))
+		p.await("reconnection", connected)
+		time.Sleep(20 * time.Millisecond)
+		w.end()
+		p.await("the resync", inSync)
+		if w.errs > 0 {
+			t.Fatal("a write failed although the Primary's disk is fine")
+		}
+		p.equal()
+		w.check(t, p.node[1].content())
+	}
+}
+
+func TestAttachAgain(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	a := p.node[0]
+	a.write(0, pattern(3, 1<<20))
+	_ = p.node[1].Close()
+	_ = a.Close()
+	p.boot(0, a.disk)
+	p.boot(1, p.node[1].disk)
+	p.up()
+	p.await("connection", inSync)
+	if p.node[0].heard("activity log") {
+		t.Error("a clean shutdown left an activity log to apply")
+	}
+	if s := p.node[0].Status(); s.Role != proto.Secondary {
+		t.Errorf("came up as %v", s.Role)
+	}
+}
+
+func TestWrongSecret(t *testing.T) {
+	p := newPair(t, testSize, testSize, func(i int, c *Config) {
+		if i == 1 {
+			c.Secret = []byte("other")
+		}
+	})
+	p.up()
+	p.await("StandAlone", alone)
+	for _, n := range p.node {
+		if !n.heard("shared-secret") || !n.heard("otter") || !n.heard("weasel") {
+			n.dump()
+			t.Errorf("%s does not say what is wrong", n.name)
+		}
+	}
+}
+
+func TestNoSecretAgainstSecret(t *testing.T) {
+	p := newPair(t, testSize, testSize, func(i int, c *Config) {
+		if i == 1 {
+			c.CRAMAlg, c.Secret = "", nil
+		}
+	})
+	p.up()
+	// Whoever finds out first goes StandAlone; the other one may only see that it hangs up.
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		for _, n := range p.node {
+			if n.heard("cram-hmac-alg") && alone(n.Status()) {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nobody says that only one node authenticates")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestSmallerPeer(t *testing.T) {
+	p := newPair(t, testSize, testSize/2, nil)
+	a := p.node[0]
+	a.ok("attach", a.Attach(bg()))
+	a.ok("promote", a.Promote(bg(), true))
+	b := p.node[1]
+	b.ok("attach", b.Attach(bg()))
+	for _, n := range p.node {
+		n.ok("connect", n.Connect(bg(), false))
+	}
+	a.await("refusal", alone)
+	if !a.heard("too small") {
+		a.dump()
+		t.Error("does not say that the peer is too small")
+	}
+}
+
+func TestDifferentSizesFresh(t *testing.T) {
+	p := newPair(t, testSize, testSize/2, nil)
+	p.synced()
+	if a, b := p.node[0].Size(), p.node[1].Size(); a != b || a > testSize/2 {
+		t.Errorf("sizes %d and %d", a, b)
+	}
+	p.equal()
+}
+
+func TestSplitBrain(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	a, b := p.node[0], p.node[1]
+	p.cable.pull()
+	p.await("the break", func(s *Status) bool { return s.Conn < proto.Connected })
+	a.write(0, pattern(1, 8192))
+	a.ok("demote", a.Demote(bg()))
+	b.ok("promote", b.Promote(bg(), false))
+	b.write(1<<20, pattern(2, 8192))
+	p.cable.plug()
+	p.await("StandAlone", alone)
+	for _, n := range p.node {
+		if !n.heard("split brain") {
+			n.dump()
+			t.Errorf("%s does not call it a split brain", n.name)
+		}
+		if !strings.Contains(n.Status().Problem, "split brain") {
+			t.Errorf("%s: problem is %q", n.name, n.Status().Problem)
+		}
+	}
+	if string(a.content()[1<<20:][:8192]) == string(pattern(2, 8192)) || string(b.content()[:8192]) == string(pattern(1, 8192)) {
+		t.Fatal("data was touched in a split brain")
+	}
+	a.ok("connect", a.Connect(bg(), true))
+	b.ok("connect", b.Connect(bg(), false))
+	p.await("the resync", inSync)
+	p.equal()
+	if string(a.content()[1<<20:][:8192]) != string(pattern(2, 8192)) {
+		t.Error("the winner's data did not come")
+	}
+	if string(a.content()[:8192]) == string(pattern(1, 8192)) {
+		t.Error("the loser's data stayed")
+	}
+}
+
+func TestPauseAndRate(t *testing.T) {
+	p := newPair(t, testSize, testSize, func(_ int, c *Config) { c.ResyncRate = 2 << 20 })
+	p.up()
+	p.await("connection", connected)
+	a, b := p.node[0], p.node[1]
+	a.ok("promote", a.Promote(bg(), true))
+	a.await("the sync", func(s *Status) bool { return s.Conn == proto.SyncSource })
+	a.ok("pause", a.PauseSync(bg()))
+	p.await("the pause", func(s *Status) bool { return s.Conn == proto.PausedSyncS || s.Conn == proto.PausedSyncT })
+	time.Sleep(150 * time.Millisecond)
+	left := b.Status().OutOfSync
+	time.Sleep(300 * time.Millisecond)
+	if now := b.Status(); now.OutOfSync != left || left == 0 || now.Sync == nil || !now.Sync.Paused || now.Sync.By != "otter" {
+		t.Errorf("not paused: %d, %d, %+v", left, now.OutOfSync, now.Sync)
+	}
+	a.write(0, pattern(1, 1<<20))
+	a.ok("resume", a.ResumeSync(bg()))
+	p.await("the sync again", func(s *Status) bool { return s.Conn.Syncing() && s.Sync != nil && !s.Sync.Paused })
+	b.ok("rate", b.SetResyncRate(1<<30))
+	p.await("the end", inSync)
+	p.equal()
+}
+
+func TestWritesDuringSlowSync(t *testing.T) {
+	p := newPair(t, testSize, testSize, func(_ int, c *Config) { c.ResyncRate = 24 << 20 })
+	p.up()
+	p.await("connection", connected)
+	a := p.node[0]
+	a.ok("promote", a.Promote(bg(), true))
+	a.await("the sync", func(s *Status) bool { return s.Conn == proto.SyncSource })
+	w := startWriter(a, 7, 8)
+	p.await("the end", inSync)
+	w.end()
+	p.equal()
+	w.check(t, p.node[1].content())
+}
+
+// A SyncTarget can be Primary: what it does not have yet it reads from the peer.
+func TestPrimaryAsSyncTarget(t *testing.T) {
+	p := newPair(t, testSize, testSize, func(_ int, c *Config) { c.ResyncRate = 8 << 20 })
+	a, b := p.node[0], p.node[1]
+	a.ok("attach", a.Attach(bg()))
+	a.ok("promote", a.Promote(bg(), true))
+	want := pattern(4, 1<<20)
+	a.write(12<<20, want)
+	a.ok("demote", a.Demote(bg()))
+	b.ok("attach", b.Attach(bg()))
+	for _, n := range p.node {
+		n.ok("connect", n.Connect(bg(), false))
+	}
+	b.await("the sync", func(s *Status) bool { return s.Conn == proto.SyncTarget })
+	b.ok("promote", b.Promote(bg(), false))
+	got := make([]byte, len(want))
+	if _, err := b.ReadAt(got, 12<<20); err != nil || string(got) != string(want) {
+		t.Fatalf("read through the peer: %v", err)
+	}
+	w := startWriter(b, 9, 8)
+	p.await("the end", inSync)
+	w.end()
+	p.equal()
+	w.check(t, a.content())
+}
+
+func TestDetachAndDisklessPrimary(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	a, b := p.node[0], p.node[1]
+	want := pattern(6, 64<<10)
+	a.write(0, want)
+	a.ok("detach", a.Detach(bg()))
+	a.await("Diskless", func(s *Status) bool { return s.Disk == proto.Diskless })
+	b.await("it", func(s *Status) bool { return s.PeerDisk == proto.Diskless })
+	got := make([]byte, len(want))
+	if _, err := a.ReadAt(got, 0); err != nil || string(got) != string(want) {
+		t.Fatalf("read without disk: %v", err)
+	}
+	a.write(2<<20, pattern(8, 64<<10))
+	a.ok("flush", a.Flush())
+	b.await("marks of what the missing disk lacks", func(s *Status) bool { return s.OutOfSync >= 64<<10 })
+	a.ok("attach", a.Attach(bg()))
+	p.await("the resync", inSync)
+	p.equal()
+}
+
+func TestDiskErrorOnPrimary(t *testing.T) {
+	var faults *blocktest.Faults
+	p := newPair(t, testSize, testSize, nil)
+	_ = p.node[0].Close()
+	faults = blocktest.NewFaults(p.node[0].disk)
+	p.boot(0, faults)
+	p.synced()
+	a := p.node[0]
+	a.write(0, pattern(1, 1<<20))
+	faults.Inject(blocktest.Rule{Ops: blocktest.OpWrite | blocktest.OpRead | blocktest.OpFlush, Err: syscall.EIO})
+	w := startWriter(a, 3, 4)
+	a.await("Diskless", func(s *Status) bool { return s.Disk == proto.Diskless })
+	time.Sleep(20 * time.Millisecond)
+	w.end()
+	if w.errs > 0 {
+		a.dump()
+		t.Fatal("a write failed although the peer's disk is fine")
+	}
+	w.check(t, p.node[1].content())
+	if !strings.Contains(a.Status().Problem, "I/O error") {
+		t.Errorf("problem is %q", a.Status().Problem)
+	}
+	got := make([]byte, 4096)
+	a.ok("read through the peer", func() error { _, err := a.ReadAt(got, 0); return err }())
+}
+
+func TestDiskErrorOnSecondary(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	_ = p.node[1].Close()
+	faults := blocktest.NewFaults(p.node[1].disk)
+	p.boot(1, faults)
+	p.synced()
+	a, b := p.node[0], p.node[1]
+	faults.Inject(blocktest.Rule{Ops: blocktest.OpWrite, Err: syscall.EIO})
+	w := startWriter(a, 3, 4)
+	b.await("Diskless", func(s *Status) bool { return s.Disk == proto.Diskless })
+	a.await("it", func(s *Status) bool { return s.PeerDisk <= proto.Failed })
+	w.end()
+	if w.errs > 0 {
+		a.dump()
+		t.Fatal("a write failed although the local disk is fine")
+	}
+	w.check(t, a.content())
+}
+
+func TestDisconnectTellsPeer(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	a, b := p.node[0], p.node[1]
+	b.ok("disconnect", b.Disconnect(bg(), false))
+	if s := b.Status(); s.Conn != proto.StandAlone {
+		t.Errorf("conn is %v", s.Conn)
+	}
+	a.await("it", func(s *Status) bool { return s.Conn == proto.WFConnection })
+	a.write(0, pattern(5, 4096))
+	b.ok("connect", b.Connect(bg(), false))
+	p.await("the resync", inSync)
+	p.equal()
+}
+
+func TestRefusals(t *testing.T) {
+	base := Config{Resource: "r0", Node: "otter", Peer: "weasel", Open: nil, LocalAddr: "a", PeerAddr: "b"}
+	for _, f := range []func(c *Config){
+		func(c *Config) { c.Protocol = proto.ProtocolA },
+		func(c *Config) { c.Protocol = proto.ProtocolB },
+		func(c *Config) { c.DataIntegrityAlg = "sha1" },
+		func(c *Config) { c.CsumsAlg = "sha1" },
+		func(c *Config) { c.AllowTwoPrimaries = true },
+		func(c *Config) { c.PullAhead = true },
+		func(c *Config) { c.ThinResync = true },
+		func(c *Config) { c.OnIOError = "call-local-io-error" },
+	} {
+		c := base
+		c.Open = func() (block.Device, error) { return nil, nil }
+		f(&c)
+		_, err := New(c)
+		if !errors.Is(err, &proto.Error{Code: proto.CodeUnsupported}) {
+			t.Errorf("%+v: %v", c.Protocol, err)
+		}
+	}
+}
+
+func TestCommandsEndWithContext(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	ctx, cancel := context.WithCancel(bg())
+	cancel()
+	if err := p.node[0].Attach(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("attach: %v", err)
+	}
+	if err := p.node[0].Promote(bg(), true); err == nil {
+		t.Error("promoted without disk and peer")
+	}
+	_ = p.node[0].Close()
+	if err := p.node[0].Attach(bg()); !errors.Is(err, ErrClosed) {
+		t.Errorf("attach after close: %v", err)
+	}
 }
