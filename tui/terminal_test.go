@@ -192,6 +192,21 @@ func TestIdleWritesNothing(t *testing.T) {
 	r.restored(t)
 }
 
+// TestASyncIsCheapOverSSH holds the budget for a running sync at 80x24: 700 bytes a second.
+func TestASyncIsCheapOverSSH(t *testing.T) {
+	t.Parallel()
+	r := start(t, "shots", "play")
+	r.await(t, "full sync")
+	time.Sleep(700 * time.Millisecond)
+	before, began := len(r.text()), time.Now()
+	time.Sleep(4 * time.Second)
+	if rate := float64(len(r.text())-before) / time.Since(began).Seconds(); rate > 700 || rate == 0 {
+		t.Errorf("%.0f bytes a second", rate)
+	} else {
+		t.Logf("%.0f bytes a second", rate)
+	}
+}
+
 func TestNoTerminalIsAUsageError(t *testing.T) {
 	dir, err := build()
 	if err != nil {

@@ -181,7 +181,7 @@ func (c Ctx) side(r layout.Rect) []string {
 	left := r.H
 	for i, n := range c.Pair.Nodes {
 		h := left / (len(c.Pair.Nodes) - i)
-		out = append(out, c.nodePanel(n, false).Draw(c.Theme, r.W, h)...)
+		out = append(out, c.panelFor(n, false, h-2).Draw(c.Theme, r.W, h)...)
 		left -= h
 	}
 	return widget.Block(c.Theme, out, r.W, r.H)

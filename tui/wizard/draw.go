@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"example.com/santui/proto"
+	"example.com/santui/tui/layout"
 	"example.com/santui/tui/screen"
 	"example.com/santui/tui/view"
 	"example.com/santui/tui/widget"
@@ -280,8 +281,12 @@ func (m *Model) drawRun(c screen.Ctx, now time.Time) (string, int) {
 	if m.follow {
 		top = -1
 	}
+	rows := len(steps)
+	if layout.SizeOf(c.W, c.H) == layout.Wide {
+		rows = max(rows, 16) // what the nodes beside it need
+	}
 	return m.stack(c, []screen.Part{
-		{Panel: widget.Panel{Title: title, Lines: steps}, H: len(steps), Keep: m.activeStep(), Side: true},
+		{Panel: widget.Panel{Title: title, Lines: steps}, H: rows, Keep: m.activeStep(), Side: true},
 		{Panel: widget.Panel{Title: m.outputTitle(), Lines: out, Foot: "o: all / failed step"}, Fill: true, Top: top},
 	}, m.runFoot(c)...)
 }
@@ -311,7 +316,7 @@ func (m *Model) stepLines(c screen.Ctx, now time.Time) []string {
 			cmd += "  (inside the agent)"
 		}
 		w := c.W - 4
-		if c.W >= 140 && c.H >= 40 {
+		if layout.SizeOf(c.W, c.H) == layout.Wide {
 			w = c.W*3/5 - 4
 		}
 		out = append(out, left+widget.Fit(c.Theme, cmd, max(w-ansi.StringWidth(left)-14, 4))+" "+time)

@@ -147,9 +147,10 @@ func (s shot) screen() (string, error) {
 			Now: func() time.Time { return scene.Now }}}.Draw(), nil
 }
 
-// silent is the recording of a state without the events of a running operation: the picture is of one moment.
+// silent is the recording of a state in which a running operation stands still: the picture is of one moment.
 func silent(st scene.Still) []source.Record {
-	return slices.DeleteFunc(scene.Static(st.Scene, false, st.Extra...), func(r source.Record) bool {
+	out := slices.DeleteFunc(scene.Static(st.Scene, false, st.Extra...), func(r source.Record) bool {
 		return r.Event && r.Method == proto.MethodOpWatch
 	})
+	return append(out, source.Record{Method: proto.MethodOpWatch, Event: true, After: 1e9})
 }
