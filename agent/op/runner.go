@@ -107,8 +107,8 @@ func (r *Runner) Start(ctx context.Context, req proto.OpStartRequest) (proto.Op,
 		return o, nil
 	}
 	if r.cur != nil {
-		return proto.Op{}, proto.Errorf(proto.CodeLocked, "operation %s is running", r.cur.id).On(r.local.Name()).
-			WithRemedy("santui attach %s", r.cur.id)
+		o, _ := r.journal.Get(r.cur.id)
+		return proto.Op{}, lockedBy(r.local.Name(), proto.Lock{OpID: o.ID, Owner: o.Owner, Node: r.local.Name(), Since: o.Started})
 	}
 	o, err := r.prepare(ctx, req)
 	if err != nil || req.DryRun {
@@ -163,6 +163,9 @@ func (r *Runner) prepare(ctx context.Context, req proto.OpStartRequest) (proto.O
 		}
 		blocking = append(blocking, c)
 	}
+	if err := locked(v); err != nil {
+		return proto.Op{}, err
+	}
 	if len(blocking) > 0 {
 		return proto.Op{}, veto(r.local.Name(), reply.Plan, blocking)
 	}
@@ -178,6 +181,24 @@ func (r *Runner) prepare(ctx context.Context, req proto.OpStartRequest) (proto.O
 			WithRemedy("type the pair's name: --confirm %s", r.pair)
 	}
 	return o, nil
+}
+
+// locked is the refusal while another operation holds the lock of either node. It is more than a veto: the lock's owner
+// is somebody to talk to.
+func locked(v View) error {
+	for _, o := range []proto.Observation{v.From, v.To} {
+		if o.Lock != nil {
+			return lockedBy(o.Node, *o.Lock)
+		}
+	}
+	return nil
+}
+
+func lockedBy(node string, l proto.Lock) *proto.Error {
+	e := proto.Errorf(proto.CodeLocked, "operation %s of %s holds the lock since %s", l.OpID, l.Owner, l.Since.Local().Format(time.TimeOnly)).
+		On(node).WithRemedy("wait, or santui attach %s", l.OpID)
+	e.Lock = &l
+	return e
 }
 
 func veto(node string, p proto.Plan, blocking []proto.Check) *proto.Error {

@@ -173,7 +173,7 @@ func TestRefusals(t *testing.T) {
 		{"not confirmed", func(_ *rig, r *proto.OpStartRequest) { r.Confirm = "dem" }, proto.CodeNotConfirmed},
 		{"plan changed", func(_ *rig, r *proto.OpStartRequest) { r.PlanHash = "000000000000" }, proto.CodeStale},
 		{"peer silent", func(g *rig, _ *proto.OpStartRequest) { g.w.nodes["otter"].gone = true }, proto.CodeVeto},
-		{"lock held", func(g *rig, _ *proto.OpStartRequest) { g.w.nodes["otter"].locked = &proto.Lock{OpID: "x"} }, proto.CodeVeto},
+		{"lock held", func(g *rig, _ *proto.OpStartRequest) { g.w.nodes["otter"].locked = &proto.Lock{OpID: "x"} }, proto.CodeLocked},
 		{"process", func(g *rig, _ *proto.OpStartRequest) {
 			g.w.nodes["otter"].users = []proto.User{{Kind: "process", PID: 1, Name: "smbd"}}
 		}, proto.CodeVeto},

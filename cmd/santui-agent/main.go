@@ -43,6 +43,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.PersistentFlags().StringVar(&a.settings, "config", agent.DefaultConfigPath, "the agent's own settings")
 	root.PersistentFlags().StringVar(&a.drbdConf, "drbd-conf", "", "the resources (default: as in the settings, else /etc/drbd.conf)")
 	root.AddCommand(a.runCmd(), a.connectCmd(), a.checkConfigCmd(), a.createMDCmd(), a.dumpMDCmd(), a.bundleCmd(), a.versionCmd())
+	cli.UsageErrors(root)
 	err := root.Execute()
 	if err != nil {
 		cli.PrintError(stdout, stderr, "santui-agent", err, false)

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -45,6 +47,10 @@ func (a *app) demoCmd() *cobra.Command {
 			if bytes < 16<<20 {
 				return cli.Usagef("--size %s is too small: an ext4 file system and the metadata need 16M", size)
 			}
+			patient()
+			if _, err := parseSize(f.rate); err != nil {
+				return cli.Usagef("--rate: %w", err)
+			}
 			if a.scripted(f) {
 				return a.drill(cmd.Context(), demo.Options{Size: bytes, Rate: f.rate})
 			}
@@ -57,6 +63,13 @@ func (a *app) demoCmd() *cobra.Command {
 	cmd.Flags().StringVar(&f.rate, "rate", "30M", "rate of the first full sync, as in drbd.conf")
 	opt.register(cmd)
 	return cmd
+}
+
+// patient makes the demo live until it has taken itself down: a second ctrl-c does not kill it, nor does a reader of its
+// output that has gone.
+func patient() {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
+	signal.Ignore(syscall.SIGPIPE)
 }
 
 func (a *app) scripted(f demoFlags) bool {

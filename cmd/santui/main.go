@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"os/user"
+	"slices"
 	"sync/atomic"
 	"syscall"
 
@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/santui/cmd/internal/cli"
+	"example.com/santui/proto"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -37,14 +38,22 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := a.root()
 	root.SetArgs(args)
+	root.InitDefaultCompletionCmd()
+	cli.UsageErrors(root)
 	err := root.ExecuteContext(ctx)
-	if s := syscall.Signal(sig.Load()); s != 0 && (err == nil || errors.Is(err, context.Canceled)) {
+	if s := syscall.Signal(sig.Load()); s != 0 && !spoken(err) {
 		return 128 + int(s)
 	}
 	if err != nil {
-		cli.PrintError(stdout, stderr, "santui", err, a.json)
+		cli.PrintError(stdout, stderr, "santui", err, a.json || slices.Contains(args, "--json"))
 	}
 	return cli.CodeOf(err)
+}
+
+// spoken says whether a command has already told its outcome, which then counts more than the signal that came meanwhile.
+func spoken(err error) bool {
+	var exit *cli.ExitError
+	return errors.As(err, &exit) && exit.Err == nil
 }
 
 // withSignals ends the context at HUP, INT or TERM and remembers which it was.
@@ -105,7 +114,7 @@ func (a *app) laterCmd(verb, what string) *cobra.Command {
 	return &cobra.Command{
 		Use: verb, Short: what + " (not in this version)", DisableFlagParsing: true,
 		RunE: func(*cobra.Command, []string) error {
-			return cli.Exit(cli.ExitVeto, fmt.Errorf("%s is not in this version; nothing was done", what))
+			return proto.Errorf(proto.CodeUnsupported, "%s is not in this version; nothing was done", what)
 		},
 	}
 }

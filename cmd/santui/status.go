@@ -174,9 +174,6 @@ func (a *app) watch(ctx context.Context, p cli.Pair) error {
 	err := <-errs
 	cancel()
 	<-errs
-	if errors.Is(err, context.Canceled) {
-		return cli.Exit(cli.ExitInterrupted, nil)
-	}
 	return err
 }
 

@@ -108,7 +108,11 @@ func PrintError(stdout, stderr io.Writer, program string, err error, asJSON bool
 		return
 	}
 	if pe == nil {
-		pe = proto.Errorf(session.Code(err), "%v", err)
+		code := session.Code(err)
+		if CodeOf(err) == ExitUsage {
+			code = proto.CodeInvalid
+		}
+		pe = proto.Errorf(code, "%v", err)
 	}
 	_ = PrintJSON(stdout, struct {
 		Schema string       `json:"schema"`

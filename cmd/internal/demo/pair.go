@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -39,6 +40,7 @@ type Pair struct {
 	Dir   string
 	Mount string // where the file system goes, on both nodes
 	nodes [2]*node
+	owner *os.File // locked while the demo lives
 	say   func(format string, args ...any)
 }
 
@@ -55,6 +57,9 @@ type node struct {
 
 // Needs says what this machine lacks to run a pair, or nil.
 func Needs() error {
+	if runtime.GOOS != "linux" {
+		return cli.Usagef("the demo runs two real agents on this machine and needs Linux: this is %s. The cockpit itself works here, over ssh to two Linux nodes", runtime.GOOS)
+	}
 	var missing []string
 	if os.Geteuid() != 0 {
 		missing = append(missing, "root: the agents mount file systems and make block devices")
@@ -87,15 +92,85 @@ func Start(ctx context.Context, o Options) (*Pair, error) {
 			return nil, err
 		}
 	}
-	dir, err := os.MkdirTemp(base(), "santui-demo-")
+	if err := Sweep(o.Say); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(base(), prefix)
 	if err != nil {
 		return nil, fmt.Errorf("make the demo's directory: %w", err)
 	}
 	p := &Pair{Dir: dir, Mount: filepath.Join(dir, "mnt"), say: o.Say}
+	if err := os.WriteFile(filepath.Join(dir, "owner"), nil, 0o600); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	if p.owner, err = claim(filepath.Join(dir, "owner")); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
 	if err := p.start(ctx, o); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
+}
+
+// prefix begins the name of every demo's directory.
+const prefix = "santui-demo-"
+
+// Sweep takes away what a demo left that was killed without a chance to do it itself: files, loop devices, links in /dev.
+// A directory that its demo or one of its agents still holds is left alone.
+func Sweep(say func(string, ...any)) error {
+	dirs, err := filepath.Glob(filepath.Join(base(), prefix+"*"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, dir := range dirs {
+		if _, err := os.Stat(filepath.Join(dir, "owner")); err != nil {
+			continue // it is being made or taken down right now
+		}
+		errs = append(errs, sweep(dir, say))
+	}
+	return errors.Join(errs...)
+}
+
+func sweep(dir string, say func(string, ...any)) error {
+	for _, name := range []string{"owner", filepath.Join(Nodes[0], diskName), filepath.Join(Nodes[1], diskName)} {
+		f, err := claim(filepath.Join(dir, name))
+		switch {
+		case errors.Is(err, errHeld):
+			return nil
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return err
+		default:
+			defer func() { _ = f.Close() }()
+		}
+	}
+	say("taking away %s, which a killed demo left", dir)
+	return removeAll(dir)
+}
+
+// errHeld says that the demo or an agent of it is alive.
+var errHeld = errors.New("it is held by a running demo")
+
+// diskName is the backing disk in a node's directory. Its agent holds a lock on it.
+const diskName = "disk.img"
+
+// removeAll deletes a demo's directory and what outside of it belongs to it.
+func removeAll(dir string) error {
+	errs := []error{freeLoops(dir)}
+	for _, name := range Nodes {
+		link := deviceOf(dir, name)
+		if at, err := os.Lstat(link); err == nil && at.Mode()&os.ModeSymlink != 0 {
+			errs = append(errs, os.Remove(link))
+		}
+	}
+	return errors.Join(append(errs, os.RemoveAll(dir))...)
+}
+
+// deviceOf is the path of a node's replicated device. Both nodes share this machine's /dev, so each has a name of its
+// own there, and so has each demo.
+func deviceOf(dir, node string) string {
+	return "/dev/drbd_" + node + "_" + strings.TrimPrefix(filepath.Base(dir), prefix)
 }
 
 // base is a directory on a real disk: replication writes with O_DIRECT.
@@ -131,9 +206,7 @@ func (p *Pair) start(ctx context.Context, o Options) error {
 	}
 	for i, name := range Nodes {
 		dir := filepath.Join(p.Dir, name)
-		// Both nodes share this machine's /dev, so each has a name of its own there, and so has each demo.
-		device := "/dev/drbd_" + name + "_" + p.Dir[max(0, len(p.Dir)-4):]
-		n := &node{name: name, dir: dir, disk: filepath.Join(dir, "disk.img"), device: device,
+		n := &node{name: name, dir: dir, disk: filepath.Join(dir, diskName), device: deviceOf(p.Dir, name),
 			socket: filepath.Join(dir, "run", "agent.sock"), settings: filepath.Join(dir, "agent.toml")}
 		p.nodes[i] = n
 		if err := n.makeDisk(o.Size); err != nil {
@@ -246,7 +319,7 @@ func (n *node) start(agent string) error {
 	}
 	n.cmd = exec.Command(agent, "--config", n.settings, "run")
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	n.cmd.SysProcAttr = ownNamespace()
 	n.done = make(chan struct{})
 	started := make(chan error, 1)
 	go func() {
@@ -427,7 +500,7 @@ func (p *Pair) Close() error {
 			err = errors.Join(err, n.log.Close())
 		}
 	}
-	return errors.Join(err, freeLoops(p.Dir), os.RemoveAll(p.Dir))
+	return errors.Join(err, removeAll(p.Dir), p.owner.Close())
 }
 
 // freeLoops detaches loop devices that a killed agent left on files below dir.
