@@ -1,0 +1,228 @@
+//go:build lab
+
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/santui/datapath/meta"
+)
+
+// programs builds santui and santui-agent once and returns their folder.
+var programs = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "santui-programs-")
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command("go", "build", "-o", dir+"/", "example.com/santui/cmd/santui", "example.com/santui/cmd/santui-agent").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return dir, nil
+})
+
+// mixed is a pair of which one node runs the kernel's DRBD, the other santui's agent.
+type mixed struct {
+	t      *testing.T
+	l      *Lab
+	kernel *DRBD
+	ours   *Node
+	theirs *Node
+	bin    string
+	config string
+	size   int64
+}
+
+const mixedSize = 64 << 20
+
+func newMixed(t *testing.T, kernel, ours string) *mixed {
+	t.Helper()
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	l := ForTest(t, Options{DRBD: []string{kernel}, DiskSize: mixedSize})
+	conf := DRBDConf{Secret: "lab secret", Rate: "100M", NetExtra: "    connect-int 1;\n    ping-int 1;\n"}
+	m := &mixed{t: t, l: l, kernel: KernelDRBD(l.Node(kernel), conf), ours: l.Node(ours), theirs: l.Node(kernel), bin: bin}
+	if m.config, err = l.CockpitConfig(); err != nil {
+		t.Fatal(err)
+	}
+	m.must(m.theirs.Sh(ctx, "dd if=/dev/urandom of=/dev/ubdb bs=1M count=16 seek=4 conv=notrunc status=none"))
+	m.must(m.ours.Sh(ctx, "dd if=/dev/urandom of=/dev/ubdb bs=1M count=16 seek=9 conv=notrunc status=none"))
+	if err := l.InstallAgents(ctx, AgentOptions{Binary: filepath.Join(bin, "santui-agent"), DRBDConf: conf.Text(l.Nodes()...), Nodes: []string{ours}, CreateMD: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.kernel.Up(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.ours.StartAgent(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.kernel.WaitConnected(ctx); err != nil {
+		t.Fatalf("%v\n%s", err, m.ours.AgentLog(ctx))
+	}
+	layout, err := meta.LayoutFor(mixedSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.size = layout.UsableSize
+	return m
+}
+
+func (m *mixed) must(out string, err error) string {
+	m.t.Helper()
+	if err != nil {
+		m.t.Fatalf("%v\n%s\n%s", err, m.ours.AgentLog(m.t.Context()), m.dmesg())
+	}
+	return out
+}
+
+func (m *mixed) dmesg() string {
+	out, err := m.theirs.Sh(m.t.Context(), "dmesg | grep -i 'drbd' | tail -n 30")
+	if err != nil {
+		return err.Error()
+	}
+	return out
+}
+
+// synced waits until the kernel says that both copies are good, then compares every byte of them.
+func (m *mixed) synced(what string) {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	defer cancel()
+	began := time.Now()
+	if err := m.kernel.WaitSynced(ctx); err != nil {
+		m.t.Fatalf("%s: %v\n%s\n%s", what, err, m.ours.AgentLog(m.t.Context()), m.dmesg())
+	}
+	took := time.Since(began)
+	if err := CompareDisks(ctx, m.theirs, m.ours, m.size); err != nil {
+		m.t.Fatalf("%s: %v", what, err)
+	}
+	m.t.Logf("%-34s %5.1f s, %d MiB identical on both disks", what, took.Seconds(), m.size>>20)
+}
+
+// workload writes on a node's /dev/drbd0: a file system with files, flushes and discards.
+func (m *mixed) workload(n *Node, round int) {
+	m.t.Helper()
+	m.must(n.Sh(m.t.Context(), fmt.Sprintf(`
+mkfs.ext4 -q -F /dev/drbd0
+mkdir -p /mnt/w; mount /dev/drbd0 /mnt/w
+for i in 1 2 3 4 5 6; do dd if=/dev/urandom of=/mnt/w/r%d-$i bs=64k count=40 status=none conv=fsync; done
+rm /mnt/w/r%d-2; fstrim /mnt/w || true
+dd if=/dev/urandom of=/mnt/w/direct bs=4k count=500 oflag=direct status=none
+sync; umount /mnt/w`, round, round)))
+}
+
+// cutAndHeal cuts the cable, writes on one side, heals, and waits until both sides are equal again by their own account.
+func (m *mixed) cutAndHeal(writer *Node) {
+	m.t.Helper()
+	ctx := m.t.Context()
+	if err := m.l.Cut(ctx); err != nil {
+		m.t.Fatal(err)
+	}
+	m.must(writer.Sh(ctx, "dd if=/dev/urandom of=/dev/drbd0 bs=1M count=7 seek=20 oflag=direct conv=notrunc status=none"))
+	if err := CompareDisks(ctx, m.theirs, m.ours, m.size); err == nil {
+		m.t.Error("the cable was cut and the disks are still equal")
+	}
+	if err := m.l.Heal(ctx); err != nil {
+		m.t.Fatal(err)
+	}
+	wait, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if _, err := m.kernel.Wait(wait, "resynced", func(s DRBDStatus) bool { return s.InSync() && s.OutOfSync == 0 }); err != nil {
+		m.t.Fatalf("%v\n%s\n%s", err, m.ours.AgentLog(ctx), m.dmesg())
+	}
+}
+
+// metadata asks the reference tool what our engine left on the disk.
+func (m *mixed) metadata() {
+	m.t.Helper()
+	ctx := m.t.Context()
+	if err := m.ours.StopAgent(ctx); err != nil {
+		m.t.Fatal(err)
+	}
+	out := m.must(m.ours.Sh(ctx, "drbdmeta --force 0 v08 /dev/ubdb internal dump-md 2>&1"))
+	for _, want := range []string{`version "v08";`, "la-size-sect " + fmt.Sprint(m.size/512), "uuid {"} {
+		if !strings.Contains(out, want) {
+			m.t.Errorf("dump-md does not say %q:\n%.600s", want, out)
+		}
+	}
+	if strings.Contains(out, "need") {
+		m.t.Errorf("dump-md complains:\n%.600s", out)
+	}
+}
+
+// TestSecondaryUnderKernelPrimary runs santui as Secondary under the kernel's DRBD: handshake with a secret, full
+// resync, live writes, a cut and a bitmap resync; after each the two disks hold the same bytes.
+func TestSecondaryUnderKernelPrimary(t *testing.T) {
+	m := newMixed(t, "otter", "weasel")
+	ctx := t.Context()
+	if err := m.kernel.Primary(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	m.synced("full resync from the kernel")
+	m.workload(m.theirs, 1)
+	m.synced("live writes of the kernel")
+	m.cutAndHeal(m.theirs)
+	m.synced("bitmap resync from the kernel")
+	if out, err := m.ours.Sh(ctx, "dd if=/dev/drbd0 of=/dev/null bs=4k count=1"); err == nil {
+		t.Errorf("the Secondary's device can be read: %s", out)
+	}
+	if err := m.kernel.Secondary(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.metadata()
+}
+
+// TestPrimaryOverKernelSecondary is the mirror: santui is Primary and source of the sync, the kernel follows; then the
+// roles change sides twice.
+func TestPrimaryOverKernelSecondary(t *testing.T) {
+	m := newMixed(t, "weasel", "otter")
+	ctx := t.Context()
+	m.santui("sync", "start", "--from", "otter", "--confirm", PairName)
+	m.synced("full resync to the kernel")
+	m.workload(m.ours, 1)
+	m.synced("live writes to the kernel")
+	m.cutAndHeal(m.ours)
+	m.synced("bitmap resync to the kernel")
+	want := m.must(m.ours.Sh(ctx, "sha256sum < /dev/drbd0"))
+
+	if err := m.ours.StopAgent(ctx); err != nil { // demotes and leaves
+		t.Fatal(err)
+	}
+	if err := m.ours.StartAgent(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.synced("reconnected after a restart of the agent")
+	if err := m.kernel.Primary(ctx, false); err != nil {
+		t.Fatalf("the kernel may not take over: %v\n%s", err, m.dmesg())
+	}
+	if got := m.must(m.theirs.Sh(ctx, "sha256sum < /dev/drbd0")); got != want {
+		t.Errorf("the kernel reads %s, we wrote %s", got, want)
+	}
+	m.workload(m.theirs, 2)
+	m.synced("live writes of the kernel")
+	if err := m.kernel.Secondary(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.metadata()
+}
+
+// santui runs the command line on this host over the lab's agents.
+func (m *mixed) santui(args ...string) string {
+	m.t.Helper()
+	out, err := exec.CommandContext(m.t.Context(), filepath.Join(m.bin, "santui"), append([]string{"--config", m.config}, args...)...).CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("santui %s: %v: %s\n%s", strings.Join(args, " "), err, out, m.ours.AgentLog(m.t.Context()))
+	}
+	return string(out)
+}
