@@ -257,9 +257,12 @@ func (m *Model) quit() tea.Cmd {
 	if !m.busy() {
 		return m.leave()
 	}
-	id := m.started
+	what := "Operation " + m.started + " is not over."
+	if m.wiz != nil && m.wiz.Uncertain() {
+		what = "An operation was asked for and may have begun."
+	}
 	m.ask = &question{leave: true, title: "leave while the operation runs?",
-		lines:   []string{"Operation " + id + " is not over. It runs on the agents and goes on without", "this window; santui ops shows it, a attaches to it again."},
+		lines:   []string{what + " It runs on the agents and goes on without this window; santui ops shows it, a attaches to it again."},
 		buttons: []string{"Stay", "Leave, it goes on"},
 		yes:     func(*question) tea.Cmd { return m.leave() }}
 	return nil
