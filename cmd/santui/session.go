@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -37,18 +38,26 @@ func connect(ctx context.Context, n cli.Node) (*session.Session, error) {
 	defer cancel()
 	conn, err := n.Dial(ctx)
 	if err != nil {
-		return nil, unreachable(n.Name, err)
+		return nil, unreachable(n, err)
 	}
 	s, err := session.Client(ctx, conn, sessionOptions())
 	if err != nil {
-		return nil, unreachable(n.Name, err)
+		return nil, unreachable(n, err)
 	}
 	return s, nil
 }
 
-func unreachable(node string, err error) error {
-	return proto.Errorf(proto.CodeUnreachable, "the agent does not answer: %v", err).On(node).
-		WithRemedy("is santui-agent running there, and does `ssh %s santui-agent version` work?", node)
+// unreachable says which node is silent, why, and what to try: the reason's own remedy if it has one.
+func unreachable(n cli.Node, err error) error {
+	text, remedy := err.Error(), "is santui-agent running there?"
+	var pe *proto.Error
+	if errors.As(err, &pe) {
+		text = pe.Text
+		if pe.Remedy != "" {
+			remedy = pe.Remedy
+		}
+	}
+	return proto.Errorf(proto.CodeUnreachable, "the agent does not answer: %s", text).On(n.Name).WithRemedy("%s", remedy)
 }
 
 // call sends one request to the agent of a node.

@@ -50,7 +50,7 @@ func printStatus(w io.Writer, st pairStatus) {
 	_, _ = fmt.Fprintf(w, "pair %s  %s\n", st.Pair, st.AsOf.Format(time.DateTime))
 	for _, n := range st.Nodes {
 		if !n.Reachable {
-			_, _ = fmt.Fprintf(w, "\n%s: no answer: %s\n", n.Node, n.Error)
+			_, _ = fmt.Fprintf(w, "\n%s\n", n.Error)
 			continue
 		}
 		s := n.Snapshot
@@ -151,7 +151,7 @@ func (a *app) watch(ctx context.Context, p cli.Pair) error {
 			return err
 		}
 		if !n.Reachable {
-			_, err := fmt.Fprintf(a.stdout, "%s %s: %s\n", time.Now().Format(time.TimeOnly), n.Node, n.Error)
+			_, err := fmt.Fprintf(a.stdout, "%s %s\n", time.Now().Format(time.TimeOnly), n.Error)
 			return err
 		}
 		for _, r := range n.Snapshot.Resources {
@@ -179,8 +179,13 @@ func (a *app) watch(ctx context.Context, p cli.Pair) error {
 
 // follow watches one node until ctx ends or out fails.
 func follow(ctx context.Context, n cli.Node, out func(nodeStatus) error) error {
+	said := "" // a node that stays away is reported once
+	heard := func(st nodeStatus) error {
+		said = ""
+		return out(st)
+	}
 	for ctx.Err() == nil {
-		err := followOnce(ctx, n, out)
+		err := followOnce(ctx, n, heard)
 		var stop *stopError
 		if errors.As(err, &stop) {
 			return stop.err
@@ -188,8 +193,11 @@ func follow(ctx context.Context, n cli.Node, out func(nodeStatus) error) error {
 		if ctx.Err() != nil {
 			break
 		}
-		if err := out(nodeStatus{Node: n.Name, Error: err.Error()}); err != nil {
-			return err
+		if text := err.Error(); text != said {
+			said = text
+			if err := out(nodeStatus{Node: n.Name, Error: text}); err != nil {
+				return err
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -222,7 +230,11 @@ func followOnce(ctx context.Context, n cli.Node, out func(nodeStatus) error) err
 		return nil
 	})
 	if err == nil {
-		err = errors.New("the agent ended the watch")
+		err = errors.New("it ended the watch")
 	}
-	return err
+	var stop *stopError
+	if errors.As(err, &stop) {
+		return err
+	}
+	return unreachable(n, err)
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -153,6 +154,7 @@ type commandConn struct {
 	exited  chan struct{} // closed after Wait
 	waitErr error         // valid then
 	once    sync.Once
+	closed  atomic.Bool
 }
 
 func (c *commandConn) Read(b []byte) (int, error) {
@@ -173,7 +175,7 @@ func (c *commandConn) Write(b []byte) (int, error) {
 
 // explain replaces the end of a stream by the reason: that the program failed, and what it said.
 func (c *commandConn) explain(err error) error {
-	if errors.Is(err, os.ErrClosed) {
+	if c.closed.Load() { // by us; a program that ends by itself also closes its input, when it is waited for
 		return err
 	}
 	t := time.NewTimer(2 * killAfter)
@@ -192,6 +194,7 @@ func (c *commandConn) explain(err error) error {
 // Close ends the program.
 func (c *commandConn) Close() error {
 	c.once.Do(func() {
+		c.closed.Store(true)
 		_ = c.stdin.Close()
 		_ = c.stdout.Close()
 		t := time.NewTimer(killAfter)
