@@ -85,6 +85,7 @@ func (m *Model) commonKey(a keymap.Action) (tea.Cmd, bool) {
 		return tea.ClearScreen, true
 	case keymap.Suspend:
 		return tea.Suspend, true
+	default:
 	}
 	if m.screen == keymap.HelpScreen {
 		m.scroll(a)
@@ -112,6 +113,7 @@ func (m *Model) scroll(a keymap.Action) {
 		m.list.Top = 0
 	case keymap.Bottom:
 		m.list.Top = 1 << 20
+	default:
 	}
 }
 
@@ -185,6 +187,7 @@ func (m *Model) open() tea.Cmd {
 	case screen.CommandList:
 		m.show(keymap.CommandsScreen)
 		return m.fetchOps()
+	default:
 	}
 	return nil
 }
@@ -218,6 +221,7 @@ func (m *Model) filterKey(msg tea.KeyMsg) {
 		}
 	case tea.KeyRunes, tea.KeySpace:
 		m.list.Filter = typed(m.list.Filter, msg.Runes)
+	default:
 	}
 	m.list.Top = 0
 }

@@ -52,7 +52,7 @@ type Model struct {
 
 	leaving bool // the operator or a signal decided
 	code    int
-	fatal   *safe.Panic
+	fatal   *safe.PanicError
 }
 
 // Messages of the root.
@@ -178,7 +178,7 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case signalMsg:
 		m.code, m.leaving = int(msg), true
 		return m, tea.Quit
-	case safe.Panic:
+	case safe.PanicError:
 		m.fatal, m.leaving, m.code = &msg, true, codeBug
 		return m, tea.Quit
 	case tea.ResumeMsg:

@@ -88,6 +88,7 @@ func (q *question) key(m *Model, msg tea.KeyMsg) tea.Cmd {
 		}
 		m.ask = nil
 		return q.yes(q)
+	default:
 	}
 	return nil
 }

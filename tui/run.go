@@ -180,11 +180,11 @@ func signals(ctx context.Context, p *tea.Program) (stop func()) {
 // panics collects what goroutines of ours died of.
 type panics struct {
 	mu   sync.Mutex // protects what follows
-	list []safe.Panic
+	list []safe.PanicError
 	kill func()
 }
 
-func (p *panics) add(c safe.Panic) {
+func (p *panics) add(c safe.PanicError) {
 	p.mu.Lock()
 	p.list = append(p.list, c)
 	kill := p.kill
@@ -204,7 +204,7 @@ func (p *panics) then(kill func()) {
 	}
 }
 
-func (p *panics) first() *safe.Panic {
+func (p *panics) first() *safe.PanicError {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.list) == 0 {

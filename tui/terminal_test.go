@@ -4,6 +4,7 @@ package tui
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -217,7 +218,8 @@ func TestNoTerminalIsAUsageError(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "needs a terminal") {
 		t.Errorf("%v: %s", err, out)
 	}
-	if code := err.(*exec.ExitError).ExitCode(); code != 2 {
-		t.Errorf("exit %d", code)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 2 {
+		t.Errorf("%v", err)
 	}
 }

@@ -43,9 +43,9 @@ func plain(s string) bool {
 // Value returns a deep copy of v in which every string went through String. Values without strings are shared with v,
 // which must not be mutated afterwards. Values that marshal themselves as text (times, states) stay as they are.
 func Value[T any](v T) T {
-	out := reflect.New(reflect.TypeFor[T]()).Elem()
-	copyClean(out, reflect.ValueOf(&v).Elem())
-	return out.Interface().(T)
+	var out T
+	copyClean(reflect.ValueOf(&out).Elem(), reflect.ValueOf(&v).Elem())
+	return out
 }
 
 func copyClean(dst, src reflect.Value) {

@@ -8,26 +8,26 @@ import (
 	tea "github.com/charmbracelet/bubbletea"
 )
 
-// Panic is a panic that was caught, with the stack of where it happened. As a Bubble Tea message it asks the root model
+// PanicError is a panic that was caught, with the stack of where it happened. As a Bubble Tea message it asks the root model
 // to end the program; as an error it is what Run returns.
-type Panic struct {
+type PanicError struct {
 	Value any
 	Stack []byte
 }
 
-func (p Panic) Error() string { return fmt.Sprintf("bug: %v\n\n%s", p.Value, p.Stack) }
+func (p PanicError) Error() string { return fmt.Sprintf("bug: %v\n\n%s", p.Value, p.Stack) }
 
 type handlerKey struct{}
 
 // With returns a context whose goroutines report a panic to handle. The handler is called once per panic, from the
 // goroutine that panicked.
-func With(ctx context.Context, handle func(Panic)) context.Context {
+func With(ctx context.Context, handle func(PanicError)) context.Context {
 	return context.WithValue(ctx, handlerKey{}, handle)
 }
 
 // Go runs f in a new goroutine. Without a handler in the context a panic goes its usual way.
 func Go(ctx context.Context, f func()) {
-	handle, ok := ctx.Value(handlerKey{}).(func(Panic))
+	handle, ok := ctx.Value(handlerKey{}).(func(PanicError))
 	if !ok {
 		go f()
 		return
@@ -35,7 +35,7 @@ func Go(ctx context.Context, f func()) {
 	go func() {
 		defer func() {
 			if v := recover(); v != nil {
-				handle(Panic{Value: v, Stack: debug.Stack()})
+				handle(PanicError{Value: v, Stack: debug.Stack()})
 			}
 		}()
 		f()
@@ -50,7 +50,7 @@ func Cmd(cmd tea.Cmd) tea.Cmd {
 	return func() (msg tea.Msg) {
 		defer func() {
 			if v := recover(); v != nil {
-				msg = Panic{Value: v, Stack: debug.Stack()}
+				msg = PanicError{Value: v, Stack: debug.Stack()}
 			}
 		}()
 		return cmd()

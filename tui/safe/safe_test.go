@@ -9,15 +9,15 @@ import (
 )
 
 func TestGoHandsThePanicOver(t *testing.T) {
-	got := make(chan Panic, 1)
-	Go(With(context.Background(), func(p Panic) { got <- p }), func() { panic("boom") })
+	got := make(chan PanicError, 1)
+	Go(With(context.Background(), func(p PanicError) { got <- p }), func() { panic("boom") })
 	if p := <-got; p.Value != "boom" || !strings.Contains(string(p.Stack), "safe_test.go") {
 		t.Errorf("got %v", p)
 	}
 }
 
 func TestCmdTurnsAPanicIntoAMessage(t *testing.T) {
-	if p, ok := Cmd(func() tea.Msg { panic("boom") })().(Panic); !ok || p.Value != "boom" {
+	if p, ok := Cmd(func() tea.Msg { panic("boom") })().(PanicError); !ok || p.Value != "boom" {
 		t.Errorf("got %v", p)
 	}
 	if m := Cmd(func() tea.Msg { return 7 })(); m != 7 {

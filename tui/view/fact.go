@@ -103,6 +103,7 @@ func (n Node) agentFact(loc *time.Location) Fact {
 		return Fact{Label: "agent", Value: n.StaleError(), Level: Warn}
 	case Stale:
 		return Fact{Label: "agent", Value: "no contact since " + n.Since.In(loc).Format(time.TimeOnly), Level: Alert}
+	default:
 	}
 	v := "ok"
 	if a := n.Snapshot.Agent; a.Version != "" {

@@ -302,6 +302,7 @@ func (m *Model) stepLines(c screen.Ctx, now time.Time) []string {
 			level = view.Good
 		case proto.StepRunning:
 			level = view.Warn
+		default:
 		}
 		time := took(s.Result)
 		if t, ok := m.stepSince[s.Step.Index]; ok {

@@ -97,6 +97,7 @@ func (m *Model) readKey(a keymap.Action) []Request {
 		return []Request{CopyText{m.readText()}}
 	case keymap.Write:
 		return []Request{WriteText{Name: "plan-" + m.resource + "-" + m.to + ".txt", Text: m.readText()}}
+	default:
 	}
 	return nil
 }
@@ -143,6 +144,7 @@ func (m *Model) confirmKey(msg tea.KeyMsg, now time.Time) []Request {
 		m.tick()
 	case tea.KeyEnter:
 		return m.confirmEnter(now)
+	default:
 	}
 	return nil
 }
@@ -253,6 +255,7 @@ func (m *Model) runKey(a keymap.Action, now time.Time) []Request {
 		return []Request{CopyText{opText(*m.op)}}
 	case keymap.Detach, keymap.Back:
 		return []Request{Close{Note: view.Line{Text: "detached: operation " + m.op.ID + " goes on on the agents; a attaches to it again"}}}
+	default:
 	}
 	return nil
 }
@@ -270,6 +273,7 @@ func (m *Model) reportKey(a keymap.Action) []Request {
 			return nil
 		}
 		return []Request{WriteText{Name: "report-" + m.op.ID + ".json", Text: string(b) + "\n"}}
+	default:
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -25,7 +26,7 @@ func TestScreenshotsAreCurrent(t *testing.T) {
 			t.Errorf("screenshots/%s is not what the cockpit shows now: run make screenshots (%v)", s.name(), err)
 		}
 		for dec := xml.NewDecoder(bytes.NewReader(now)); ; {
-			if _, err := dec.Token(); err == io.EOF {
+			if _, err := dec.Token(); errors.Is(err, io.EOF) {
 				break
 			} else if err != nil {
 				t.Fatalf("%s: %v", s.name(), err)
