@@ -41,6 +41,7 @@ type link struct {
 
 	lastData atomic.Int64  // when something arrived on the data socket, nanoseconds
 	pings    pingBook      // pings sent and answered
+	handed   atomic.Uint64 // batches given to the data socket; orders the sender before the answers, for Go's memory model
 	awaits   atomic.Bool   // a change request is unanswered
 	answered chan struct{} // capacity 1: the owner handled a control packet
 

@@ -519,6 +519,7 @@ func (l *link) metaCommand(cmd drbd.Cmd, b []byte) error {
 		if err != nil {
 			return err
 		}
+		_ = l.handed.Load()
 		return l.r.traffic.barrierAck(l, p)
 	case drbd.CmdStateChgReply, drbd.CmdConnStChgReply:
 		p, err := drbd.ParseRetCode(b)
@@ -541,6 +542,7 @@ func (l *link) metaCommand(cmd drbd.Cmd, b []byte) error {
 }
 
 func (l *link) blockAck(cmd drbd.Cmd, p drbd.BlockAck) error {
+	_ = l.handed.Load() // what is answered here was handed to the socket before
 	t := l.r.traffic
 	switch cmd {
 	case drbd.CmdWriteAck, drbd.CmdRSWriteAck, drbd.CmdNegAck:

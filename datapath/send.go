@@ -259,6 +259,7 @@ func (s *sender) flush() error {
 		return nil
 	}
 	s.w.renew()
+	s.l.handed.Add(1)
 	s.bufs = s.vec
 	_, err := s.bufs.WriteTo(s.l.socks.data.Conn)
 	s.l.r.traffic.sentBytes.Add(int64(s.size))
