@@ -131,7 +131,8 @@ func (p *Pair) makeFS(ctx context.Context) (string, error) {
 
 // MakeFS makes and mounts an ext4 file system on the Primary's replicated device.
 func (p *Pair) MakeFS(ctx context.Context) error {
-	if err := p.run(ctx, Nodes[0], "mkfs.ext4", "-q", "-F", p.nodes[0].device); err != nil {
+	// Without nodiscard mkfs would zero the whole device on both nodes, and the first full sync with it.
+	if err := p.run(ctx, Nodes[0], "mkfs.ext4", "-q", "-F", "-E", "nodiscard", p.nodes[0].device); err != nil {
 		return err
 	}
 	return p.run(ctx, Nodes[0], "mount", p.nodes[0].device, p.Mount)

@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -307,7 +308,14 @@ func (n *node) makeDisk(size int64) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Truncate(size), f.Close())
+	err = f.Truncate(size)
+	// Some garbage, another on each node, so that a sync has something to prove.
+	block := make([]byte, 4096)
+	for off := int64(0); err == nil && off < size/2; off += 512 << 10 {
+		_, _ = rand.Read(block) // never fails
+		_, err = f.WriteAt(block, off)
+	}
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // start runs the agent in a mount namespace of its own. The thread that forks must live as long as the child, because
