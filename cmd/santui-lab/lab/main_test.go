@@ -6,13 +6,38 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"testing"
 )
 
+// builtDir is where TestMain put santui and santui-agent, built from this tree. A child of TestSweep has none.
+var builtDir string
+
 func TestMain(m *testing.M) {
-	if err := Install(context.Background(), os.Stderr); err != nil {
+	code, err := testMain(m)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		code = 1
 	}
-	os.Exit(m.Run())
+	os.Exit(code)
+}
+
+func testMain(m *testing.M) (int, error) {
+	ctx := context.Background()
+	if err := Install(ctx, os.Stderr); err != nil {
+		return 1, err
+	}
+	if os.Getenv(abandonEnv) == "" {
+		dir, err := os.MkdirTemp("", "santui-built-")
+		if err != nil {
+			return 1, err
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		build := exec.CommandContext(ctx, "go", "build", "-o", dir+"/", "example.com/santui/cmd/santui", "example.com/santui/cmd/santui-agent")
+		if out, err := build.CombinedOutput(); err != nil {
+			return 1, fmt.Errorf("build the programs under test: %w: %s", err, out)
+		}
+		builtDir = dir
+	}
+	return m.Run(), nil
 }
