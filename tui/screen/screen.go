@@ -122,7 +122,7 @@ func (c Ctx) Tiny(extra string) string {
 	if s := c.Pair.Sync; s != nil {
 		parts = append(parts, s.Title+" "+view.Percent(s.Done))
 	}
-	text := strings.Join(parts, "  ") + " | " + extra + "window too small (need 60x16), q quits"
+	text := "window too small (need 60x16), q quits | " + extra + strings.Join(parts, "  ")
 	return join(widget.Block(c.Theme, widget.Wrap(text, c.W), c.W, c.H))
 }
 
