@@ -95,6 +95,7 @@ func (c *Config) openDisk(ctx context.Context) (*found, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: open the backing disk %s of %s: %w", c.Node, c.DiskPath, c.Resource, err)
 	}
+	dev = withSectors(dev)
 	f, err := c.openMeta(ctx, dev)
 	if err != nil {
 		_ = dev.Close()

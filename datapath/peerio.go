@@ -197,12 +197,7 @@ func (l *link) worker() {
 func (l *link) doWrite(p *peerReq) {
 	err := l.track(p)
 	if err == nil {
-		if p.kind == peerZeroes {
-			err = p.disk.dev.WriteZeroes(p.off, p.n, p.flags&drbd.DPDiscard != 0)
-		} else if p.n > 0 {
-			_, err = p.disk.dev.WriteAt(p.buf, p.off)
-		}
-		if err != nil {
+		if err = p.write(); err != nil {
 			l.r.diskFailed(p.disk, false, err)
 		}
 	}
@@ -223,6 +218,31 @@ func (l *link) doWrite(p *peerReq) {
 	}
 	l.rx.end()
 	p.recycle()
+}
+
+// write does what a Primary asks for. A flush flag makes what came before durable first, FUA this write before it is
+// acknowledged.
+func (p *peerReq) write() error {
+	dev := p.disk.dev
+	if p.flags&drbd.DPFlush != 0 {
+		if err := dev.Flush(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case p.kind == peerZeroes:
+		if err := dev.WriteZeroes(p.off, p.n, p.flags&drbd.DPDiscard != 0); err != nil {
+			return err
+		}
+	case p.n > 0:
+		if _, err := dev.WriteAt(p.buf, p.off); err != nil {
+			return err
+		}
+	}
+	if p.flags&drbd.DPFUA != 0 {
+		return dev.Flush()
+	}
+	return nil
 }
 
 // track keeps the activity log for a Primary that has no disk, and marks what the missing copy lacks.

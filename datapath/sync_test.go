@@ -13,6 +13,7 @@ import (
 	"example.com/santui/datapath/block"
 	"example.com/santui/datapath/block/blocktest"
 	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
 )
 
 const testSize = 16 << 20
@@ -457,9 +458,9 @@ func TestPauseAndRate(t *testing.T) {
 	a.await("the sync", func(s *Status) bool { return s.Conn == proto.SyncSource })
 	a.ok("pause", a.PauseSync(bg()))
 	p.await("the pause", func(s *Status) bool { return s.Conn == proto.PausedSyncS || s.Conn == proto.PausedSyncT })
-	time.Sleep(150 * time.Millisecond)
+	time.Sleep(700 * time.Millisecond) // what was asked for still comes
 	left := b.Status().OutOfSync
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(400 * time.Millisecond)
 	if now := b.Status(); now.OutOfSync != left || left == 0 || now.Sync == nil || !now.Sync.Paused || now.Sync.By != "otter" {
 		t.Errorf("not paused: %d, %d, %+v", left, now.OutOfSync, now.Sync)
 	}
@@ -530,6 +531,42 @@ func TestDetachAndDisklessPrimary(t *testing.T) {
 	a.ok("attach", a.Attach(bg()))
 	p.await("the resync", inSync)
 	p.equal()
+}
+
+func TestSecondaryDetachAndAttach(t *testing.T) {
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	a, b := p.node[0], p.node[1]
+	w := startWriter(a, 11, 4)
+	for range 3 {
+		time.Sleep(20 * time.Millisecond)
+		b.ok("detach", b.Detach(bg()))
+		a.await("it", func(s *Status) bool { return s.PeerDisk == proto.Diskless })
+		time.Sleep(20 * time.Millisecond)
+		b.ok("attach", b.Attach(bg()))
+		p.await("the resync", func(s *Status) bool {
+			return s.Conn == proto.Connected && s.Disk == proto.UpToDate && s.PeerDisk == proto.UpToDate
+		})
+	}
+	w.end()
+	if w.errs > 0 || a.heard("link is lost") {
+		a.dump()
+		t.Fatal("the link or a write did not survive it")
+	}
+	p.await("quiet", inSync)
+	p.equal()
+	w.check(t, b.content())
+}
+
+func TestFUAFromPeer(t *testing.T) {
+	p := puppetNode(t, nil)
+	p.primary()
+	d := drbd.Data{Sector: 64, ID: drbd.BlockIDOf(7), Flags: drbd.DPSendWriteAck | drbd.DPFUA}
+	p.send(drbd.CmdData, drbd.Bytes(append(d.Append(nil), pattern(1, 4096)...)))
+	p.expectMeta(drbd.CmdWriteAck)
+	if n := p.n.disk.(*blocktest.Mem).Unflushed(); n != 0 {
+		t.Errorf("acknowledged a FUA write with %d sectors in the cache", n)
+	}
 }
 
 func TestDiskErrorOnPrimary(t *testing.T) {

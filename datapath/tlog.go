@@ -58,9 +58,11 @@ func (t *tlog) open() *epoch {
 }
 
 func (t *tlog) begin() *epoch {
-	e := new(epoch)
+	var e *epoch
 	if n := len(t.free); n > 0 {
 		e, t.free = t.free[n-1], t.free[:n-1]
+	} else {
+		e = new(epoch)
 	}
 	t.seq++
 	*e = epoch{nr: t.nextNr, seq: t.seq, opened: time.Now(), writes: e.writes[:0]}

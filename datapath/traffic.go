@@ -78,8 +78,9 @@ func (t *traffic) setGate(g gate) {
 		for t.inflight > 0 && !g.link.isDead() {
 			t.waitDrain(g.link)
 		}
-		t.log.nextNr = 0
-		g.link.replicates = true
+		if !g.link.replicates {
+			t.log.nextNr, g.link.replicates = 0, true
+		}
 	}
 	if old := t.gate.link; old != nil && g.link != old {
 		t.closeEpoch()
