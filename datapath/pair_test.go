@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,14 +105,13 @@ type pair struct {
 	tweak func(i int, c *Config)
 }
 
+var lastAddr atomic.Int32
+
+// freePort gives an address of the loopback network that nobody else uses, so that tests may run side by side.
 func freePort(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
+	pid, n := os.Getpid(), lastAddr.Add(1)
+	return fmt.Sprintf("127.%d.%d.%d:7788", 1+pid%250, pid/250%250, n)
 }
 
 func freshDisk(t testing.TB, size int64) *blocktest.Mem {

@@ -228,6 +228,7 @@ var badPackets = []struct {
 }
 
 func TestBadPackets(t *testing.T) {
+	t.Parallel()
 	p := puppetNode(t, nil)
 	p.primary()
 	before := append([]byte(nil), p.n.content()...)
@@ -263,6 +264,7 @@ func TestBadPackets(t *testing.T) {
 
 // Packets that are odd but legal.
 func TestOddPackets(t *testing.T) {
+	t.Parallel()
 	p := puppetNode(t, nil)
 	p.primary()
 	p.send(drbd.CmdEnableRepl, raw{1, 0, 0, 0})
@@ -299,6 +301,7 @@ func TestOddPackets(t *testing.T) {
 }
 
 func TestTruncatedThenClosed(t *testing.T) {
+	t.Parallel()
 	p := puppetNode(t, nil)
 	p.primary()
 	_, _ = p.data.Write(drbd.AppendPacket(nil, drbd.H100, 0, drbd.CmdData, raw(data(0, 4096)), 0)[:2000])
@@ -311,6 +314,7 @@ func TestTruncatedThenClosed(t *testing.T) {
 }
 
 func TestOtherVersions(t *testing.T) {
+	t.Parallel()
 	for _, f := range []drbd.Features{{Min: 102, Max: 124}, {Min: 86, Max: 100}} {
 		p := puppetNode(t, nil)
 		p.accept()
@@ -325,6 +329,7 @@ func TestOtherVersions(t *testing.T) {
 }
 
 func TestOtherOptions(t *testing.T) {
+	t.Parallel()
 	for name, pr := range map[string]drbd.Protocol{
 		"protocol":            {Protocol: proto.ProtocolA},
 		"data-integrity-alg":  {Protocol: proto.ProtocolC, IntegrityAlg: "sha1"},
@@ -344,6 +349,7 @@ func TestOtherOptions(t *testing.T) {
 }
 
 func TestSilentPeerIsDropped(t *testing.T) {
+	t.Parallel()
 	p := puppetNode(t, func(c *Config) { c.PingInt = 200 * time.Millisecond })
 	p.primary()
 	p.n.await("the end of the link", func(s *Status) bool { return s.Conn < proto.Connected })
@@ -354,6 +360,7 @@ func TestSilentPeerIsDropped(t *testing.T) {
 }
 
 func TestUnansweredWrite(t *testing.T) {
+	t.Parallel()
 	p := puppetNode(t, func(c *Config) { c.Timeout, c.KoCount = 50*time.Millisecond, 4 })
 	p.secondary()
 	start := time.Now()
@@ -370,6 +377,7 @@ func TestUnansweredWrite(t *testing.T) {
 
 // Epochs as the peer of a Primary sees them.
 func TestEpochs(t *testing.T) {
+	t.Parallel()
 	p := puppetNode(t, nil)
 	p.secondary()
 	write := func() chan error {
@@ -423,6 +431,7 @@ func TestEpochs(t *testing.T) {
 }
 
 func TestNotOurPeer(t *testing.T) {
+	t.Parallel()
 	p := puppetNode(t, nil)
 	u := drbd.UUIDs{Current: 0x1111111111111110, Bitmap: 0x2222222222222220, History0: 0x3333333333333330, History1: 0x4444444444444440}
 	p.n.ok("promote", p.n.Promote(bg(), true))
@@ -434,6 +443,7 @@ func TestNotOurPeer(t *testing.T) {
 }
 
 func TestGarbageOnTheListener(t *testing.T) {
+	t.Parallel()
 	p := puppetNode(t, nil)
 	_ = p.ln.Close()
 	for range 20 {

@@ -19,6 +19,7 @@ import (
 const testSize = 16 << 20
 
 func TestInitialSync(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.up()
 	p.await("connection", connected)
@@ -36,6 +37,7 @@ func TestInitialSync(t *testing.T) {
 }
 
 func TestForcedAloneThenConnect(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	a, b := p.node[0], p.node[1]
 	a.ok("attach", a.Attach(bg()))
@@ -51,6 +53,7 @@ func TestForcedAloneThenConnect(t *testing.T) {
 }
 
 func TestReplicatedWrites(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
 	a, b := p.node[0], p.node[1]
@@ -92,6 +95,7 @@ func TestReplicatedWrites(t *testing.T) {
 }
 
 func TestDiscardAndZeroes(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
 	a := p.node[0]
@@ -109,6 +113,7 @@ func TestDiscardAndZeroes(t *testing.T) {
 }
 
 func TestBadRequests(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
 	a, b := p.node[0], p.node[1]
@@ -137,6 +142,7 @@ func TestBadRequests(t *testing.T) {
 }
 
 func TestFailoverBothWays(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
 	a, b := p.node[0], p.node[1]
@@ -223,6 +229,7 @@ func (w *writer) check(t *testing.T, content []byte) {
 }
 
 func TestCutsWhileWriting(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
 	a := p.node[0]
@@ -250,6 +257,7 @@ func TestCutsWhileWriting(t *testing.T) {
 }
 
 func TestBitmapResyncIsPartial(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
 	a := p.node[0]
@@ -279,6 +287,7 @@ func (p *pair) crash(i int, seed uint64) *blocktest.Mem {
 }
 
 func TestPrimaryCrash(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
 	for round := range 3 {
@@ -305,6 +314,7 @@ func TestPrimaryCrash(t *testing.T) {
 }
 
 func TestSecondaryCrash(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
 	for round := range 3 {
@@ -331,6 +341,7 @@ func TestSecondaryCrash(t *testing.T) {
 }
 
 func TestAttachAgain(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
 	a := p.node[0]
@@ -350,6 +361,7 @@ func TestAttachAgain(t *testing.T) {
 }
 
 func TestWrongSecret(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, func(i int, c *Config) {
 		if i == 1 {
 			c.Secret = []byte("other")
@@ -366,6 +378,7 @@ func TestWrongSecret(t *testing.T) {
 }
 
 func TestNoSecretAgainstSecret(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, func(i int, c *Config) {
 		if i == 1 {
 			c.CRAMAlg, c.Secret = "", nil
@@ -388,6 +401,7 @@ func TestNoSecretAgainstSecret(t *testing.T) {
 }
 
 func TestSmallerPeer(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize/2, nil)
 	a := p.node[0]
 	a.ok("attach", a.Attach(bg()))
@@ -405,6 +419,7 @@ func TestSmallerPeer(t *testing.T) {
 }
 
 func TestDifferentSizesFresh(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize/2, nil)
 	p.synced()
 	if a, b := p.node[0].Size(), p.node[1].Size(); a != b || a > testSize/2 {
@@ -414,6 +429,7 @@ func TestDifferentSizesFresh(t *testing.T) {
 }
 
 func TestSplitBrain(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
 	a, b := p.node[0], p.node[1]
@@ -450,6 +466,7 @@ func TestSplitBrain(t *testing.T) {
 }
 
 func TestPauseAndRate(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, func(_ int, c *Config) { c.ResyncRate = 2 << 20 })
 	p.up()
 	p.await("connection", connected)
@@ -473,6 +490,7 @@ func TestPauseAndRate(t *testing.T) {
 }
 
 func TestWritesDuringSlowSync(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, func(_ int, c *Config) { c.ResyncRate = 24 << 20 })
 	p.up()
 	p.await("connection", connected)
@@ -488,6 +506,7 @@ func TestWritesDuringSlowSync(t *testing.T) {
 
 // A SyncTarget can be Primary: what it does not have yet it reads from the peer.
 func TestPrimaryAsSyncTarget(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, func(_ int, c *Config) { c.ResyncRate = 8 << 20 })
 	a, b := p.node[0], p.node[1]
 	a.ok("attach", a.Attach(bg()))
@@ -513,6 +532,7 @@ func TestPrimaryAsSyncTarget(t *testing.T) {
 }
 
 func TestDetachAndDisklessPrimary(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
 	a, b := p.node[0], p.node[1]
@@ -534,6 +554,7 @@ func TestDetachAndDisklessPrimary(t *testing.T) {
 }
 
 func TestSecondaryDetachAndAttach(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
 	a, b := p.node[0], p.node[1]
@@ -559,6 +580,7 @@ func TestSecondaryDetachAndAttach(t *testing.T) {
 }
 
 func TestFUAFromPeer(t *testing.T) {
+	t.Parallel()
 	p := puppetNode(t, nil)
 	p.primary()
 	d := drbd.Data{Sector: 64, ID: drbd.BlockIDOf(7), Flags: drbd.DPSendWriteAck | drbd.DPFUA}
@@ -570,6 +592,7 @@ func TestFUAFromPeer(t *testing.T) {
 }
 
 func TestDiskErrorOnPrimary(t *testing.T) {
+	t.Parallel()
 	var faults *blocktest.Faults
 	p := newPair(t, testSize, testSize, nil)
 	_ = p.node[0].Close()
@@ -596,6 +619,7 @@ func TestDiskErrorOnPrimary(t *testing.T) {
 }
 
 func TestDiskErrorOnSecondary(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	_ = p.node[1].Close()
 	faults := blocktest.NewFaults(p.node[1].disk)
@@ -615,6 +639,7 @@ func TestDiskErrorOnSecondary(t *testing.T) {
 }
 
 func TestDisconnectTellsPeer(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
 	a, b := p.node[0], p.node[1]
@@ -652,6 +677,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestCommandsEndWithContext(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	ctx, cancel := context.WithCancel(bg())
 	cancel()
