@@ -36,6 +36,7 @@ type link struct {
 	acks ackQueue
 	seq  atomic.Uint32
 	conn atomic.Int32 // the owner's connection state
+	turn atomic.Int64 // when it last changed, nanoseconds
 
 	replicates bool // writes were sent on this link; the traffic lock guards it
 
@@ -174,11 +175,24 @@ func (l *link) watch() error {
 		case <-l.dead:
 			return nil
 		case now := <-tick.C:
+			if c, since := proto.ConnState(l.conn.Load()), l.quiet(now); hurried(c) && since > limit {
+				return brokenLink(proto.Timeout, "%s has said nothing for %v in %v", l.r.cfg.Peer, since.Round(time.Second), c)
+			}
 			if since, ok := l.r.traffic.oldest(l); ok && now.Sub(since) > limit {
 				return brokenLink(proto.Timeout, "%s left a write unanswered for %v (timeout times ko-count)", l.r.cfg.Peer, limit)
 			}
 		}
 	}
+}
+
+// hurried says whether the two nodes are in the middle of agreeing, with applications perhaps waiting for it.
+func hurried(c proto.ConnState) bool {
+	return c == proto.WFReportParams || c > proto.Connected && c < proto.SyncSource
+}
+
+// quiet is how long neither the state has changed nor the data socket brought anything.
+func (l *link) quiet(now time.Time) time.Duration {
+	return now.Sub(time.Unix(0, max(l.turn.Load(), l.lastData.Load())))
 }
 
 // oldest is when the oldest epoch with unanswered writes was opened.

@@ -287,7 +287,9 @@ func (o *owner) step(ev state.Event) error {
 // narrow publishes what the new state no longer allows, before anything else happens.
 func (o *owner) narrow(old state.State) {
 	if o.link != nil {
-		o.link.conn.Store(int32(o.st.Conn))
+		if c := int32(o.st.Conn); o.link.conn.Swap(c) != c {
+			o.link.turn.Store(time.Now().UnixNano())
+		}
 	}
 	g := o.gate()
 	g.primary = g.primary && old.Role == proto.Primary

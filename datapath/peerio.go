@@ -42,12 +42,15 @@ var peerReqs = sync.Pool{New: func() any {
 	return p
 }}
 
+// cost is what the request counts for in the budget: its data, and at least one page, as it takes memory by itself.
+func (p *peerReq) cost() int64 { return max(int64(len(p.buf)), block4k) }
+
 // recycle gives the request and its buffer back.
 func (p *peerReq) recycle() {
 	if p.kind == peerRSRead || p.kind == peerRead {
 		p.link.reads.give(p.n)
-	} else if p.kind != peerZeroes {
-		p.link.limit.give(p.n)
+	} else {
+		p.link.limit.give(p.cost())
 	}
 	if p.buf != nil {
 		block.PutBuffer(p.buf)
@@ -212,10 +215,11 @@ func (l *link) doWrite(p *peerReq) {
 		cmd = drbd.CmdRSWriteAck
 		p.disk.bm.ClearRange(p.off, p.n)
 	}
-	l.r.traffic.leave(p, err == nil)
+	// Answers to overlapping requests go out in the order in which they were done.
 	if p.flags&drbd.DPSendWriteAck != 0 || cmd == drbd.CmdNegAck {
 		l.answer(cmd, p)
 	}
+	l.r.traffic.leave(p, err == nil)
 	l.rx.end()
 	p.recycle()
 }
@@ -275,8 +279,8 @@ func (l *link) doResync(p *peerReq) {
 	} else {
 		p.disk.bm.ClearRange(p.off, p.n)
 	}
-	l.r.traffic.leave(p, err == nil)
 	l.answer(cmd, p)
+	l.r.traffic.leave(p, err == nil)
 	l.asked.done(l, p.asked, err == nil)
 	p.recycle()
 }

@@ -375,6 +375,14 @@ func TestUnansweredWrite(t *testing.T) {
 	p.n.await("the mark", func(s *Status) bool { return s.OutOfSync == 4096 })
 }
 
+func TestMuteHandshake(t *testing.T) {
+	t.Parallel()
+	p := puppetNode(t, func(c *Config) { c.Timeout, c.KoCount = 100*time.Millisecond, 2 })
+	p.accept()
+	p.features(drbd.Features{Min: 86, Max: 101})
+	p.n.await("the end of the link", func(*Status) bool { return p.n.heard("has said nothing") })
+}
+
 // Epochs as the peer of a Primary sees them.
 func TestEpochs(t *testing.T) {
 	t.Parallel()

@@ -213,7 +213,7 @@ func (l *link) readData(rd *drbd.Reader, h drbd.Header) (drbd.Data, int64, error
 
 // block reads n bytes of data, within the budget.
 func (l *link) block(rd *drbd.Reader, p *peerReq) error {
-	if !l.limit.take(p.n) {
+	if !l.limit.take(max(p.n, block4k)) {
 		return net.ErrClosed
 	}
 	if p.n > 0 {
@@ -273,6 +273,9 @@ func (l *link) peerZeroes(rd *drbd.Reader, h drbd.Header) error {
 	p := l.newReq(peerZeroes, off, int64(r.Size), r.Data)
 	if h.Cmd == drbd.CmdTrim {
 		p.flags |= drbd.DPDiscard
+	}
+	if !l.limit.take(p.cost()) {
+		return net.ErrClosed
 	}
 	l.enterWrite(p)
 	return nil

@@ -429,6 +429,10 @@ func (a *ActivityLog) write(pages []uint64) error {
 		return err
 	}
 	if len(pages) > 0 {
+		// Data written into the extents that go must not be in the disk's cache any more when the log forgets them.
+		if err := a.dev.Flush(); err != nil {
+			return fmt.Errorf("flush before the activity log: %w: %w", ErrMetaIO, err)
+		}
 		if err := a.bm.writePages(context.Background(), pages); err != nil {
 			return err
 		}
