@@ -34,7 +34,7 @@ const (
 	CheckClock      = "CLOCK"
 )
 
-// Codes is the table of all check codes, in the order in which they are shown.
+// Codes is the table of the check codes of a planned move, in the order in which they are shown.
 var Codes = []Code{
 	{CheckAgents, "both agents answer", true,
 		"With one agent silent nobody can say whether the other node still writes.",
@@ -100,7 +100,7 @@ var Codes = []Code{
 
 // CodeOf finds a code by name.
 func CodeOf(name string) (Code, bool) {
-	for _, c := range Codes {
+	for _, c := range AllCodes() {
 		if c.Name == name {
 			return c, true
 		}

@@ -84,6 +84,10 @@ type OpStartRequest struct {
 	OnFailure Choice   `json:"on_failure"` // "" waits for a decision; ChoiceUndo or ChoiceKeep decide beforehand
 	Accept    []string `json:"accept"`     // codes of soft vetoes that the operator accepts
 	Owner     string   `json:"owner"`
+	// Statement is how the operator knows that the peer is off. A takeover needs it.
+	Statement string `json:"statement,omitempty"`
+	// StepByStep pauses before every step until ChoiceResume.
+	StepByStep bool `json:"step_by_step,omitempty"`
 }
 
 // OpRequest names an operation.
@@ -91,11 +95,13 @@ type OpRequest struct {
 	ID string `json:"id"`
 }
 
-// DecideRequest tells an operation what to do.
+// DecideRequest tells an operation what to do. One that does not run any more (orphaned, or kept half way) takes
+// ChoiceUndo only, with Confirm.
 type DecideRequest struct {
-	ID     string `json:"id"`
-	Choice Choice `json:"choice"`
-	By     string `json:"by"`
+	ID      string `json:"id"`
+	Choice  Choice `json:"choice"`
+	Confirm string `json:"confirm,omitempty"` // the pair's name, typed
+	By      string `json:"by"`
 }
 
 // OpsReply lists operations, newest first.
@@ -185,4 +191,6 @@ type PeerStepRequest struct {
 	Step   Step   `json:"step"`
 	Undo   bool   `json:"undo"`
 	DryRun bool   `json:"dry_run"`
+	// Sentinels are the sets that a StepVerify must find.
+	Sentinels []Sentinel `json:"sentinels,omitempty"`
 }

@@ -10,13 +10,14 @@ import (
 // Verb names what an operation does.
 type Verb string
 
-// The verbs. Only VerbFailover is implemented by this version's agents; the others are refused by name.
+// The verbs. In every plan To is the node whose agent runs the operation and whose copy is the good one afterwards, From
+// the other node.
 const (
-	VerbFailover Verb = "failover"
-	VerbDrill    Verb = "drill"
-	VerbTakeover Verb = "takeover"
-	VerbRejoin   Verb = "rejoin"
-	VerbResolve  Verb = "resolve"
+	VerbFailover Verb = "failover" // the service moves from From to To, planned
+	VerbDrill    Verb = "drill"    // there and back, with files written before and verified on both sides
+	VerbTakeover Verb = "takeover" // From is gone: To becomes Primary without it
+	VerbRejoin   Verb = "rejoin"   // From is back and follows To again
+	VerbResolve  Verb = "resolve"  // split brain: the changes of From are discarded
 	VerbSetup    Verb = "setup"
 )
 
@@ -34,6 +35,19 @@ const (
 	StepMount      StepKind = "mount"
 )
 
+// The kinds of step that only other verbs have.
+const (
+	StepSentinel   StepKind = "sentinel"     // drill: write files of random bytes with their checksums
+	StepProbe      StepKind = "probe"        // drill: write and sync a counter again and again, until the unmount
+	StepVerify     StepKind = "verify-files" // drill: read the files back and compare
+	StepClean      StepKind = "clean"        // drill: remove them
+	StepGone       StepKind = "gone"         // takeover: From is still silent on both links
+	StepDisconnect StepKind = "disconnect"   // of the replication link
+	StepConnect    StepKind = "connect"
+	StepDiscard    StepKind = "connect-discard" // connect, and lose a split brain
+	StepResync     StepKind = "resync"          // wait until the copies are, or become, one
+)
+
 // Step is one entry of a plan. Argv is exactly what will be executed on Node; a step that is done inside the agent
 // (demote, promote, attest) shows the drbdadm command an operator would type for it and has Internal set.
 type Step struct {
@@ -49,6 +63,7 @@ type Step struct {
 	Why      string   `json:"why"`
 	VG       string   `json:"vg,omitempty"`
 	Mount    *Mount   `json:"mount,omitempty"`
+	Skip     string   `json:"skip,omitempty"` // why this step is shown but not done
 }
 
 // Plan is the ordered list of steps. The same value is shown, copied, dry-run, executed, undone and reported.
@@ -114,6 +129,7 @@ const (
 	StepFailed  StepState = "failed"
 	StepUndoing StepState = "undoing"
 	StepUndone  StepState = "undone"
+	StepSkipped StepState = "skipped" // as planned: its node is gone
 )
 
 // StepResult is what executing a step led to, as read back from the node, not as assumed.
@@ -125,6 +141,32 @@ type StepResult struct {
 	Err      *Error      `json:"err,omitempty"`
 	Now      string      `json:"now,omitempty"` // the state afterwards, in words
 	Commands []Execution `json:"commands,omitempty"`
+	Probe    *ProbeWrite `json:"probe,omitempty"`    // of a probe that this step started or ended
+	Sentinel *Sentinel   `json:"sentinel,omitempty"` // what this step wrote or verified
+}
+
+// ProbeWrite is a write of a drill's probe. Ages, not times, travel: the clocks of two nodes need not agree.
+type ProbeWrite struct {
+	Target string  `json:"target"` // mount point
+	Count  int64   `json:"count"`  // writes so far, each synced
+	Age    float64 `json:"age"`    // seconds between the end of the write in question (the last one, or the first) and the answer
+}
+
+// Sentinel describes a set of files that a drill wrote below a mount point.
+type Sentinel struct {
+	Target string `json:"target"`
+	Set    string `json:"set"` // name of the set
+	Files  int    `json:"files"`
+	Bytes  int64  `json:"bytes"`
+	Sum    string `json:"sum"` // SHA-256 of the list of checksums, hexadecimal
+}
+
+// Outage is how long one move took the service away, seconds.
+type Outage struct {
+	From    string  `json:"from"`
+	To      string  `json:"to"`
+	Service float64 `json:"service"`           // first unmount (or demote) to last mount (or promote)
+	Storage float64 `json:"storage,omitempty"` // last write on From to first write on To; 0 if nobody measured it
 }
 
 // Execution is one external program that was run.
@@ -158,12 +200,17 @@ type Op struct {
 	Runner   string       `json:"runner"`
 	Started  time.Time    `json:"started"`
 	Ended    time.Time    `json:"ended,omitzero"`
-	Outage   float64      `json:"outage"` // seconds from the first unmount (or demote) to the last mount (or promote), as far as it got
+	Outage   float64      `json:"outage"`            // seconds from the first unmount (or demote) to the last mount (or promote), as far as it got
+	Outages  []Outage     `json:"outages,omitempty"` // one a move: a drill has two. Outage is the longest
 	Accepted []string     `json:"accepted,omitempty"`
-	Choices  []Choice     `json:"choices,omitempty"` // offered while stopped, the safest first
-	Outcome  string       `json:"outcome"`           // one sentence
-	Err      *Error       `json:"err,omitempty"`
-	Rev      uint64       `json:"rev"` // grows with every change
+	// Statement is how the operator knows that From is off, in a takeover.
+	Statement string `json:"statement,omitempty"`
+	// AtRisk says in words what data the operation may lose, or discards.
+	AtRisk  []string `json:"at_risk,omitempty"`
+	Choices []Choice `json:"choices,omitempty"` // offered while stopped, the safest first
+	Outcome string   `json:"outcome"`           // one sentence
+	Err     *Error   `json:"err,omitempty"`
+	Rev     uint64   `json:"rev"` // grows with every change
 }
 
 // Choice is what an operator may decide while an operation is stopped or running.

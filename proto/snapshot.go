@@ -67,6 +67,13 @@ type Resource struct {
 	Stack     Stack     `json:"stack"`
 	// LastInSync is when this copy was last known identical to the peer's, zero if never.
 	LastInSync time.Time `json:"last_in_sync"`
+	// ConnSince is since when the replication link is up (from Connected on) or not, as this agent saw it; RoleSince since
+	// when the role is what it is; LastWrite when this node, as Primary, was last seen to write. Zero if not known.
+	ConnSince time.Time `json:"conn_since,omitzero"`
+	RoleSince time.Time `json:"role_since,omitzero"`
+	LastWrite time.Time `json:"last_write,omitzero"`
+	// NeedsRejoin says that this node took over and the other one has not followed it since, "" otherwise.
+	NeedsRejoin string `json:"needs_rejoin,omitempty"`
 	// Problem is the newest condition that needs a human (split brain, I/O error ...), with its remedy.
 	Problem string `json:"problem,omitempty"`
 }

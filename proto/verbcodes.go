@@ -1,0 +1,42 @@
+package proto
+
+import "slices"
+
+// The check codes that only other verbs than a failover have.
+const (
+	CheckPeerGone  = "PEER-GONE"
+	CheckDataRisk  = "DATA-AT-RISK"
+	CheckLastStack = "LAST-STACK"
+	CheckSplit     = "SPLIT"
+	CheckForked    = "FORKED"
+	CheckDiscard   = "DISCARD"
+	CheckSentinel  = "SENTINEL"
+)
+
+// VerbCodes continues the table of check codes with those of drill, takeover, rejoin and resolve.
+var VerbCodes = []Code{
+	{CheckPeerGone, "the other node is silent on both links", true,
+		"A node that answers is not gone: taking over beside it forks the data.",
+		"while anything of the other node answers, use failover; if it has just gone, wait until both links were down for 30 s"},
+	{CheckDataRisk, "what a takeover may lose is known", false,
+		"Writes that the other node made after the link broke exist only there.",
+		"if the other node can be brought back, do that instead; its newer writes are lost once it rejoins"},
+	{CheckLastStack, "what the other node had mounted is known", false,
+		"Without it the takeover only makes this node Primary; volume groups and mounts are left to the operator.",
+		"activate and mount by hand afterwards"},
+	{CheckSplit, "the histories of the two copies belong together", true,
+		"Both nodes have changed the data on their own: one side's changes must be given up before they can replicate again.",
+		"santui resolve --discard NODE"},
+	{CheckForked, "there is a split brain to resolve", true,
+		"Discarding a node's changes makes sense only where both nodes have changes of their own.",
+		"santui rejoin, or nothing: the copies find together by themselves"},
+	{CheckDiscard, "what discarding loses is known", false,
+		"What only the discarded node has is overwritten by the resync.",
+		"copy what is needed from that node first"},
+	{CheckSentinel, "there is a writable file system for the drill's files", true,
+		"A drill proves that data arrives by writing files before and verifying them after the move.",
+		"mount a file system read-write, with a few MiB free"},
+}
+
+// AllCodes is the whole table of check codes, in the order in which they are shown.
+func AllCodes() []Code { return slices.Concat(Codes, VerbCodes) }
