@@ -40,8 +40,8 @@ test: unit root labtest ## every test (root; installs what it needs)
 lab: test-deps build ## start the two-kernel lab and say how to use it (root)
 	bin/santui-lab up
 
-bench: build ## benchmarks; ratios against a baseline in the same run
-	$(GO) test -run '^$$' -bench . -benchmem ./datapath/...
+bench: ## the engine against its disk, as ratios within one run (BENCH='-dir /mnt/disk -rounds 9' for flags)
+	$(GO) run ./datapath/bench $(BENCH)
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@set -e; for p in $$($(GO) list ./...); do \

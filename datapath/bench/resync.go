@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"example.com/santui/datapath"
+	"example.com/santui/datapath/block"
+	"example.com/santui/proto"
+)
+
+// copyLoop copies a device as "dd bs=1M iflag=direct | dd bs=1M oflag=direct" does: one reader, one writer, one block
+// each under way. It gives bytes a second.
+func copyLoop(from, to block.Device, size int64) (float64, error) {
+	full, empty := make(chan []byte), make(chan []byte, 2)
+	empty <- block.Buffer(1 << 20)
+	empty <- block.Buffer(1 << 20)
+	began, readErr := time.Now(), error(nil)
+	go func() {
+		defer close(full)
+		for off := int64(0); off < size; {
+			b := <-empty
+			b = b[:min(int64(cap(b)), size-off)]
+			if _, readErr = from.ReadAt(b, off); readErr != nil {
+				return
+			}
+			off += int64(len(b))
+			full <- b
+		}
+	}()
+	off, writeErr := int64(0), error(nil)
+	for b := range full {
+		if writeErr == nil {
+			_, writeErr = to.WriteAt(b, off)
+			off += int64(len(b))
+		}
+		empty <- b
+	}
+	if err := errors.Join(readErr, writeErr, to.Flush()); err != nil {
+		return 0, err
+	}
+	return float64(size) / time.Since(began).Seconds(), nil
+}
+
+// benchFullSync compares a full sync with a copy between the same two files.
+func benchFullSync(s *settings) ([]result, error) {
+	var open [2]opener
+	for i, name := range []string{"source", "target"} {
+		var err error
+		if open[i], err = s.fileDisk(name); err != nil {
+			return nil, err
+		}
+	}
+	var ratios, base, got []float64
+	for range s.rounds {
+		b, err := s.copied(open)
+		if err != nil {
+			return nil, err
+		}
+		g, err := fullSync(open)
+		if err != nil {
+			return nil, err
+		}
+		base, got, ratios = append(base, b), append(got, g), append(ratios, g/b)
+	}
+	const mb = 1e6
+	return []result{{name: "full sync", got: fmt.Sprintf("%.0f MB/s", median(got)/mb), baseline: fmt.Sprintf("dd|dd %.0f MB/s", median(base)/mb),
+		ratio: median(ratios), spread: spread(ratios), target: ">= 1.50", met: median(ratios) >= 1.5}}, nil
+}
+
+func (s *settings) copied(open [2]opener) (float64, error) {
+	from, err := open[0]()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = from.Close() }()
+	to, err := open[1]()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = to.Close() }()
+	return copyLoop(from, to, s.size)
+}
+
+// fullSync syncs a fresh pair; the time runs from the connection on, the handshake of which is not a matter of bytes.
+func fullSync(open [2]opener) (float64, error) {
+	for _, d := range open {
+		if err := format(d, false); err != nil {
+			return 0, err
+		}
+	}
+	p, err := newPair(open, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer p.close()
+	if err := p.up(); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if err := p.await("the full sync", inSync); err != nil {
+		return 0, err
+	}
+	return float64(p.node[0].Size()) / time.Since(began).Seconds(), nil
+}
+
+const (
+	hugeDisk    = 1 << 40
+	dirtyBlocks = 1000
+)
+
+// benchSparse lets a pair of 1 TiB resync 1,000 blocks.
+func benchSparse(s *settings) ([]result, error) {
+	var open [2]opener
+	for i, name := range []string{"huge-otter", "huge-weasel"} {
+		path := filepath.Join(s.dir, name)
+		if err := sparse(path, hugeDisk); err != nil {
+			return nil, err
+		}
+		open[i] = func() (block.Device, error) { return block.Open(path, block.Options{}) }
+	}
+	for _, d := range open {
+		if err := format(d, true); err != nil {
+			return nil, err
+		}
+	}
+	before := memory()
+	p, err := newPair(open, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	if err := errors.Join(p.up(), p.await("both copies", inSync)); err != nil {
+		return nil, err
+	}
+	took, peak, err := p.dirtyResync()
+	if err != nil {
+		return nil, err
+	}
+	each := float64(int64(peak)-int64(before)) / 2 / (1 << 20)
+	return []result{
+		{name: fmt.Sprintf("1 TiB, resync of %d blocks, from connect", dirtyBlocks), got: fmt.Sprintf("%.2f s", took.Seconds()), target: "< 2 s", met: took < 2*time.Second},
+		{name: "1 TiB, memory of one node", got: fmt.Sprintf("%.0f MiB", each), target: "<= 64 MiB", met: each <= 64},
+	}, nil
+}
+
+// dirtyResync writes while the peer is away and measures how long its return takes, and the memory used meanwhile.
+func (p *pair) dirtyResync() (time.Duration, uint64, error) {
+	ctx, a, b := context.Background(), p.node[0], p.node[1]
+	if err := b.Disconnect(ctx, false); err != nil {
+		return 0, 0, err
+	}
+	r, buf := rand.New(rand.NewPCG(1, 2)), block.Buffer(4096)
+	for range dirtyBlocks {
+		if _, err := a.WriteAt(buf, r.Int64N(a.Size()/4096)*4096); err != nil {
+			return 0, 0, err
+		}
+	}
+	began := time.Now()
+	if err := b.Connect(ctx, false); err != nil {
+		return 0, 0, err
+	}
+	peak := make(chan uint64)
+	stop := make(chan struct{})
+	go func() {
+		var most uint64
+		t := time.NewTicker(20 * time.Millisecond)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+				most = max(most, m.HeapInuse+m.StackInuse)
+			case <-stop:
+				peak <- most
+				return
+			}
+		}
+	}()
+	err := p.await("the resync", func(s *datapath.Status) bool { return inSync(s) && s.PeerRole != proto.RoleUnknown })
+	took := time.Since(began)
+	close(stop)
+	return took, <-peak, err
+}
+
+// memory in use after everything unused was given back.
+func memory() uint64 {
+	debug.FreeOSMemory()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse + m.StackInuse
+}
