@@ -37,6 +37,13 @@
 // at a time; commands that come meanwhile are refused with Retry. If both ask at once, the node with ResolveConflicts
 // wins.
 //
+// So do they on a verify and on a full resync. Both then set all bits at once and skip the exchange of bitmaps: the
+// source is SyncSource in the same step, the target waits in WFSyncUUID. The sync UUID may overtake the peer's consent,
+// which travels on the meta socket; it is kept until that comes.
+//
+// VerifyS ends with VerifyDone and says so with its state, which ends the peer's VerifyT. A copy that is no longer
+// UpToDate ends a verify on either side.
+//
 // # Generations
 //
 // Bit 0 of the current UUID says that the node is Primary. A new generation starts when a node that is Primary, or whose
@@ -47,10 +54,10 @@
 //
 // An Outdated or Consistent copy whose resync is aborted because a disk is gone becomes Inconsistent, not UpToDate. The
 // source cannot be detached in the middle of a resync without force. A promotion whose link breaks before the peer
-// answered is not made.
+// answered is not made. A Primary's copy is never overwritten in full, and only an UpToDate copy is the source of that.
 //
 // # Not in this version
 //
-// Refused by name: invalidate on either side, online verify, Ahead and Behind, a dual Primary, resizing while connected.
+// Refused by name: Ahead and Behind, a dual Primary, resizing while connected, invalidate without a connection.
 // Absent: fencing, suspended I/O, automatic recovery from split brain, several volumes, resync dependencies.
 package state

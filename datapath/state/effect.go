@@ -82,6 +82,10 @@ type (
 	// PauseResync and ContinueResync: the target stops asking, or goes on.
 	PauseResync    struct{}
 	ContinueResync struct{}
+	// StartVerify: an online verify begins. With Source this node asks for digests and compares; else it answers.
+	StartVerify struct{ Source bool }
+	// StopVerify: it ended or was aborted.
+	StopVerify struct{}
 	// AnswerCommand answers a command; Err is nil or tells why it failed, most often a *Refusal.
 	AnswerCommand struct {
 		ID  CommandID
@@ -117,6 +121,8 @@ func (StartResync) effect()     {}
 func (StopResync) effect()      {}
 func (PauseResync) effect()     {}
 func (ContinueResync) effect()  {}
+func (StartVerify) effect()     {}
+func (StopVerify) effect()      {}
 func (AnswerCommand) effect()   {}
 func (Notify) effect()          {}
 func (RunHandler) effect()      {}

@@ -58,12 +58,13 @@ type (
 	// PauseSync and ResumeSync hold back the resync and let it go on.
 	PauseSync  struct{ ID CommandID }
 	ResumeSync struct{ ID CommandID }
-	// Invalidate asks for a full resync of this node, or with Peer of the other one. Refused by this version.
+	// Invalidate asks for a full resync that overwrites the copy of this node, or with Peer that of the other one. The
+	// node that is overwritten must not be Primary.
 	Invalidate struct {
 		ID   CommandID
 		Peer bool
 	}
-	// Verify asks for an online verify. Refused by this version.
+	// Verify asks for an online verify, driven by this node.
 	Verify struct{ ID CommandID }
 )
 
@@ -117,6 +118,9 @@ type (
 	// ResyncDone: as SyncTarget nothing but Failed blocks is left to fetch, and a ping sent after the last
 	// acknowledgement has been answered.
 	ResyncDone struct{ Failed uint64 }
+	// VerifyDone: as VerifyS all that was asked for has been compared, and a ping sent after the last result has been
+	// answered.
+	VerifyDone struct{}
 	// DiskError: the disk failed a request; Meta if it was in the metadata.
 	DiskError struct {
 		Meta bool
@@ -150,5 +154,6 @@ func (PeerChangeReply) event()   {}
 func (BitmapReceived) event()    {}
 func (SyncUUIDReceived) event()  {}
 func (ResyncDone) event()        {}
+func (VerifyDone) event()        {}
 func (DiskError) event()         {}
 func (DiskReleased) event()      {}

@@ -23,6 +23,9 @@ func (m *machine) finish() []Effect {
 	if m.out.startResync != nil {
 		fx = append(fx, *m.out.startResync)
 	}
+	if m.out.startVerify != nil {
+		fx = append(fx, *m.out.startVerify)
+	}
 	add(m.out.pause, PauseResync{})
 	add(m.out.resume, ContinueResync{})
 	add(m.out.release, ReleaseDisk{})
@@ -38,6 +41,9 @@ func (m *machine) diskEffects(fx []Effect) []Effect {
 	}
 	if m.out.stopResync {
 		fx = append(fx, StopResync{})
+	}
+	if m.out.stopVerify {
+		fx = append(fx, StopVerify{})
 	}
 	if !m.s.Attached() {
 		return fx

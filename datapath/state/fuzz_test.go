@@ -14,6 +14,7 @@ func FuzzStep(f *testing.F) {
 	f.Add([]byte{0, 1, 5, 12, 16, 17, 18, 19, 20, 21, 22, 13, 14, 6, 7})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := New(IOErrorPolicy(len(b)%2), 42)
+		s.CanVerify = len(b)%3 > 0
 		take := func(n int) uint64 {
 			var v [8]byte
 			n = min(n, len(b))
@@ -48,7 +49,7 @@ func fuzzEvent(kind int, id CommandID, take func(int) uint64) Event {
 	on := flag&1 == 1
 	uuid := func() uint64 { return take(1) &^ 3 << (flag & 7) }
 	uuids := func() UUIDs { return UUIDs{uuid(), uuid(), uuid(), uuid()} }
-	switch kind % 26 {
+	switch kind % 28 {
 	case 0:
 		return AttachStart{}
 	case 1:
@@ -72,7 +73,11 @@ func fuzzEvent(kind int, id CommandID, take func(int) uint64) Event {
 	case 10:
 		return ResumeSync{ID: id}
 	case 11:
-		return Invalidate{ID: id}
+		return Invalidate{ID: id, Peer: on}
+	case 26:
+		return Verify{ID: id}
+	case 27:
+		return VerifyDone{}
 	case 12, 24, 25:
 		return LinkUp{ResolveConflicts: on, Features: uint32(flag)}
 	case 13:

@@ -38,6 +38,9 @@ func (m *machine) peerState(e PeerState) error {
 			}
 		}
 	}
+	if os.Conn == proto.VerifyT && p.Conn == proto.Connected {
+		conn = proto.Connected // the peer has compared all that it wanted
+	}
 	m.establish(os, p, real, conn)
 	return nil
 }

@@ -29,7 +29,8 @@ var refusalTexts = map[drbd.RetCode]struct{ text, remedy string }{
 	drbd.SSNoLocalDisk:       {"this node has no usable disk", "attach the disk first"},
 	drbd.SSNoRemoteDisk:      {"the peer has no usable disk", "attach the peer's disk first"},
 	drbd.SSConnectedOutdates: {"an Outdated disk cannot be the source", "let it resync from the peer"},
-	drbd.SSResyncRunning:     {"a resync runs", "wait until it is finished"},
+	drbd.SSResyncRunning:     {"a resync or a verify runs", "wait until it is finished"},
+	drbd.SSNoVerifyAlg:       {"no verify-alg is configured", "set verify-alg in the net section of both nodes' drbd.conf, for example sha1"},
 	drbd.SSAlreadyStandAlone: {"the link is down already", ""},
 	drbd.SSCWFailedByPeer:    {"the peer refused", "look at the peer's events"},
 	drbd.SSIsDiskless:        {"this node has no disk", "attach the disk first"},
@@ -52,9 +53,4 @@ func refuse(code drbd.RetCode, what string) *Refusal {
 		Code: code, Text: what + ": " + t.text, Remedy: t.remedy,
 		Retry: code == drbd.SSInTransientState || code == drbd.SSConcurrentStChg,
 	}
-}
-
-func (r *Refusal) advise(remedy string) *Refusal {
-	r.Remedy = remedy
-	return r
 }

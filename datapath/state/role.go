@@ -115,9 +115,9 @@ func (m *machine) peerChangeReply(e PeerChangeReply) error {
 		return nil
 	}
 	m.s.Pending = Pending{}
-	what := map[PendingKind]string{PendingPromote: "promote", PendingDetach: "detach", PendingDisconnect: "disconnect"}[p.Kind]
 	if !e.Code.OK() {
-		m.answer(p.ID, peerRefused(e.Code, what))
+		m.s.EarlySyncUUID = 0
+		m.answer(p.ID, peerRefused(e.Code, p.Kind.String()))
 		return nil
 	}
 	if err := m.granted(p); err != nil {
@@ -153,10 +153,38 @@ func (m *machine) granted(p Pending) error {
 		ns.Disk, ns.DetachID = proto.Failed, p.ID
 	case PendingDisconnect:
 		ns.Conn, ns.DisconnectID = proto.Disconnecting, p.ID
+	case PendingVerify, PendingInvalidate, PendingInvalidatePeer:
+		return m.begin(p)
 	}
 	if rv := m.try(ns, false); !rv.OK() {
-		return refuse(rv, map[bool]string{true: "detach", false: "disconnect"}[p.Kind == PendingDetach])
+		return refuse(rv, p.Kind.String())
 	}
+	return nil
+}
+
+// begin starts the verify or full resync that the peer agreed to.
+func (m *machine) begin(p Pending) error {
+	conn, _ := p.Change.Conn()
+	rv := drbd.SSSuccess
+	switch p.Kind {
+	case PendingVerify:
+		rv = mayVerify(m.s)
+	case PendingInvalidate:
+		rv = mayBecomeTarget(m.s)
+	case PendingInvalidatePeer:
+		rv = mayBecomeSource(m.s)
+	}
+	ns := m.s
+	ns.Conn = conn
+	if rv.OK() {
+		rv = m.try(ns, false)
+	}
+	if !rv.OK() {
+		m.s.EarlySyncUUID = 0
+		return refuse(rv, p.Kind.String())
+	}
+	m.startFullSync()
+	m.answer(p.ID, nil)
 	return nil
 }
 
@@ -166,9 +194,9 @@ func (m *machine) unanswered() {
 	p := m.s.Pending
 	m.s.Pending = Pending{}
 	switch p.Kind {
-	case PendingPromote:
-		m.answer(p.ID, &Refusal{Code: drbd.SSCWFailedByPeer, Text: "promote: the link broke before the peer agreed",
-			Remedy: "look at the peer, then promote again"})
+	case PendingPromote, PendingVerify, PendingInvalidate, PendingInvalidatePeer:
+		m.answer(p.ID, &Refusal{Code: drbd.SSCWFailedByPeer, Text: p.Kind.String() + ": the link broke before the peer agreed",
+			Remedy: "look at the peer, then try again"})
 	case PendingDetach:
 		if err := m.granted(p); err != nil {
 			m.answer(p.ID, err)
@@ -194,6 +222,7 @@ func (m *machine) peerChangeReq(e PeerChangeReq) error {
 	m.out.reply = &SendChangeReply{Code: code, ConnWide: e.ConnWide}
 	if code == drbd.SSSuccess {
 		m.commit(ns)
+		m.startFullSync()
 	}
 	if !m.s.Linked() {
 		m.unanswered()
@@ -222,9 +251,8 @@ func (m *machine) judge(e PeerChangeReq) (drbd.RetCode, State) {
 	}
 	ns := m.s
 	if conn, ok := c.Conn(); ok {
-		if conn != proto.TearDown {
-			m.notify(proto.LevelWarn, "the peer asks for %v, which this version of santui does not do", conn)
-			return drbd.SSNotSupported, m.s
+		if rv := m.mayEnter(conn); !rv.OK() {
+			return rv, m.s
 		}
 		ns.Conn = conn
 	}

@@ -41,6 +41,9 @@ func sanitize(ns State) State {
 	if ns.Conn > proto.Connected && (ns.Disk <= proto.Failed || ns.PeerDisk <= proto.Failed) {
 		abort(&ns)
 	}
+	if ns.Conn.Verifying() && (ns.Disk != proto.UpToDate || ns.PeerDisk != proto.UpToDate) {
+		ns.Conn = proto.Connected // stricter than DRBD, which would declare both UpToDate
+	}
 	if ns.Conn < proto.Connected && ns.Disk == proto.Negotiating {
 		// The link broke before the peer said whether this disk is good. It is if it holds what users have seen.
 		if masked(ns.Exposed) == masked(ns.UUIDs.Current) {

@@ -55,6 +55,7 @@ func newSimPair(fail func(string, ...any)) *simPair {
 		}
 	}
 	p.n[0].peer, p.n[1].peer = p.n[1], p.n[0]
+	p.n[0].s.CanVerify, p.n[1].s.CanVerify = true, true
 	return p
 }
 
@@ -206,6 +207,10 @@ func (p *simPair) housework(r *rand.Rand) bool {
 			n.do(ev)
 			return true
 		}
+		if n.s.Conn == proto.VerifyS && n.peer.s.Conn == proto.VerifyT {
+			n.compare()
+			return true
+		}
 		if n.s.Conn == proto.SyncTarget {
 			n.resyncOne()
 			return true
@@ -237,6 +242,16 @@ func (n *simNode) resyncOne() {
 		}
 	}
 	n.do(ResyncDone{})
+}
+
+// compare is a whole verify without packets: both ends mark what differs.
+func (n *simNode) compare() {
+	for i := range simBlocks {
+		if n.data[i] != n.peer.data[i] {
+			n.bits[i], n.peer.bits[i] = true, true
+		}
+	}
+	n.do(VerifyDone{})
 }
 
 // write is one application write on a Primary.
@@ -281,6 +296,7 @@ func (p *simPair) crash(i int) {
 		n.answers[id] = nil
 	}
 	n.s = New(IOErrorDetach, n.s.Seed+12345)
+	n.s.CanVerify = true
 	n.out, n.todo, n.wantLink = [2][]any{}, nil, false
 	n.link = false
 	if o := p.n[1-i]; o.link {
@@ -344,6 +360,12 @@ func invariants(o, s State, fx []Effect, ev Event) string {
 		return "state is not sanitized"
 	case s.Flags != s.MDFlags():
 		return "flags do not follow the state"
+	case s.Conn.Verifying() && (o.Disk != proto.UpToDate || o.PeerDisk != proto.UpToDate):
+		return "verify of a copy that is not UpToDate"
+	case s.Conn == proto.StartingSyncS || s.Conn == proto.StartingSyncT:
+		return "rests in the beginning of a full resync"
+	case s.EarlySyncUUID != 0 && s.Pending.Kind != PendingInvalidate:
+		return "an early sync UUID is left over"
 	case s.Pending.Kind != PendingNone && !s.Linked():
 		return "a request is pending without a link"
 	}

@@ -58,7 +58,14 @@ const (
 	PendingPromote
 	PendingDetach
 	PendingDisconnect
+	PendingVerify
+	PendingInvalidate     // the own copy is to be overwritten
+	PendingInvalidatePeer // the peer's is
 )
+
+func (k PendingKind) String() string {
+	return [...]string{"nothing", "promote", "detach", "disconnect", "verify", "invalidate", "invalidate-remote"}[k]
+}
 
 // Pending is the request that the peer has not answered yet. There is at most one.
 type Pending struct {
@@ -100,12 +107,14 @@ type State struct {
 	ResolveConflicts bool   // this node decides ties: it accepted the meta socket
 	DiscardMyData    bool   // this node's changes lose in the next split brain
 	ConsiderResync   bool   // the peer was forced Primary while both disks were Inconsistent
+	EarlySyncUUID    uint64 // the sync UUID, if it overtook the peer's consent to overwrite this copy
 
 	Pending      Pending
 	DetachID     CommandID // waits until the disk is let go
 	DisconnectID CommandID // waits until the link is down
 
 	OnIOError IOErrorPolicy
+	CanVerify bool   // verify-alg is configured; the engine sets it right after New
 	Seed      uint64 // source of new UUIDs, advanced at each use
 }
 

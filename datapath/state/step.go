@@ -29,6 +29,8 @@ type outcome struct {
 	setSize                         *SetSize
 	persist, setAll, clearAll       bool
 	writeBitmap, stopResync         bool
+	startVerify                     *StartVerify
+	stopVerify                      bool
 	reply                           *SendChangeReply
 	hello, sizes, uuids, state      bool
 	stateConn                       proto.ConnState // what SendState claims, if not 0
@@ -65,9 +67,9 @@ func (m *machine) dispatch(ev Event) error {
 	case ResumeSync:
 		return m.setPause(e.ID, false)
 	case Invalidate:
-		return refuse(drbd.SSNotSupported, "invalidate").advise("disconnect the node with the bad copy, recreate its metadata with create-md and connect it again")
+		return m.invalidate(e)
 	case Verify:
-		return refuse(drbd.SSNotSupported, "online verify")
+		return m.verify(e)
 	default:
 		return m.dispatchLink(ev)
 	}
@@ -103,6 +105,8 @@ func (m *machine) dispatchLink(ev Event) error {
 		return m.syncUUID(e.UUID)
 	case ResyncDone:
 		return m.resyncDone(e)
+	case VerifyDone:
+		return m.verifyDone()
 	default:
 		return refuse(drbd.SSNotSupported, fmt.Sprintf("event %T", ev))
 	}
@@ -223,6 +227,7 @@ func (m *machine) afterLink(os, ns State) {
 		m.out.pause = ns.Conn == proto.PausedSyncS || ns.Conn == proto.PausedSyncT
 		m.out.resume = !m.out.pause
 	}
+	m.afterVerify(os, ns)
 	connected := ns.Conn >= proto.Connected
 	if os.Conn != proto.WFBitMapS && ns.Conn == proto.WFBitMapS {
 		m.out.bitmap = true
@@ -246,6 +251,7 @@ func (m *machine) forgetPeer() {
 	m.s.PeerUUIDs = PeerUUIDs{}
 	m.s.ConsiderResync = false
 	m.s.Features, m.s.ResolveConflicts = 0, false
+	m.s.EarlySyncUUID = 0
 }
 
 // newUUID makes a new generation's name: step and finalizer of splitmix64 over the seed.

@@ -415,16 +415,9 @@ func TestResyncInterrupted(t *testing.T) {
 
 func TestRefusedByName(t *testing.T) {
 	_, a, _ := syncedPair(t)
-	var r *Refusal
-	for _, ev := range []Event{Invalidate{}, Invalidate{Peer: true}, Verify{}} {
-		if err := a.do(ev); !errors.As(err, &r) || r.Code != drbd.SSNotSupported {
-			t.Errorf("%T: %v", ev, err)
-		}
-	}
 	for _, c := range []drbd.Change{
-		{Mask: 0x1f0, Val: 0x120}, // verify
-		{Mask: 0x1f0, Val: 0x0c0}, // invalidate
-		{Mask: 0x1f0, Val: 0x0b0}, // invalidate-remote
+		{Mask: 0x1f0, Val: 0x160}, // Ahead
+		{Mask: 0x1f0, Val: 0x170}, // Behind
 	} {
 		if err := a.do(PeerChangeReq{Change: c}); err != nil {
 			t.Fatal(err)
