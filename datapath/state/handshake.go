@@ -38,8 +38,8 @@ func (m *machine) peerState(e PeerState) error {
 			}
 		}
 	}
-	if os.Conn == proto.VerifyT && p.Conn == proto.Connected {
-		conn = proto.Connected // the peer has compared all that it wanted
+	if os.Conn == proto.VerifyT && p.Conn != proto.VerifyS {
+		conn = proto.Connected // the peer has compared all that it wanted, or something came in between
 	}
 	m.establish(os, p, real, conn)
 	return nil

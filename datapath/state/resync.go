@@ -38,7 +38,7 @@ func (m *machine) startSource() {
 
 // syncUUID: the source begins; from now on this copy is a mixture and bears a name of its own.
 func (m *machine) syncUUID(u uint64) error {
-	if m.s.Pending.Kind == PendingInvalidate && m.s.Conn == proto.Connected {
+	if m.s.Pending.Kind == PendingInvalidate && (m.s.Conn == proto.Connected || m.s.Conn == proto.WFBitMapT) {
 		m.s.EarlySyncUUID = u // the peer's consent comes on the other socket
 	}
 	if m.s.Conn != proto.WFSyncUUID || !m.s.Attached() {

@@ -166,12 +166,14 @@ func (m *machine) granted(p Pending) error {
 func (m *machine) begin(p Pending) error {
 	conn, _ := p.Change.Conn()
 	rv := drbd.SSSuccess
-	switch p.Kind {
-	case PendingVerify:
+	switch {
+	case p.Kind == PendingVerify:
 		rv = mayVerify(m.s)
-	case PendingInvalidate:
+	case p.Kind == PendingInvalidate && m.s.Conn == proto.WFBitMapT, p.Kind == PendingInvalidatePeer && m.s.Conn == proto.WFBitMapS:
+		// A comparison of histories led the same way meanwhile. The peer has begun what was asked.
+	case p.Kind == PendingInvalidate:
 		rv = mayBecomeTarget(m.s)
-	case PendingInvalidatePeer:
+	default:
 		rv = mayBecomeSource(m.s)
 	}
 	ns := m.s
