@@ -52,6 +52,7 @@ type node struct {
 	socket    string
 	settings  string
 	cmd       *exec.Cmd
+	ns        *os.File // the agent's mount namespace, see start
 	log       *os.File
 	done      chan struct{} // closed when the agent has ended
 }
@@ -158,13 +159,16 @@ const diskName = "disk.img"
 
 // removeAll deletes a demo's directory and what outside of it belongs to it.
 func removeAll(dir string) error {
-	errs := []error{freeLoops(dir)}
+	var errs []error
+	dead := map[string]bool{}
 	for _, name := range Nodes {
 		link := deviceOf(dir, name)
-		if at, err := os.Lstat(link); err == nil && at.Mode()&os.ModeSymlink != 0 {
+		if to, err := os.Readlink(link); err == nil {
+			dead[to] = true
 			errs = append(errs, os.Remove(link))
 		}
 	}
+	errs = append(errs, freeLoops(dir, dead))
 	return errors.Join(append(errs, os.RemoveAll(dir))...)
 }
 
@@ -343,6 +347,11 @@ func (n *node) start(agent string) error {
 	if err := <-started; err != nil {
 		return fmt.Errorf("start the agent of %s: %w", n.name, err)
 	}
+	// An agent that is killed must not be the last one in its namespace: the kernel would then unmount, in the dying
+	// process, a file system whose disk that very process serves, and wait for ever. We keep the namespace until Close.
+	if n.ns, err = os.Open(fmt.Sprintf("/proc/%d/ns/mnt", n.cmd.Process.Pid)); err != nil {
+		return fmt.Errorf("hold the mount namespace of %s: %w", n.name, err)
+	}
 	return nil
 }
 
@@ -511,8 +520,9 @@ func (p *Pair) Close() error {
 	return errors.Join(err, removeAll(p.Dir), p.owner.Close())
 }
 
-// freeLoops detaches loop devices that a killed agent left on files below dir.
-func freeLoops(dir string) error {
+// freeLoops detaches loop devices that a killed agent left: those on files below dir, and of the devices in linked those
+// whose file went away with the agent's mount namespace, which leaves only its name in there.
+func freeLoops(dir string, linked map[string]bool) error {
 	names, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		return err
@@ -520,10 +530,11 @@ func freeLoops(dir string) error {
 	var errs []error
 	for _, name := range names {
 		b, err := os.ReadFile(name)
-		if err != nil || !strings.HasPrefix(string(b), dir+"/") {
+		dev := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(name)))
+		file := strings.TrimSpace(string(b))
+		if err != nil || !strings.HasPrefix(file, dir+"/") && !(linked[dev] && filepath.Dir(file) == "/") {
 			continue
 		}
-		dev := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(name)))
 		if out, err := exec.Command("losetup", "-d", dev).CombinedOutput(); err != nil {
 			errs = append(errs, fmt.Errorf("losetup -d %s: %w: %s", dev, err, bytes.TrimSpace(out)))
 		}
