@@ -3,6 +3,7 @@ package datapath
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -251,7 +252,9 @@ func (n *node) write(off int64, b []byte) {
 }
 
 func pattern(seed uint64, n int) []byte {
-	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), 1})
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
+	r := rand.NewChaCha8(key)
 	b := block.Buffer(n)
 	_, _ = r.Read(b)
 	return b

@@ -3,7 +3,9 @@ package datapath
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -164,22 +166,25 @@ func TestFailoverBothWays(t *testing.T) {
 	p.equal()
 }
 
-// writer writes random blocks until stopped and remembers what was acknowledged.
+// writer writes random blocks until stopped and remembers what each block may hold.
 type writer struct {
 	n    *node
 	stop chan struct{}
 	wg   sync.WaitGroup
 	mu   sync.Mutex
-	ack  map[int64][]byte // block -> newest acknowledged content
-	fly  map[int64][]byte // block -> content whose write failed or never ended
+	sent map[int64][]uint64 // block -> seeds of all contents sent, oldest first
+	ack  map[int64]int      // block -> the newest of them that was acknowledged
 	errs int
 }
 
-const writerBlock = 4096
+const (
+	writerBlock = 4096
+	reserved    = 1 << 20 // at the end of the device, left alone by writers
+)
 
 func startWriter(n *node, seed uint64, lanes int) *writer {
-	w := &writer{n: n, stop: make(chan struct{}), ack: map[int64][]byte{}, fly: map[int64][]byte{}}
-	blocks := n.Size() / writerBlock
+	w := &writer{n: n, stop: make(chan struct{}), sent: map[int64][]uint64{}, ack: map[int64]int{}}
+	blocks := (n.Size() - reserved) / writerBlock
 	for lane := range lanes {
 		w.wg.Add(1)
 		go func() {
@@ -192,18 +197,7 @@ func startWriter(n *node, seed uint64, lanes int) *writer {
 				default:
 				}
 				blk := r.Int64N(blocks/int64(lanes))*int64(lanes) + int64(lane) // lanes do not overlap
-				data := pattern(seed*1e6+uint64(lane)<<40+i, writerBlock)
-				_, err := w.n.WriteAt(data, blk*writerBlock)
-				w.mu.Lock()
-				if err == nil {
-					w.ack[blk] = data
-					delete(w.fly, blk)
-				} else {
-					w.fly[blk] = data
-					w.errs++
-				}
-				w.mu.Unlock()
-				if err != nil {
+				if !w.write(blk, seed<<48|uint64(lane)<<40|i) {
 					return
 				}
 			}
@@ -212,17 +206,40 @@ func startWriter(n *node, seed uint64, lanes int) *writer {
 	return w
 }
 
+func (w *writer) write(blk int64, seed uint64) bool {
+	w.mu.Lock()
+	w.sent[blk] = append(w.sent[blk], seed)
+	nr := len(w.sent[blk]) - 1
+	w.mu.Unlock()
+	_, err := w.n.WriteAt(pattern(seed, writerBlock), blk*writerBlock)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.errs++
+		return false
+	}
+	w.ack[blk] = nr
+	return true
+}
+
 func (w *writer) end() {
 	close(w.stop)
 	w.wg.Wait()
 }
 
-// check says that every acknowledged block is in content, unless a write that was not acknowledged went over it.
-func (w *writer) check(t *testing.T, content []byte) {
+// acked is what was acknowledged until now.
+func (w *writer) acked() map[int64]int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.ack)
+}
+
+// check says that every block holds what was acknowledged for it, or something sent later.
+func (w *writer) check(t *testing.T, acked map[int64]int, content []byte) {
 	t.Helper()
-	for blk, want := range w.ack {
-		got := content[blk*writerBlock:][:writerBlock]
-		if string(got) != string(want) && string(got) != string(w.fly[blk]) {
+	for blk, nr := range acked {
+		got := string(content[blk*writerBlock:][:writerBlock])
+		if !slices.ContainsFunc(w.sent[blk][nr:], func(seed uint64) bool { return got == string(pattern(seed, writerBlock)) }) {
 			t.Fatalf("acknowledged block %d is lost", blk)
 		}
 	}
@@ -249,7 +266,7 @@ func TestCutsWhileWriting(t *testing.T) {
 		}
 		p.await("the resync", inSync)
 		p.equal()
-		w.check(t, p.node[1].content())
+		w.check(t, w.acked(), p.node[1].content())
 	}
 	if s := a.Status(); s.OutOfSync != 0 {
 		t.Errorf("left out of sync: %d", s.OutOfSync)
@@ -276,29 +293,24 @@ func TestBitmapResyncIsPartial(t *testing.T) {
 	}
 }
 
-// crash ends a node as a power cut does: its disk keeps what was flushed, and some of the rest.
-func (p *pair) crash(i int, seed uint64) *blocktest.Mem {
-	n := p.node[i]
-	left := n.disk.(*blocktest.Mem).CrashClone(seed, 50)
-	// The old engine must not disturb the peer any more.
-	_ = n.Disconnect(bg(), true)
-	_ = n.Close()
-	return left
-}
-
+// A Primary loses power, comes back, and its copy counts: what was flushed before must be there, whatever its disk's
+// cache lost.
 func TestPrimaryCrash(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
 	for round := range 3 {
-		w := startWriter(p.node[0], uint64(round+50), 4)
+		a := p.node[0]
+		w := startWriter(a, uint64(round+50), 4)
+		flushed, at := pattern(uint64(round), 64<<10), a.Size()-reserved
+		a.write(at, flushed)
+		a.ok("flush", a.Flush())
 		time.Sleep(30 * time.Millisecond)
 		p.cable.pull()
-		left := p.node[0].disk.(*blocktest.Mem).CrashClone(uint64(round), 50)
+		left := a.disk.(*blocktest.Mem).CrashClone(uint64(round), 50)
 		w.end()
-		peer := p.node[1].content()
-		_ = p.node[0].Close()
-		a := p.boot(0, left)
+		_ = a.Close()
+		a = p.boot(0, left)
 		p.cable.plug()
 		a.ok("attach", a.Attach(bg()))
 		if !a.heard("activity log") {
@@ -308,8 +320,46 @@ func TestPrimaryCrash(t *testing.T) {
 		a.ok("connect", a.Connect(bg(), false))
 		p.await("the resync", inSync)
 		p.equal()
-		_ = peer
+		if string(a.content()[at:][:len(flushed)]) != string(flushed) {
+			t.Fatal("a flushed write is lost")
+		}
 		a.ok("promote", a.Promote(bg(), false))
+	}
+}
+
+// A Primary loses power and the other node takes over: it has all that was acknowledged. When the old Primary comes
+// back it follows.
+func TestTakeover(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	for round := range 3 {
+		from, to := round%2, 1-round%2
+		a, b := p.node[from], p.node[to]
+		w := startWriter(a, uint64(round+20), 8)
+		time.Sleep(30 * time.Millisecond)
+		acked := w.acked()
+		left := a.disk.(*blocktest.Mem).CrashClone(uint64(round), 30) // power is gone here
+		p.cable.pull()
+		w.end()
+		_ = a.Close()
+		b.await("the break", func(s *Status) bool { return s.Conn < proto.Connected })
+		b.ok("promote", b.Promote(bg(), false))
+		w.check(t, acked, b.content())
+		w2 := startWriter(b, uint64(round+30), 4)
+		a = p.boot(from, left)
+		p.cable.plug()
+		a.ok("attach", a.Attach(bg()))
+		a.ok("connect", a.Connect(bg(), false))
+		p.await("connection", connected)
+		time.Sleep(20 * time.Millisecond)
+		w2.end()
+		p.await("the resync", inSync)
+		p.equal()
+		if s := a.Status(); s.Role != proto.Secondary {
+			t.Fatalf("the old Primary came back as %v", s.Role)
+		}
+		w2.check(t, w2.acked(), a.content())
 	}
 }
 
@@ -336,7 +386,7 @@ func TestSecondaryCrash(t *testing.T) {
 			t.Fatal("a write failed although the Primary's disk is fine")
 		}
 		p.equal()
-		w.check(t, p.node[1].content())
+		w.check(t, w.acked(), p.node[1].content())
 	}
 }
 
@@ -501,7 +551,7 @@ func TestWritesDuringSlowSync(t *testing.T) {
 	p.await("the end", inSync)
 	w.end()
 	p.equal()
-	w.check(t, p.node[1].content())
+	w.check(t, w.acked(), p.node[1].content())
 }
 
 // A SyncTarget can be Primary: what it does not have yet it reads from the peer.
@@ -528,7 +578,7 @@ func TestPrimaryAsSyncTarget(t *testing.T) {
 	p.await("the end", inSync)
 	w.end()
 	p.equal()
-	w.check(t, a.content())
+	w.check(t, w.acked(), a.content())
 }
 
 func TestDetachAndDisklessPrimary(t *testing.T) {
@@ -576,7 +626,7 @@ func TestSecondaryDetachAndAttach(t *testing.T) {
 	}
 	p.await("quiet", inSync)
 	p.equal()
-	w.check(t, b.content())
+	w.check(t, w.acked(), b.content())
 }
 
 func TestFUAFromPeer(t *testing.T) {
@@ -610,7 +660,7 @@ func TestDiskErrorOnPrimary(t *testing.T) {
 		a.dump()
 		t.Fatal("a write failed although the peer's disk is fine")
 	}
-	w.check(t, p.node[1].content())
+	w.check(t, w.acked(), p.node[1].content())
 	if !strings.Contains(a.Status().Problem, "I/O error") {
 		t.Errorf("problem is %q", a.Status().Problem)
 	}
@@ -635,7 +685,7 @@ func TestDiskErrorOnSecondary(t *testing.T) {
 		a.dump()
 		t.Fatal("a write failed although the local disk is fine")
 	}
-	w.check(t, a.content())
+	w.check(t, w.acked(), a.content())
 }
 
 func TestDisconnectTellsPeer(t *testing.T) {
