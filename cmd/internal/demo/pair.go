@@ -511,10 +511,22 @@ func (n *node) end() error {
 func (p *Pair) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	err := p.Stop(ctx)
+	linked := map[string]bool{}
+	for _, n := range p.nodes {
+		if n == nil {
+			continue
+		}
+		if dev, err := os.Readlink(n.device); err == nil {
+			linked[dev] = true
+		}
+	}
+	err := errors.Join(p.Stop(ctx), freeLoops(p.Dir, linked))
 	for _, n := range p.nodes {
 		if n != nil && n.log != nil {
 			err = errors.Join(err, n.log.Close())
+		}
+		if n != nil && n.ns != nil {
+			err = errors.Join(err, n.ns.Close()) // what a killed agent left mounted goes with it
 		}
 	}
 	return errors.Join(err, removeAll(p.Dir), p.owner.Close())
