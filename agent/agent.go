@@ -38,6 +38,7 @@ type Agent struct {
 	peer      *peer
 	identity  *session.Identity
 	resources []*resource
+	probes    probes
 	mux       *session.Mux
 	peerMux   *session.Mux
 
@@ -78,6 +79,11 @@ func New(cfg Config, log *slog.Logger) (*Agent, error) {
 	if err != nil {
 		a.hub.event(proto.LevelWarn, "", "", err.Error())
 	}
+	for _, r := range a.resources {
+		if o := a.journal.Unfinished(r.name); o != nil {
+			a.op = o
+		}
+	}
 	a.peer = newPeer(a)
 	a.runner = op.NewRunner(a.pair, local{a}, a.peer, a.journal, a.showOp)
 	a.mux, a.peerMux = a.cockpitMux(), a.newPeerMux()
@@ -104,7 +110,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { a.hub.run(run) })
 	for _, r := range a.resources {
-		wg.Go(func() { r.statusLoop(run, a.hub.poke) })
+		wg.Go(func() { r.statusLoop(run, func() { a.track(r); a.hub.poke() }) })
 		wg.Go(func() { r.stackLoop(run, a.ops, a.hub.poke) })
 		wg.Go(func() { a.up(run, r) })
 	}
@@ -116,6 +122,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.hub.event(proto.LevelInfo, "", "", fmt.Sprintf("agent %s started on %s, pair %s", Version, a.cfg.Node, a.pair))
 	<-ctx.Done()
 	a.runner.Close()
+	a.probes.stopAll()
 	err = a.down()
 	cancel()
 	for _, l := range listeners {
@@ -179,12 +186,13 @@ func (a *Agent) resource(name string) (*resource, error) {
 // showOp makes o the operation that the snapshot shows.
 func (a *Agent) showOp(o proto.Op) {
 	a.mu.Lock()
-	newer := a.op == nil || a.op.ID != o.ID || a.op.Rev < o.Rev
+	newer := a.op == nil || a.op.ID != o.ID && !o.Started.Before(a.op.Started) || a.op.ID == o.ID && a.op.Rev < o.Rev
 	ended := newer && o.State.Final() && (a.op == nil || a.op.ID != o.ID || !a.op.State.Final())
 	if newer {
 		a.op = &o
 	}
 	a.mu.Unlock()
+	a.tookOver(o)
 	if ended {
 		level := proto.LevelInfo
 		if o.State != proto.OpDone {
@@ -203,13 +211,8 @@ func (a *Agent) snapshot() proto.Snapshot {
 		Schema: proto.Schema, Pair: a.pair, Node: a.cfg.Node, Peer: a.peerName, Agent: a.info, PeerLink: a.peerLink(), Events: a.hub.eventList(),
 	}
 	for _, r := range a.resources {
-		st := r.eng.Status()
+		st := a.dress(r, r.eng.Status())
 		st.Stack = r.cached()
-		r.mu.Lock()
-		if st.Problem == "" && st.DiskState == proto.Diskless {
-			st.Problem = r.upErr
-		}
-		r.mu.Unlock()
 		s.Resources = append(s.Resources, st)
 	}
 	a.mu.Lock()
@@ -232,6 +235,7 @@ func (a *Agent) readyLoop(ctx context.Context) {
 	for {
 		for _, r := range a.resources {
 			a.readiness(ctx, r)
+			a.compareHistories(ctx, r)
 		}
 		select {
 		case <-ctx.Done():
@@ -251,7 +255,7 @@ func (a *Agent) readiness(ctx context.Context, r *resource) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyPeriod)
 	defer cancel()
-	reply, err := a.runner.Look(ctx, r.name, stackPeriod+time.Second)
+	reply, err := a.runner.Look(ctx, proto.VerbFailover, r.name, stackPeriod+time.Second)
 	if err != nil {
 		return // this node is on its way down or the resource is gone
 	}

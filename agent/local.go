@@ -27,7 +27,7 @@ func (l local) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 	}
 	o := proto.Observation{
 		Node: l.cfg.Node, Pair: l.pair, At: time.Now(), Agent: l.info, PeerLink: l.peerLink(),
-		Resource: r.eng.Status(), Tools: l.ops.Tools(), Managers: managers(),
+		Resource: l.dress(r, r.eng.Status()), Tools: l.ops.Tools(), Managers: managers(),
 	}
 	l.mu.Lock()
 	o.Lock = l.lock
@@ -85,7 +85,7 @@ func (l local) Step(ctx context.Context, req proto.PeerStepRequest) proto.StepRe
 		limit := time.Duration(req.Step.Limit * float64(time.Second))
 		ctx, cancel := context.WithTimeout(ctx, min(max(limit, time.Second), lvmops.LimitMkfs))
 		defer cancel()
-		err = l.do(ctx, r, kind, req.Step, &res)
+		err = l.do(ctx, r, kind, req, &res)
 		r.forget()
 	}
 	res.Seconds = time.Since(res.Started).Seconds()
@@ -137,8 +137,13 @@ func (l local) mayStep(req proto.PeerStepRequest) error {
 	return nil
 }
 
-func (l local) do(ctx context.Context, r *resource, kind proto.StepKind, s proto.Step, res *proto.StepResult) error {
+func (l local) do(ctx context.Context, r *resource, kind proto.StepKind, req proto.PeerStepRequest, res *proto.StepResult) error {
+	s := req.Step
 	switch kind {
+	case proto.StepConnect, proto.StepDisconnect, proto.StepDiscard, proto.StepResync:
+		return l.linkStep(ctx, r, kind, res)
+	case proto.StepSentinel, proto.StepProbe, proto.StepVerify, proto.StepClean:
+		return l.drillStep(ctx, kind, req, res)
 	case proto.StepDemote:
 		return l.role(ctx, r, proto.Secondary, res)
 	case proto.StepPromote:
@@ -150,7 +155,10 @@ func (l local) do(ctx context.Context, r *resource, kind proto.StepKind, s proto
 		if kind == proto.StepMount {
 			return l.volume(res, func() (lvmops.Outcome, error) { return l.ops.Mount(ctx, *s.Mount) })
 		}
-		return l.volume(res, func() (lvmops.Outcome, error) { return l.ops.Unmount(ctx, s.Mount.Target) })
+		last := l.probes.stop(s.Mount.Target)
+		err := l.volume(res, func() (lvmops.Outcome, error) { return l.ops.Unmount(ctx, s.Mount.Target) })
+		res.Probe = last.report(s.Mount.Target)
+		return err
 	case proto.StepDeactivate:
 		return l.volume(res, func() (lvmops.Outcome, error) { return l.ops.Deactivate(ctx, s.VG, r.conf.device) })
 	case proto.StepActivate:
@@ -204,16 +212,23 @@ func (l local) Lock(_ context.Context, want proto.Lock) error {
 // Unlock implements op.Node.
 func (l local) Unlock(_ context.Context, l0 proto.Lock) error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.lock != nil && l.lock.OpID == l0.OpID {
+	held := l.lock != nil && l.lock.OpID == l0.OpID
+	if held {
 		l.lock = nil
+	}
+	l.mu.Unlock()
+	if held {
 		l.hub.poke()
+		l.probes.stopAll() // of a drill that did not come to its end
 	}
 	return nil
 }
 
 // Journal implements op.Node.
 func (l local) Journal(_ context.Context, o proto.Op) error {
+	if old, ok := l.journal.Get(o.ID); ok && old.Rev >= o.Rev {
+		return nil // told again when the link came up
+	}
 	if err := l.journal.Put(o); err != nil {
 		return err
 	}

@@ -62,8 +62,37 @@ func (p *peer) up(s *session.Session) {
 	p.cur, p.since, p.err = s, time.Now(), ""
 	p.mu.Unlock()
 	p.a.hub.event(proto.LevelInfo, "", "", "control link to "+p.a.peerName+" is up")
-	go p.a.dropStaleLock(s) // it calls the peer, which the keeper must not wait for
+	go func() { // it calls the peer, which the keeper must not wait for
+		p.a.dropStaleLock(s)
+		p.a.tellOps(s)
+	}()
 }
+
+// tellOps brings the peer's copy of the journal up to date: what this agent ran while the link was down, and what it
+// found orphaned when it started.
+func (a *Agent) tellOps(s *session.Session) {
+	ctx, cancel := context.WithTimeout(context.Background(), answerLimit)
+	defer cancel()
+	told := 0
+	for _, o := range a.journal.All() {
+		if o.Runner != a.cfg.Node || !o.State.Final() {
+			continue
+		}
+		if err := s.Call(ctx, proto.MethodPeerJournal, o, nil); err != nil {
+			return // the link is down again, and will come back
+		}
+		if told++; told == maxTold {
+			return
+		}
+	}
+}
+
+// maxTold is how many of the newest operations the peer is told when the link comes up, answerLimit how long that may
+// take.
+const (
+	maxTold     = 5
+	answerLimit = 10 * time.Second
+)
 
 func (p *peer) lost(err error, _ time.Duration) {
 	if p.down(err) {
@@ -124,6 +153,11 @@ func (p *peer) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 	if err == nil && o.Pair != p.a.pair {
 		err = p.a.cfg.errorf(proto.CodeInvalid, "%s belongs to pair %q, this node to %q", p.a.peerName, o.Pair, p.a.pair).
 			WithRemedy("set the same pair in both agents' settings")
+	}
+	if err == nil {
+		if err := p.a.journal.SeePeer(o); err != nil {
+			p.a.log.Warn("the peer's stack could not be remembered", "err", err)
+		}
 	}
 	return o, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"example.com/santui/agent/op"
 	"example.com/santui/proto"
 	"example.com/santui/proto/session"
 )
@@ -14,12 +15,20 @@ func (a *Agent) look(ctx context.Context, in proto.CheckRequest) (proto.PlanRepl
 	if err != nil {
 		return proto.PlanReply{}, err
 	}
-	return a.runner.Look(ctx, r.name, 0)
+	return a.runner.Look(ctx, verbOf(in.Verb), r.name, 0)
+}
+
+// verbOf is the verb of a request; older cockpits leave it out.
+func verbOf(v proto.Verb) proto.Verb {
+	if v == "" {
+		return proto.VerbFailover
+	}
+	return v
 }
 
 // target checks that the request is for this agent and this version.
 func (a *Agent) target(verb proto.Verb, resource, to string) (*resource, error) {
-	if verb != "" && verb != proto.VerbFailover {
+	if !op.Runs(verbOf(verb)) {
 		return nil, a.cfg.errorf(proto.CodeUnsupported, "%s is not in this version", verb)
 	}
 	r, err := a.resource(resource)
@@ -30,7 +39,7 @@ func (a *Agent) target(verb proto.Verb, resource, to string) (*resource, error) 
 	case a.cfg.Node:
 		return r, nil
 	case a.peerName:
-		return nil, a.cfg.errorf(proto.CodeWrongNode, "the agent of %s must be asked: it runs the move to itself", to)
+		return nil, a.cfg.errorf(proto.CodeWrongNode, "the agent of %s must be asked: it runs the %s to itself", to, verbOf(verb))
 	default:
 		return nil, a.cfg.errorf(proto.CodeNotFound, "%q is not a node of %s (there are %s and %s)", to, r.name, a.cfg.Node, a.peerName)
 	}
@@ -41,10 +50,7 @@ func (a *Agent) opStart(ctx context.Context, p session.Peer, in proto.OpStartReq
 	if err != nil {
 		return proto.Op{}, err
 	}
-	in.Resource = r.name
-	if in.Verb == "" {
-		in.Verb = proto.VerbFailover
-	}
+	in.Resource, in.Verb = r.name, verbOf(in.Verb)
 	if in.Owner == "" {
 		in.Owner = p.Node
 	}
@@ -165,7 +171,7 @@ func (a *Agent) resourceAction(ctx context.Context, _ session.Peer, in proto.Res
 	}
 	switch in.Action {
 	case proto.ResourceConnect:
-		err = r.eng.Connect(ctx)
+		err = r.eng.Connect(ctx, false)
 	case proto.ResourceDisconnect:
 		err = r.eng.Disconnect(ctx)
 	case proto.ResourcePrimary:

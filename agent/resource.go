@@ -20,6 +20,12 @@ type resource struct {
 	seen  proto.Stack
 	at    time.Time // when seen was read; zero if it must be read again
 	upErr string
+
+	link      bool      // replication was connected at the last look
+	linkAt    time.Time // since when
+	wrote     int64     // bytes written at the last look
+	lastWrite time.Time
+	split     string // the two agents found a split brain by their histories
 }
 
 // stackPeriod is how often the stack of a Primary is read, stackLimit how long that may take.

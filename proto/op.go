@@ -63,6 +63,7 @@ type Step struct {
 	Why      string   `json:"why"`
 	VG       string   `json:"vg,omitempty"`
 	Mount    *Mount   `json:"mount,omitempty"`
+	Set      string   `json:"set,omitempty"`  // name of the set of files that a StepSentinel writes
 	Skip     string   `json:"skip,omitempty"` // why this step is shown but not done
 }
 

@@ -20,8 +20,9 @@ type Engine interface {
 	Promote(ctx context.Context, force bool) error
 	// Demote makes this node Secondary. It fails with CodeBusy while anything holds the device.
 	Demote(ctx context.Context) error
-	// Connect and Disconnect leave and enter StandAlone.
-	Connect(ctx context.Context) error
+	// Connect and Disconnect leave and enter StandAlone. With discardMyData this node's changes lose if the nodes find a
+	// split brain; it counts only out of StandAlone.
+	Connect(ctx context.Context, discardMyData bool) error
 	Disconnect(ctx context.Context) error
 	// PauseSync, ResumeSync and SetSyncRate (bytes a second) steer a resync.
 	PauseSync(ctx context.Context) error

@@ -252,8 +252,8 @@ func (n *Native) demote(ctx context.Context) error {
 }
 
 // Connect implements Engine.
-func (n *Native) Connect(ctx context.Context) error {
-	return n.wrap("connect", n.res.Connect(ctx, false))
+func (n *Native) Connect(ctx context.Context, discardMyData bool) error {
+	return n.wrap("connect", n.res.Connect(ctx, discardMyData))
 }
 
 // Disconnect implements Engine.

@@ -16,11 +16,13 @@ type View struct {
 	From, To   proto.Observation
 	FromErr    error
 	Unfinished *proto.Op // an earlier operation on this resource that did not come to an end
+	Known      Known     // what this node remembers of the resource
 }
 
-// continues says whether the move takes up an operation to the same node that was left half way.
+// continues says whether the move takes up an operation that was left half way: it goes on to the same node, or home.
 func (v View) continues() bool {
-	return v.Unfinished != nil && v.Unfinished.Plan.To == v.To.Node && v.Unfinished.Plan.Resource == v.To.Resource.Name
+	u := v.Unfinished
+	return u != nil && u.Plan.Resource == v.To.Resource.Name && (u.Plan.To == v.To.Node || u.Plan.From == v.To.Node)
 }
 
 // maxSkew is how far the two clocks may be apart before it is worth a warning.
@@ -40,7 +42,7 @@ func Checks(v View) []proto.Check {
 }
 
 func codeIndex(name string) int {
-	return slices.IndexFunc(proto.Codes, func(c proto.Code) bool { return c.Name == name })
+	return slices.IndexFunc(proto.AllCodes(), func(c proto.Code) bool { return c.Name == name })
 }
 
 type checker struct{ out []proto.Check }

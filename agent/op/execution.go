@@ -19,14 +19,16 @@ type execution struct {
 	policy   proto.Choice // what to do on failure, "" = wait for a decision
 	decide   chan proto.DecideRequest
 	pausing  bool
-	attested time.Time // when the peer last said that it is Secondary
-	silent   bool      // the peer's failure to journal was logged
+	each     bool                 // pause before every step
+	attested map[string]time.Time // when a node last said that it is Secondary
+	silent   bool                 // the peer's failure to journal was logged
 }
 
 // run executes the plan and returns when the operation is final, journalled and unlocked; the caller publishes the end.
 func (x *execution) run(ctx context.Context) {
 	x.save()
 	for i := 0; i < len(x.op.Steps); {
+		x.pausing = x.pausing || x.each
 		if done := x.between(ctx); done {
 			return
 		}
@@ -46,7 +48,32 @@ func (x *execution) run(ctx context.Context) {
 			return
 		}
 	}
-	x.finish(proto.OpDone, fmt.Sprintf("%s is Primary on %s", x.op.Plan.Resource, x.op.Plan.To))
+	x.finish(proto.OpDone, x.success())
+}
+
+// success words the end of an operation whose steps are all done.
+func (x *execution) success() string {
+	p := x.op.Plan
+	switch p.Verb {
+	case proto.VerbDrill:
+		text := fmt.Sprintf("there and back: %s is Primary on %s", p.Resource, p.From)
+		var n int
+		var bytes int64
+		for _, s := range x.op.Steps {
+			if s.Step.Kind == proto.StepVerify && s.Result.Sentinel != nil {
+				n, bytes = n+s.Result.Sentinel.Files, bytes+s.Result.Sentinel.Bytes
+			}
+		}
+		return text + fmt.Sprintf("; %d files read back, %d KiB, all as written", n, bytes>>10)
+	case proto.VerbTakeover:
+		return fmt.Sprintf("%s is Primary on %s, without %s: it must rejoin", p.Resource, p.To, p.From)
+	case proto.VerbRejoin:
+		return fmt.Sprintf("%s follows %s again", p.From, p.To)
+	case proto.VerbResolve:
+		return fmt.Sprintf("the changes of %s are discarded: it follows %s again", p.From, p.To)
+	default:
+		return fmt.Sprintf("%s is Primary on %s", p.Resource, p.To)
+	}
 }
 
 // between handles what may happen between two steps: a request to pause, or the agent shutting down. It reports whether
@@ -101,8 +128,12 @@ func (x *execution) nextStep() int {
 // step runs step i and reports success.
 func (x *execution) step(ctx context.Context, i int) bool {
 	s := &x.op.Steps[i]
-	if s.Step.Kind == proto.StepPromote && s.Step.Node == x.op.Plan.To && time.Since(x.attested) > attestAge {
-		if res := x.attest(ctx, s.Step); res.Err != nil { // time passed since the attest step, for example over a retry
+	if s.Step.Skip != "" {
+		s.Result = skipped(s.Step)
+		return true
+	}
+	if s.Step.Kind == proto.StepPromote {
+		if res := x.mayPromote(ctx, s.Step); res.Err != nil {
 			s.Result = res
 			x.save()
 			return false
@@ -110,14 +141,59 @@ func (x *execution) step(ctx context.Context, i int) bool {
 	}
 	s.Result = proto.StepResult{State: proto.StepRunning, Started: time.Now()}
 	x.save()
-	if s.Step.Kind == proto.StepAttest {
-		s.Result = x.attest(ctx, s.Step)
-	} else {
+	switch s.Step.Kind {
+	case proto.StepAttest:
+		s.Result = x.attest(ctx, s.Step.Node, s.Step.Resource)
+	case proto.StepGone:
+		s.Result = x.gone(ctx, s.Step)
+	default:
 		s.Result = x.do(ctx, s.Step, false)
 	}
 	x.measure()
 	x.save()
 	return s.Result.Err == nil
+}
+
+// skipped is the result of a step that the plan shows but does not do.
+func skipped(s proto.Step) proto.StepResult {
+	return proto.StepResult{State: proto.StepSkipped, Now: s.Skip}
+}
+
+// mayPromote demands a fresh statement of the node that must not be Primary: time may have passed since the plan's own
+// step, for example over a retry. In a takeover that node is gone, which must still be so.
+func (x *execution) mayPromote(ctx context.Context, s proto.Step) proto.StepResult {
+	if x.op.Plan.Verb == proto.VerbTakeover {
+		return x.gone(ctx, s)
+	}
+	other := x.op.Plan.From
+	if s.Node == other {
+		other = x.op.Plan.To
+	}
+	if time.Since(x.attested[other]) <= attestAge {
+		return proto.StepResult{}
+	}
+	return x.attest(ctx, other, s.Resource)
+}
+
+// gone proves again that the other node is silent on both links.
+func (x *execution) gone(ctx context.Context, s proto.Step) proto.StepResult {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limitAttest*time.Second)
+	defer cancel()
+	res := proto.StepResult{State: proto.StepFailed, Started: time.Now()}
+	peer, err := x.r.peer.Observe(ctx, proto.ObserveRequest{Resource: s.Resource})
+	o, here := x.r.local.Observe(ctx, proto.ObserveRequest{Resource: s.Resource, MaxAge: time.Hour.Seconds()})
+	res.Seconds = time.Since(res.Started).Seconds()
+	switch {
+	case err == nil:
+		res.Err = proto.Errorf(proto.CodeState, "%s answers: it is %s. It is not gone", peer.Node, peer.Resource.Role).On(x.r.peer.Name())
+	case here != nil:
+		res.Err = asError(here, proto.CodeFailed).On(x.r.local.Name())
+	case o.Resource.Conn >= proto.Connected:
+		res.Err = proto.Errorf(proto.CodeState, "replication with %s is %s: it is not gone", x.r.peer.Name(), o.Resource.Conn).On(o.Node)
+	default:
+		res.State, res.Now = proto.StepDone, fmt.Sprintf("%s does not answer, replication is %s", x.r.peer.Name(), o.Resource.Conn)
+	}
+	return res
 }
 
 // do executes a step or its inverse with the step's limit. When the limit passes, the node's own answer is missing: the
@@ -128,10 +204,8 @@ func (x *execution) do(ctx context.Context, s proto.Step, undo bool) proto.StepR
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit+grace)
 	defer cancel()
 	started := time.Now()
-	res := x.r.node(s.Node).Step(ctx, proto.PeerStepRequest{OpID: x.op.ID, Step: s, Undo: undo})
-	if res.Started.IsZero() {
-		res.Started = started
-	}
+	res := x.r.node(s.Node).Step(ctx, proto.PeerStepRequest{OpID: x.op.ID, Step: s, Undo: undo, Sentinels: x.written(s)})
+	res.Started = started // by one clock, whichever node did it
 	res.Seconds = time.Since(started).Seconds()
 	if res.Err == nil && res.State != proto.StepDone && res.State != proto.StepAlready && res.State != proto.StepUndone {
 		res.Err = proto.Errorf(proto.CodeInternal, "step %d came back as %q", s.Index, res.State).On(s.Node)
@@ -142,21 +216,38 @@ func (x *execution) do(ctx context.Context, s proto.Step, undo bool) proto.StepR
 	return res
 }
 
-// attest asks the node that must not be Primary for a fresh statement.
-func (x *execution) attest(ctx context.Context, s proto.Step) proto.StepResult {
+// written lists the sets of files that a verify must find.
+func (x *execution) written(s proto.Step) []proto.Sentinel {
+	if s.Kind != proto.StepVerify || s.Mount == nil {
+		return nil
+	}
+	var out []proto.Sentinel
+	for _, st := range x.op.Steps {
+		if w := st.Result.Sentinel; st.Step.Kind == proto.StepSentinel && w != nil && w.Target == s.Mount.Target {
+			out = append(out, *w)
+		}
+	}
+	return out
+}
+
+// attest asks a node that must not be Primary for a fresh statement.
+func (x *execution) attest(ctx context.Context, node, resource string) proto.StepResult {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limitAttest*time.Second)
 	defer cancel()
 	res := proto.StepResult{State: proto.StepFailed, Started: time.Now()}
-	o, err := x.r.peer.Observe(ctx, proto.ObserveRequest{Resource: s.Resource})
+	o, err := x.r.node(node).Observe(ctx, proto.ObserveRequest{Resource: resource})
 	res.Seconds = time.Since(res.Started).Seconds()
 	switch {
 	case err != nil:
-		res.Err = asError(err, proto.CodeUnreachable).On(x.r.peer.Name())
+		res.Err = asError(err, proto.CodeUnreachable).On(node)
 	case o.Resource.Role != proto.Secondary:
-		res.Err = proto.Errorf(proto.CodeState, "%s is %s, not Secondary: refusing to promote %s", s.Resource, o.Resource.Role, x.op.Plan.To).On(o.Node)
+		res.Err = proto.Errorf(proto.CodeState, "%s is %s, not Secondary: refusing to go on", resource, o.Resource.Role).On(o.Node)
 	default:
-		x.attested = res.Started
-		res.State, res.Now = proto.StepDone, fmt.Sprintf("%s is Secondary on %s", s.Resource, o.Node)
+		if x.attested == nil {
+			x.attested = map[string]time.Time{}
+		}
+		x.attested[node] = res.Started
+		res.State, res.Now = proto.StepDone, fmt.Sprintf("%s is Secondary on %s", resource, o.Node)
 	}
 	return res
 }
@@ -200,7 +291,7 @@ func (x *execution) undo(ctx context.Context, failed int) {
 	x.save()
 	for i := min(failed, len(x.op.Steps)-1); i >= 0; i-- {
 		s := &x.op.Steps[i]
-		if s.Step.UndoKind == "" || s.Result.State == proto.StepWaiting || s.Result.State == proto.StepAlready {
+		if s.Step.UndoKind == "" || s.Step.Skip != "" || s.Result.State == proto.StepWaiting || s.Result.State == proto.StepAlready {
 			continue
 		}
 		if i == failed && s.Step.UndoKind != proto.StepDemote && s.Step.UndoKind != proto.StepDeactivate && s.Step.UndoKind != proto.StepUnmount {
@@ -211,7 +302,12 @@ func (x *execution) undo(ctx context.Context, failed int) {
 		}
 		s.Undo = proto.StepResult{State: proto.StepUndoing, Started: time.Now()}
 		x.save()
-		s.Undo = x.do(ctx, s.Step, true)
+		if s.Step.UndoKind == proto.StepPromote {
+			s.Undo = x.mayPromote(ctx, s.Step)
+		}
+		if s.Undo.Err == nil {
+			s.Undo = x.do(ctx, s.Step, true)
+		}
 		if s.Undo.Err != nil {
 			x.op.Err = s.Undo.Err
 			x.finish(proto.OpKept, fmt.Sprintf("undoing step %d (%s on %s) failed: %v. Now: %s",
@@ -221,7 +317,11 @@ func (x *execution) undo(ctx context.Context, failed int) {
 		s.Undo.State = proto.StepUndone
 		x.save()
 	}
-	x.finish(proto.OpUndone, fmt.Sprintf("undone: everything is back on %s", x.op.Plan.From))
+	text := "undone: everything is back on " + x.op.Plan.From
+	if x.op.Plan.Verb == proto.VerbTakeover {
+		text = "undone: " + x.op.Plan.To + " is Secondary again"
+	}
+	x.finish(proto.OpUndone, text)
 }
 
 // where reads both nodes again and says in one sentence what is where.
@@ -243,23 +343,58 @@ func (x *execution) where(ctx context.Context) string {
 	return text
 }
 
-// measure updates the outage: from the start of the first step that takes the service away to the end of the last one
-// that brings it back.
+// measure updates the outages.
 func (x *execution) measure() {
-	var first, last time.Time
-	for _, s := range x.op.Steps {
+	x.op.Outages, x.op.Outage = outages(x.op), 0
+	for _, o := range x.op.Outages {
+		x.op.Outage = max(x.op.Outage, o.Service)
+	}
+}
+
+// outages measures every move of an operation: from the start of the first step that takes the service away to the end
+// of the last one that brings it back, and between the probe's writes. All times are of the runner's clock.
+func outages(o proto.Op) []proto.Outage {
+	var out []proto.Outage
+	var first, lastWrite time.Time
+	promoted := false
+	for _, s := range o.Steps {
 		if s.Result.State != proto.StepDone && s.Result.State != proto.StepFailed {
 			continue
 		}
-		if first.IsZero() {
-			first = s.Result.Started
+		end := s.Result.Started.Add(seconds(s.Result.Seconds))
+		switch s.Step.Kind {
+		case proto.StepUnmount, proto.StepDeactivate, proto.StepDemote, proto.StepAttest, proto.StepPromote, proto.StepActivate, proto.StepMount:
+		case proto.StepProbe:
+			if p := s.Result.Probe; p != nil && len(out) > 0 && !lastWrite.IsZero() {
+				out[len(out)-1].Storage = end.Add(-seconds(p.Age)).Sub(lastWrite).Seconds()
+				lastWrite = time.Time{}
+			}
+			continue
+		default:
+			continue
 		}
-		last = s.Result.Started.Add(time.Duration(s.Result.Seconds * float64(time.Second)))
+		up := s.Step.Kind == proto.StepPromote || s.Step.Kind == proto.StepActivate || s.Step.Kind == proto.StepMount
+		if len(out) == 0 || promoted && !up {
+			first, promoted = s.Result.Started, false
+			from, to := o.Plan.From, o.Plan.To
+			if (s.Step.Node == to) != up {
+				from, to = to, from
+			}
+			out = append(out, proto.Outage{From: from, To: to})
+		}
+		promoted = promoted || s.Step.Kind == proto.StepPromote
+		out[len(out)-1].Service = end.Sub(first).Seconds()
+		if p := s.Result.Probe; p != nil {
+			lastWrite = end.Add(-seconds(p.Age))
+		}
 	}
-	if !first.IsZero() {
-		x.op.Outage = last.Sub(first).Seconds()
+	if o.Plan.Verb == proto.VerbResolve || o.Plan.Verb == proto.VerbRejoin {
+		return nil
 	}
+	return out
 }
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 func (x *execution) finish(state proto.OpState, outcome string) {
 	x.op.State, x.op.Outcome, x.op.Ended, x.op.Choices = state, outcome, time.Now(), nil

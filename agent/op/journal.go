@@ -20,8 +20,9 @@ import (
 type Journal struct {
 	dir string
 
-	mu  sync.Mutex // protects ops
-	ops map[string]proto.Op
+	mu    sync.Mutex // protects what follows
+	ops   map[string]proto.Op
+	known map[string]Known // by resource, see known.go
 }
 
 var validID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
@@ -33,7 +34,7 @@ func OpenJournal(dir, node string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make journal %s: %w", dir, err)
 	}
-	j := &Journal{dir: dir, ops: map[string]proto.Op{}}
+	j := &Journal{dir: dir, ops: map[string]proto.Op{}, known: map[string]Known{}}
 	names, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil {
 		return nil, fmt.Errorf("list journal %s: %w", dir, err)
@@ -95,9 +96,17 @@ func (j *Journal) write(o proto.Op) error {
 		return fmt.Errorf("encode operation %s: %w", o.ID, err)
 	}
 	name := filepath.Join(j.dir, o.ID+".json")
-	f, err := os.CreateTemp(j.dir, ".new-*")
+	if err := replace(name, b); err != nil {
+		return fmt.Errorf("write journal %s: %w", name, err)
+	}
+	return nil
+}
+
+// replace gives a file new contents, all or nothing, on disk when it returns.
+func replace(name string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
 	if err != nil {
-		return fmt.Errorf("write journal: %w", err)
+		return err
 	}
 	_, err = f.Write(append(b, '\n'))
 	err = errors.Join(err, f.Sync(), f.Close())
@@ -105,10 +114,10 @@ func (j *Journal) write(o proto.Op) error {
 		err = os.Rename(f.Name(), name)
 	}
 	if err == nil {
-		err = syncDir(j.dir)
+		err = syncDir(filepath.Dir(name))
 	}
 	if err != nil {
-		return fmt.Errorf("write journal %s: %w", name, errors.Join(err, removeIfThere(f.Name())))
+		return errors.Join(err, removeIfThere(f.Name()))
 	}
 	return nil
 }
@@ -186,10 +195,25 @@ func (j *Journal) Unfinished(resource string) *proto.Op {
 	return nil
 }
 
+// abandoned returns the newest operation on the resource if runner, whose agent is gone, had not brought it to an end.
+func (j *Journal) abandoned(resource, runner string) *proto.Op {
+	for _, o := range j.All() {
+		if o.Plan.Resource != resource || o.State == proto.OpAborted {
+			continue
+		}
+		if o.Runner != runner || o.State.Final() {
+			return nil
+		}
+		o.State, o.Outcome = proto.OpOrphaned, "the agent of "+runner+" does not answer: "+progress(o)
+		return &o
+	}
+	return nil
+}
+
 // LastOutage is how long the service was away in the newest completed operation on the resource, 0 if there is none.
 func (j *Journal) LastOutage(resource string) float64 {
 	for _, o := range j.All() {
-		if o.Plan.Resource == resource && o.State == proto.OpDone {
+		if o.Plan.Resource == resource && o.State == proto.OpDone && o.Outage > 0 {
 			return o.Outage
 		}
 	}

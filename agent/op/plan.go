@@ -12,72 +12,88 @@ import (
 
 // Time limits of the steps that are done inside the agents, seconds. The others are lvmops's.
 const (
-	limitRole   = 30
-	limitAttest = 5
+	limitRole     = 30
+	limitAttest   = 5
+	limitSentinel = 60
+	limitConnect  = 15
+	limitResync   = 60
 )
 
-// MakePlan lists the steps that move the resource and all that sits on it from v.From to v.To. It is pure: the same view
-// gives the same plan. An unfinished operation in the same direction contributes the mounts and groups that it had
-// already taken down, so that repeating a failover completes it.
-func MakePlan(pair string, v View, now time.Time) proto.Plan {
+// MakePlan lists the steps of a verb for this view. It is pure: the same view gives the same plan. An unfinished
+// operation between the same nodes contributes the mounts and groups that it had already taken down, so that repeating
+// a failover completes it.
+func MakePlan(verb proto.Verb, pair string, v View, now time.Time) proto.Plan {
 	p := proto.Plan{
-		Schema: proto.Schema, Verb: proto.VerbFailover, Pair: pair, Resource: v.To.Resource.Name,
+		Schema: proto.Schema, Verb: verb, Pair: pair, Resource: v.To.Resource.Name,
 		From: v.From.Node, To: v.To.Node, At: now,
 	}
-	vgs, mounts := moved(v)
 	b := builder{plan: &p}
-	primary := v.From.Resource.Role == proto.Primary
-	if primary {
-		for _, m := range slices.Backward(v.From.Resource.Stack.Mounts) {
-			b.unmount(m)
-		}
-		for _, vg := range v.From.Resource.Stack.VGs {
-			if slices.ContainsFunc(vg.LVs, func(lv proto.LV) bool { return lv.Active }) {
-				b.deactivate(vg.Name, v.From.Resource.Device)
-			}
-		}
-		b.demote()
+	switch verb {
+	case proto.VerbDrill:
+		b.drill(v)
+	case proto.VerbTakeover:
+		b.takeover(v)
+	case proto.VerbRejoin:
+		b.rejoin()
+	case proto.VerbResolve:
+		b.resolve(v)
+	default:
+		b.failover(v)
 	}
-	b.attest()
-	b.promote(v.To.Resource.Device)
-	for _, vg := range vgs {
-		b.activate(vg, v.To.Resource.Device)
-	}
-	for _, m := range mounts {
-		if m.Source == v.From.Resource.Device { // the nodes may know the device by different paths
-			m.Source = v.To.Resource.Device
-		}
-		b.mount(m)
-	}
-	p.Effect = effect(p, mounts)
 	return p
 }
 
-// moved says which volume groups and mounts shall be up on the target afterwards, in the order in which to bring them up.
-func moved(v View) (vgs []string, mounts []proto.Mount) {
-	for _, vg := range v.From.Resource.Stack.VGs {
+// service is what has to move: volume groups and mounts in the order in which to bring them up.
+type service struct {
+	vgs    []string
+	mounts []proto.Mount
+	device string // the replicated device, in terms of the mounts' sources
+}
+
+// serviceOf reads the service off a stack.
+func serviceOf(st proto.Stack, device string) service {
+	s := service{mounts: slices.Clone(st.Mounts), device: device}
+	for _, vg := range st.VGs {
 		if slices.ContainsFunc(vg.LVs, func(lv proto.LV) bool { return lv.Active }) {
-			vgs = append(vgs, vg.Name)
+			s.vgs = append(s.vgs, vg.Name)
 		}
 	}
-	mounts = slices.Clone(v.From.Resource.Stack.Mounts)
+	return s
+}
+
+// also adds what an unfinished operation had planned to bring up.
+func (s *service) also(o *proto.Op) {
+	for _, st := range o.Plan.Steps {
+		switch {
+		case st.Kind == proto.StepActivate && !slices.Contains(s.vgs, st.VG):
+			s.vgs = append(s.vgs, st.VG)
+		case st.Kind == proto.StepMount && st.Mount != nil &&
+			!slices.ContainsFunc(s.mounts, func(m proto.Mount) bool { return m.Target == st.Mount.Target }):
+			s.mounts = append(s.mounts, *st.Mount)
+		}
+	}
+}
+
+func (s *service) empty() bool { return len(s.vgs) == 0 && len(s.mounts) == 0 }
+
+// moved says which volume groups and mounts shall be up on the target afterwards.
+func moved(verb proto.Verb, v View) service {
+	s := serviceOf(v.From.Resource.Stack, v.From.Resource.Device)
+	switch verb {
+	case proto.VerbResolve, proto.VerbRejoin:
+		return service{}
+	case proto.VerbTakeover:
+		s = serviceOf(v.Known.Peer, v.Known.PeerDevice)
+	}
 	if v.continues() {
-		for _, s := range v.Unfinished.Plan.Steps {
-			switch {
-			case s.Kind == proto.StepActivate && !slices.Contains(vgs, s.VG):
-				vgs = append(vgs, s.VG)
-			case s.Kind == proto.StepMount && s.Mount != nil &&
-				!slices.ContainsFunc(mounts, func(m proto.Mount) bool { return m.Target == s.Mount.Target }):
-				mounts = append(mounts, *s.Mount)
-			}
-		}
+		s.also(v.Unfinished)
 	}
-	return vgs, mounts
+	return s
 }
 
 // Targets lists the mount points that the plan for this view would use on the target.
-func Targets(v View) []string {
-	_, mounts := moved(v)
+func Targets(verb proto.Verb, v View) []string {
+	mounts := moved(verb, v).mounts
 	out := make([]string, len(mounts))
 	for i, m := range mounts {
 		out[i] = m.Target
@@ -85,49 +101,104 @@ func Targets(v View) []string {
 	return out
 }
 
-type builder struct{ plan *proto.Plan }
+type builder struct {
+	plan *proto.Plan
+	skip string // for every step added from now on
+}
 
-func (b builder) add(s proto.Step) {
-	s.Index, s.Resource = len(b.plan.Steps)+1, b.plan.Resource
+func (b *builder) failover(v View) {
+	from, to := v.From, v.To
+	s := moved(proto.VerbFailover, v)
+	if from.Resource.Role == proto.Primary {
+		b.down(from.Node, serviceOf(from.Resource.Stack, from.Resource.Device))
+	}
+	b.attest(from.Node, to.Node)
+	b.up(to, s)
+	b.plan.Effect = effect(*b.plan, s.mounts)
+}
+
+// down takes the service away from a node and makes it Secondary.
+func (b *builder) down(node string, s service) {
+	for _, m := range slices.Backward(s.mounts) {
+		b.unmount(node, m)
+	}
+	for _, vg := range s.vgs {
+		b.deactivate(node, vg, s.device)
+	}
+	b.demote(node)
+}
+
+// up makes a node Primary and brings the service up on it.
+func (b *builder) up(on proto.Observation, s service) {
+	device := on.Resource.Device
+	b.promote(on.Node, device)
+	for _, vg := range s.vgs {
+		b.activate(on.Node, vg, device)
+	}
+	for _, m := range s.mountsOn(device) {
+		b.mount(on.Node, m)
+	}
+}
+
+// mountsOn translates the sources: the nodes may know the device by different paths.
+func (s service) mountsOn(device string) []proto.Mount {
+	out := slices.Clone(s.mounts)
+	for i := range out {
+		if out[i].Source == s.device {
+			out[i].Source = device
+		}
+	}
+	return out
+}
+
+func (b *builder) add(s proto.Step) {
+	s.Index, s.Resource, s.Skip = len(b.plan.Steps)+1, b.plan.Resource, b.skip
 	b.plan.Steps = append(b.plan.Steps, s)
 }
 
-func (b builder) unmount(m proto.Mount) {
+func (b *builder) unmount(node string, m proto.Mount) {
 	m = steady(m)
-	b.add(proto.Step{Kind: proto.StepUnmount, Node: b.plan.From, Argv: lvmops.UnmountArgv(m.Target), Limit: lvmops.LimitUnmount.Seconds(), Mount: &m,
+	b.add(proto.Step{Kind: proto.StepUnmount, Node: node, Argv: lvmops.UnmountArgv(m.Target), Limit: lvmops.LimitUnmount.Seconds(), Mount: &m,
 		Undo: lvmops.MountArgv(m), UndoKind: proto.StepMount, Why: "nothing may write while the roles change"})
 }
 
-func (b builder) deactivate(vg, device string) {
-	b.add(proto.Step{Kind: proto.StepDeactivate, Node: b.plan.From, Argv: lvmops.DeactivateArgv(vg, device), Limit: lvmops.LimitDeactivate.Seconds(), VG: vg,
+func (b *builder) deactivate(node, vg, device string) {
+	b.add(proto.Step{Kind: proto.StepDeactivate, Node: node, Argv: lvmops.DeactivateArgv(vg, device), Limit: lvmops.LimitDeactivate.Seconds(), VG: vg,
 		Undo: lvmops.ActivateArgv(vg, device), UndoKind: proto.StepActivate, Why: "the device cannot be demoted while LVM holds it"})
 }
 
-func (b builder) demote() {
+func (b *builder) demote(node string) {
 	r := b.plan.Resource
-	b.add(proto.Step{Kind: proto.StepDemote, Node: b.plan.From, Argv: []string{"drbdadm", "secondary", r}, Internal: true, Limit: limitRole,
+	b.add(proto.Step{Kind: proto.StepDemote, Node: node, Argv: []string{"drbdadm", "secondary", r}, Internal: true, Limit: limitRole,
 		Undo: []string{"drbdadm", "primary", r}, UndoKind: proto.StepPromote, Why: "only one node may be Primary"})
 }
 
-func (b builder) attest() {
-	b.add(proto.Step{Kind: proto.StepAttest, Node: b.plan.From, Argv: []string{"drbdadm", "role", b.plan.Resource}, Internal: true, Limit: limitAttest,
-		Why: b.plan.From + " must say, freshly, that it is Secondary; otherwise nothing is promoted"})
+func (b *builder) attest(node, promoted string) {
+	why := node + " must say, freshly, that it is Secondary; otherwise nothing is promoted"
+	switch promoted {
+	case b.plan.To:
+	case "":
+		why = node + " must be Secondary: a Primary's changes are not discarded under its users"
+	default:
+		why = node + " must be Secondary before " + promoted + " is promoted"
+	}
+	b.add(proto.Step{Kind: proto.StepAttest, Node: node, Argv: []string{"drbdadm", "role", b.plan.Resource}, Internal: true, Limit: limitAttest, Why: why})
 }
 
-func (b builder) promote(device string) {
+func (b *builder) promote(node, device string) {
 	r := b.plan.Resource
-	b.add(proto.Step{Kind: proto.StepPromote, Node: b.plan.To, Argv: []string{"drbdadm", "primary", r}, Internal: true, Limit: limitRole,
-		Undo: []string{"drbdadm", "secondary", r}, UndoKind: proto.StepDemote, Why: device + " appears on " + b.plan.To})
+	b.add(proto.Step{Kind: proto.StepPromote, Node: node, Argv: []string{"drbdadm", "primary", r}, Internal: true, Limit: limitRole,
+		Undo: []string{"drbdadm", "secondary", r}, UndoKind: proto.StepDemote, Why: device + " appears on " + node})
 }
 
-func (b builder) activate(vg, device string) {
-	b.add(proto.Step{Kind: proto.StepActivate, Node: b.plan.To, Argv: lvmops.ActivateArgv(vg, device), Limit: lvmops.LimitActivate.Seconds(), VG: vg,
+func (b *builder) activate(node, vg, device string) {
+	b.add(proto.Step{Kind: proto.StepActivate, Node: node, Argv: lvmops.ActivateArgv(vg, device), Limit: lvmops.LimitActivate.Seconds(), VG: vg,
 		Undo: lvmops.DeactivateArgv(vg, device), UndoKind: proto.StepDeactivate, Why: "the logical volumes appear"})
 }
 
-func (b builder) mount(m proto.Mount) {
+func (b *builder) mount(node string, m proto.Mount) {
 	m = steady(m)
-	b.add(proto.Step{Kind: proto.StepMount, Node: b.plan.To, Argv: lvmops.MountArgv(m), Limit: lvmops.LimitMount.Seconds(), Mount: &m,
+	b.add(proto.Step{Kind: proto.StepMount, Node: node, Argv: lvmops.MountArgv(m), Limit: lvmops.LimitMount.Seconds(), Mount: &m,
 		Undo: lvmops.UnmountArgv(m.Target), UndoKind: proto.StepUnmount, Why: "the service is back"})
 }
 

@@ -42,6 +42,10 @@ type running struct {
 	aborted context.CancelFunc
 }
 
+func newRunning(id string, cancel context.CancelFunc) *running {
+	return &running{id: id, decide: make(chan proto.DecideRequest), done: make(chan struct{}), aborted: cancel}
+}
+
 // NewRunner returns a Runner. publish is called with a copy after every change, from the operation's goroutine; it must
 // not block.
 func NewRunner(pair string, local, peer Node, journal *Journal, publish func(proto.Op)) *Runner {
@@ -58,46 +62,61 @@ func (r *Runner) Close() {
 	r.wg.Wait()
 }
 
-// Look asks both agents and evaluates checks and plan of moving the resource to this node. The looks at the stacks may
-// be maxAge old; 0 asks for fresh ones.
-func (r *Runner) Look(ctx context.Context, resource string, maxAge time.Duration) (proto.PlanReply, error) {
-	v, err := r.view(ctx, resource, maxAge)
+// Runs says whether this version carries a verb out as an operation between the two nodes of a pair.
+func Runs(verb proto.Verb) bool {
+	switch verb {
+	case proto.VerbFailover, proto.VerbDrill, proto.VerbTakeover, proto.VerbRejoin, proto.VerbResolve:
+		return true
+	default:
+		return false
+	}
+}
+
+// Look asks both agents and evaluates checks and plan of a verb on this node. The looks at the stacks may be maxAge old;
+// 0 asks for fresh ones.
+func (r *Runner) Look(ctx context.Context, verb proto.Verb, resource string, maxAge time.Duration) (proto.PlanReply, error) {
+	v, err := r.view(ctx, verb, resource, maxAge)
 	if err != nil {
 		return proto.PlanReply{}, err
 	}
-	return r.reply(v), nil
+	return r.reply(verb, v), nil
 }
 
-func (r *Runner) reply(v View) proto.PlanReply {
+func (r *Runner) reply(verb proto.Verb, v View) proto.PlanReply {
 	now := time.Now()
-	plan := MakePlan(r.pair, v, now)
+	plan := MakePlan(verb, r.pair, v, now)
 	return proto.PlanReply{
 		Plan: plan, Hash: plan.Hash(), Last: r.journal.LastOutage(plan.Resource),
 		Checks: proto.CheckList{
-			Schema: proto.Schema, Verb: proto.VerbFailover, Resource: plan.Resource, From: plan.From, To: plan.To, At: now, Checks: Checks(v),
+			Schema: proto.Schema, Verb: verb, Resource: plan.Resource, From: plan.From, To: plan.To, At: now, Checks: ChecksOf(verb, v),
 		},
 	}
 }
 
-func (r *Runner) view(ctx context.Context, resource string, maxAge time.Duration) (View, error) {
-	v := View{Unfinished: r.journal.Unfinished(resource)}
+func (r *Runner) view(ctx context.Context, verb proto.Verb, resource string, maxAge time.Duration) (View, error) {
+	v := View{Known: r.journal.Known(resource)}
 	v.From, v.FromErr = r.peer.Observe(ctx, proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds()})
 	if v.FromErr != nil {
 		v.From = proto.Observation{Node: r.peer.Name()}
 	}
+	v.Unfinished = r.journal.Unfinished(resource)
+	if v.Unfinished == nil && v.FromErr != nil {
+		v.Unfinished = r.journal.abandoned(resource, r.peer.Name())
+	}
+	sketch := v
+	sketch.To = proto.Observation{Node: r.local.Name(), Resource: proto.Resource{Name: resource}}
 	var err error
-	v.To, err = r.local.Observe(ctx, proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds(), Targets: Targets(View{From: v.From, To: proto.Observation{
-		Node: r.local.Name(), Resource: proto.Resource{Name: resource}}, Unfinished: v.Unfinished})})
+	v.To, err = r.local.Observe(ctx, proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds(), Targets: Targets(verb, sketch)})
 	if err != nil {
 		return v, fmt.Errorf("look at %s: %w", resource, err)
 	}
 	return v, nil
 }
 
-// Start begins a failover of the resource to this node and returns at once with the running operation. A refusal is a
-// *proto.Error: CodeVeto with the blocking checks, CodeNotConfirmed, CodeStale (the plan changed), CodeLocked.
+// Start begins an operation on this node and returns at once with it running. A refusal is a *proto.Error: CodeVeto with
+// the blocking checks, CodeNotConfirmed, CodeStale (the plan changed), CodeLocked.
 func (r *Runner) Start(ctx context.Context, req proto.OpStartRequest) (proto.Op, error) {
-	if req.Verb != proto.VerbFailover {
+	if !Runs(req.Verb) {
 		return proto.Op{}, proto.Errorf(proto.CodeUnsupported, "%s is not in this version", req.Verb).On(r.local.Name())
 	}
 	r.mu.Lock()
@@ -114,43 +133,57 @@ func (r *Runner) Start(ctx context.Context, req proto.OpStartRequest) (proto.Op,
 	if err != nil || req.DryRun {
 		return o, err
 	}
-	lock := proto.Lock{OpID: o.ID, Owner: o.Owner, Node: r.local.Name(), Since: o.Started}
-	if err := r.lockBoth(ctx, lock); err != nil {
+	x := &execution{r: r, op: o, policy: req.OnFailure, each: req.StepByStep}
+	if err := r.launch(ctx, x, o.Owner, x.run); err != nil {
 		return proto.Op{}, err
 	}
-	if err := r.journal.Put(o); err != nil {
-		return proto.Op{}, errors.Join(err, r.unlockBoth(context.WithoutCancel(ctx), lock))
-	}
-	run, cancel := context.WithCancel(context.Background())
-	r.cur = &running{id: o.ID, decide: make(chan proto.DecideRequest), done: make(chan struct{}), aborted: cancel}
 	if req.RequestID != "" {
 		r.requests[req.RequestID] = o.ID
 	}
-	x := &execution{r: r, op: o, lock: lock, policy: req.OnFailure, decide: r.cur.decide}
+	return o, nil
+}
+
+// launch takes the locks, journals the operation and starts its goroutine. Callers hold mu.
+func (r *Runner) launch(ctx context.Context, x *execution, owner string, run func(context.Context)) error {
+	x.lock = proto.Lock{OpID: x.op.ID, Owner: owner, Node: r.local.Name(), Since: time.Now()}
+	if err := r.lockBoth(ctx, x.lock, x.op.Plan.Verb); err != nil {
+		return err
+	}
+	if err := r.journal.Put(x.op); err != nil {
+		return errors.Join(err, r.unlockBoth(context.WithoutCancel(ctx), x.lock))
+	}
+	running, cancel := context.WithCancel(context.Background())
+	r.cur = newRunning(x.op.ID, cancel)
+	x.decide = r.cur.decide
 	done, publish := r.cur.done, r.publish
 	r.wg.Go(func() {
 		defer cancel()
 		defer close(done)
-		x.run(run)
+		run(running)
 		r.mu.Lock()
 		r.cur = nil
 		r.mu.Unlock()
 		publish(x.op) // last, so that whoever sees the end can start the next one
 	})
-	return o, nil
+	return nil
 }
 
 // prepare looks afresh, refuses or builds the operation; with DryRun it lets both agents validate every step.
 func (r *Runner) prepare(ctx context.Context, req proto.OpStartRequest) (proto.Op, error) {
-	v, err := r.view(ctx, req.Resource, 0)
+	v, err := r.view(ctx, req.Verb, req.Resource, 0)
 	if err != nil {
 		return proto.Op{}, err
 	}
-	reply := r.reply(v)
+	reply := r.reply(req.Verb, v)
 	now := time.Now()
 	o := proto.Op{
 		Schema: proto.Schema, ID: newID(now), Plan: reply.Plan, PlanHash: reply.Hash, Checks: reply.Checks, State: proto.OpRunning,
-		Owner: req.Owner, Runner: r.local.Name(), Started: now, Rev: 1,
+		Owner: req.Owner, Runner: r.local.Name(), Started: now, Rev: 1, Statement: strings.TrimSpace(req.Statement),
+	}
+	for _, c := range reply.Checks.Checks {
+		if c.Code == proto.CheckDataRisk || c.Code == proto.CheckDiscard {
+			o.AtRisk = c.Evidence
+		}
 	}
 	for _, s := range reply.Plan.Steps {
 		o.Steps = append(o.Steps, proto.StepStatus{Step: s, Result: proto.StepResult{State: proto.StepWaiting}})
@@ -163,7 +196,7 @@ func (r *Runner) prepare(ctx context.Context, req proto.OpStartRequest) (proto.O
 		}
 		blocking = append(blocking, c)
 	}
-	if err := locked(v); err != nil {
+	if err := locked(req.Verb, v); err != nil {
 		return proto.Op{}, err
 	}
 	if len(blocking) > 0 {
@@ -176,18 +209,30 @@ func (r *Runner) prepare(ctx context.Context, req proto.OpStartRequest) (proto.O
 	if req.DryRun {
 		return r.dryRun(ctx, o)
 	}
-	if req.Confirm != r.pair {
-		return proto.Op{}, proto.Errorf(proto.CodeNotConfirmed, "the move of %s to %s is not confirmed", reply.Plan.Resource, reply.Plan.To).
+	return o, r.confirmed(req, reply.Plan)
+}
+
+// confirmed checks the typed consent. A rejoin needs none: it discards nothing and moves nothing.
+func (r *Runner) confirmed(req proto.OpStartRequest, p proto.Plan) error {
+	if req.Confirm != r.pair && req.Verb != proto.VerbRejoin {
+		return proto.Errorf(proto.CodeNotConfirmed, "the %s of %s to %s is not confirmed", p.Verb, p.Resource, p.To).
 			WithRemedy("type the pair's name: --confirm %s", r.pair)
 	}
-	return o, nil
+	if req.Verb == proto.VerbTakeover && len(strings.TrimSpace(req.Statement)) < minStatement {
+		return proto.Errorf(proto.CodeNotConfirmed, "the takeover needs your statement how you know that %s is off; it is recorded", p.From).
+			WithRemedy("--peer-is-off \"powered off at the rack by me\"")
+	}
+	return nil
 }
+
+// minStatement is the shortest statement about a gone peer that is taken for one, bytes.
+const minStatement = 5
 
 // locked is the refusal while another operation holds the lock of either node. It is more than a veto: the lock's owner
 // is somebody to talk to.
-func locked(v View) error {
+func locked(verb proto.Verb, v View) error {
 	for _, o := range []proto.Observation{v.From, v.To} {
-		if o.Lock != nil {
+		if o.Lock != nil && (verb != proto.VerbTakeover || o.Lock.Node != v.From.Node) {
 			return lockedBy(o.Node, *o.Lock)
 		}
 	}
@@ -209,7 +254,7 @@ func veto(node string, p proto.Plan, blocking []proto.Check) *proto.Error {
 			codes[i] += " (" + c.Evidence[0] + ")"
 		}
 	}
-	e := proto.Errorf(proto.CodeVeto, "failover of %s to %s is not possible now: %s", p.Resource, p.To, strings.Join(codes, "; ")).On(node)
+	e := proto.Errorf(proto.CodeVeto, "%s of %s to %s is not possible now: %s", p.Verb, p.Resource, p.To, strings.Join(codes, "; ")).On(node)
 	e.Resource, e.Checks = p.Resource, blocking
 	e.Remedy = blocking[0].Remedy
 	return e
@@ -218,6 +263,10 @@ func veto(node string, p proto.Plan, blocking []proto.Check) *proto.Error {
 func (r *Runner) dryRun(ctx context.Context, o proto.Op) (proto.Op, error) {
 	o.State, o.Outcome = proto.OpDone, "dry run: both agents accept every step; nothing was changed"
 	for i, s := range o.Steps {
+		if s.Step.Skip != "" {
+			o.Steps[i].Result = skipped(s.Step)
+			continue
+		}
 		res := r.node(s.Step.Node).Step(ctx, proto.PeerStepRequest{OpID: o.ID, Step: s.Step, DryRun: true})
 		o.Steps[i].Result = res
 		if res.Err != nil {
@@ -242,8 +291,16 @@ func (r *Runner) node(name string) Node {
 	return r.peer
 }
 
-// lockBoth takes the lock here and there, or nowhere.
-func (r *Runner) lockBoth(ctx context.Context, l proto.Lock) error {
+// lockBoth takes the lock here and there, or nowhere. In a takeover there is only here, and a lock that the gone node
+// held here has died with it.
+func (r *Runner) lockBoth(ctx context.Context, l proto.Lock, verb proto.Verb) error {
+	if verb == proto.VerbTakeover {
+		o, err := r.local.Observe(ctx, proto.ObserveRequest{MaxAge: time.Hour.Seconds()})
+		if err == nil && o.Lock != nil && o.Lock.Node == r.peer.Name() {
+			err = r.local.Unlock(ctx, *o.Lock)
+		}
+		return errors.Join(err, r.local.Lock(ctx, l))
+	}
 	if err := r.local.Lock(ctx, l); err != nil {
 		return err
 	}
@@ -263,7 +320,7 @@ func (r *Runner) Decide(ctx context.Context, d proto.DecideRequest) (proto.Op, e
 	cur := r.cur
 	r.mu.Unlock()
 	if cur == nil || cur.id != d.ID {
-		return proto.Op{}, proto.Errorf(proto.CodeNotFound, "operation %s is not running", d.ID).On(r.local.Name())
+		return r.undoLater(ctx, d)
 	}
 	select {
 	case cur.decide <- d:
@@ -273,6 +330,68 @@ func (r *Runner) Decide(ctx context.Context, d proto.DecideRequest) (proto.Op, e
 			On(r.local.Name()).WithRemedy("try again when the step has ended")
 	}
 	o, _ := r.journal.Get(d.ID)
+	return o, nil
+}
+
+// undoLater undoes an operation that does not run any more because its agent died or it was left half way. The inverses
+// are idempotent and look before they act, so it does not matter how far it really came.
+func (r *Runner) undoLater(ctx context.Context, d proto.DecideRequest) (proto.Op, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cur != nil {
+		o, _ := r.journal.Get(r.cur.id)
+		return proto.Op{}, lockedBy(r.local.Name(), proto.Lock{OpID: o.ID, Owner: o.Owner, Node: r.local.Name(), Since: o.Started})
+	}
+	o, err := r.mayUndo(d)
+	if err != nil {
+		return proto.Op{}, err
+	}
+	last := -1
+	for i := range o.Steps {
+		res := &o.Steps[i].Result
+		switch res.State {
+		case proto.StepWaiting, proto.StepSkipped:
+			continue
+		case proto.StepRunning:
+			res.State = proto.StepFailed
+			res.Err = proto.Errorf(proto.CodeTimeout, "the agent ended during this step").On(r.local.Name())
+		}
+		last = i
+	}
+	o.Ended, o.Err = time.Time{}, nil
+	o.State, o.Outcome = proto.OpUndoing, "being undone by "+d.By
+	o.Rev++
+	x := &execution{r: r, op: o, policy: proto.ChoiceKeep}
+	return o, r.launch(ctx, x, d.By, func(ctx context.Context) { x.undo(ctx, last) })
+}
+
+// mayUndo finds the operation and says why it cannot be undone any more.
+func (r *Runner) mayUndo(d proto.DecideRequest) (proto.Op, error) {
+	o, ok := r.journal.Get(d.ID)
+	refuse := func(code proto.ErrorCode, format string, args ...any) (proto.Op, error) {
+		return proto.Op{}, proto.Errorf(code, format, args...).On(r.local.Name())
+	}
+	if !ok {
+		return refuse(proto.CodeNotFound, "operation %s is not in this node's journal", d.ID)
+	}
+	newest := r.journal.Unfinished(o.Plan.Resource)
+	switch {
+	case o.Runner != r.local.Name():
+		return refuse(proto.CodeWrongNode, "operation %s was run by the agent of %s, which must be asked", o.ID, o.Runner)
+	case o.State != proto.OpOrphaned && o.State != proto.OpKept:
+		return refuse(proto.CodeState, "operation %s is %s: there is nothing left to decide", o.ID, o.State)
+	case newest == nil || newest.ID != o.ID:
+		return refuse(proto.CodeState, "a later operation has come to an end since %s: undoing it now would undo that one too", o.ID)
+	case o.Plan.Verb == proto.VerbResolve || o.Plan.Verb == proto.VerbRejoin:
+		return refuse(proto.CodeState, "a %s is not undone; run it again to complete it", o.Plan.Verb)
+	case d.Choice != proto.ChoiceUndo:
+		e := proto.Errorf(proto.CodeState, "operation %s is not running", o.ID).On(r.local.Name())
+		return proto.Op{}, e.WithRemedy("santui %s --to %s carries on, santui undo %s goes back", proto.VerbFailover, o.Plan.To, o.ID)
+	case d.Confirm != r.pair:
+		e := proto.Errorf(proto.CodeNotConfirmed, "undoing %s is not confirmed", o.ID).On(r.local.Name())
+		return proto.Op{}, e.WithRemedy("type the pair's name: --confirm %s", r.pair)
+	}
+	o.Steps = slices.Clone(o.Steps)
 	return o, nil
 }
 

@@ -177,7 +177,7 @@ func TestRefusals(t *testing.T) {
 		{"process", func(g *rig, _ *proto.OpStartRequest) {
 			g.w.nodes["otter"].users = []proto.User{{Kind: "process", PID: 1, Name: "smbd"}}
 		}, proto.CodeVeto},
-		{"verb", func(_ *rig, r *proto.OpStartRequest) { r.Verb = proto.VerbTakeover }, proto.CodeUnsupported},
+		{"verb", func(_ *rig, r *proto.OpStartRequest) { r.Verb = proto.VerbSetup }, proto.CodeUnsupported},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			g, r := newRig(t), req
@@ -272,7 +272,7 @@ func TestJournalSurvives(t *testing.T) {
 
 func TestChecksCoverTable(t *testing.T) {
 	g := newRig(t)
-	v, err := g.r.view(context.Background(), "r0", 0)
+	v, err := g.r.view(context.Background(), proto.VerbFailover, "r0", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

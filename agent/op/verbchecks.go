@@ -1,0 +1,258 @@
+package op
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"example.com/santui/datapath/state"
+	"example.com/santui/proto"
+)
+
+// SilentFor is how long both links must have been down before a node counts as gone.
+const SilentFor = 30 * time.Second
+
+// sentinelRoom is the free space that a drill wants in each file system, bytes.
+const sentinelRoom = 16 << 20
+
+// ChecksOf evaluates every condition of a verb. The result has one entry per code that applies, in table order.
+func ChecksOf(verb proto.Verb, v View) []proto.Check {
+	var out []proto.Check
+	c := &checker{}
+	switch verb {
+	case proto.VerbDrill:
+		out = drillChecks(v)
+	case proto.VerbTakeover:
+		c.takeover(v)
+		out = c.out
+	case proto.VerbRejoin:
+		c.rejoin(v)
+		out = c.out
+	case proto.VerbResolve:
+		c.resolve(v)
+		out = c.out
+	default:
+		out = Checks(v)
+	}
+	slices.SortStableFunc(out, func(a, b proto.Check) int { return codeIndex(a.Code) - codeIndex(b.Code) })
+	return out
+}
+
+// drillChecks are those of a failover, on a pair that is whole, plus what the drill's files need.
+func drillChecks(v View) []proto.Check {
+	c := &checker{out: Checks(v)}
+	for i := range c.out {
+		if c.out[i].Code == proto.CheckUnfinished { // a drill does not carry on what something else left
+			c.out[i].Result = proto.CheckFail
+		}
+	}
+	if v.FromErr != nil {
+		return c.out
+	}
+	var bad []string
+	files := sentinelMounts(v.From.Resource.Stack.Mounts)
+	if len(files) == 0 {
+		bad = append(bad, "nothing is mounted read-write on "+v.From.Node)
+	}
+	for _, m := range files {
+		if free := m.Size - m.Used; m.Size > 0 && free < sentinelRoom {
+			bad = append(bad, fmt.Sprintf("%s has %d KiB free, the drill wants %d", m.Target, free>>10, sentinelRoom>>10))
+		}
+	}
+	c.judge(proto.CheckSentinel, v.From.Node, bad, fmt.Sprintf("%d on %s", len(files), v.From.Node))
+	return c.out
+}
+
+func (c *checker) takeover(v View) {
+	c.gone(v)
+	c.deadLock(v)
+	to := v.To.Resource
+	switch {
+	case to.Role == proto.Primary && !v.continues():
+		c.add(proto.CheckRoles, v.To.Node, proto.CheckFail, v.To.Node+" is Primary already: nothing to take over")
+	case to.Role != proto.Primary && to.Role != proto.Secondary:
+		c.add(proto.CheckRoles, v.To.Node, proto.CheckFail, fmt.Sprintf("%s is %s", v.To.Node, to.Role))
+	default:
+		c.add(proto.CheckRoles, v.To.Node, proto.CheckOK, fmt.Sprintf("%s is %s", v.To.Node, to.Role))
+	}
+	c.disk(v)
+	c.add(proto.CheckDataRisk, v.To.Node, proto.CheckWarn, atRisk(v)...)
+	k := v.Known
+	if k.PeerAt.IsZero() {
+		c.add(proto.CheckLastStack, v.To.Node, proto.CheckWarn, v.To.Node+" has never seen what is mounted on "+v.From.Node)
+	} else {
+		c.add(proto.CheckLastStack, v.To.Node, proto.CheckOK, describe(k.Peer)+", as of "+stamp(k.PeerAt))
+	}
+	v.From.Resource.Stack = k.Peer
+	c.target(v)
+}
+
+// gone judges whether nothing of the other node answers, for long enough.
+func (c *checker) gone(v View) {
+	var bad []string
+	from, to := v.From.Node, v.To
+	short := func(what string, since time.Time) {
+		if d := to.At.Sub(since); since.IsZero() || d < SilentFor {
+			bad = append(bad, fmt.Sprintf("%s has been down for %.0f s only; %.0f s are needed", what, max(0, d.Seconds()), SilentFor.Seconds()))
+		}
+	}
+	switch {
+	case v.FromErr == nil:
+		bad = append(bad, fmt.Sprintf("the agent of %s answers: it is %s", from, v.From.Resource.Role))
+	case to.PeerLink.Up:
+		bad = append(bad, fmt.Sprintf("the control link to %s is up, although it gave no answer: %v", from, v.FromErr))
+	default:
+		short("the control link to "+from, to.PeerLink.Since)
+	}
+	if to.Resource.Conn >= proto.Connected {
+		bad = append(bad, fmt.Sprintf("replication with %s is %s", from, to.Resource.Conn))
+	} else {
+		short("replication with "+from, to.Resource.ConnSince)
+	}
+	c.judge(proto.CheckPeerGone, v.From.Node, bad, fmt.Sprintf("no control link to %s since %s, %s since %s",
+		from, stamp(to.PeerLink.Since), to.Resource.Conn, stamp(to.Resource.ConnSince)))
+}
+
+// deadLock is LOCKED of a takeover: a lock whose operation ran on the node that is gone has died with it.
+func (c *checker) deadLock(v View) {
+	switch l := v.To.Lock; {
+	case l == nil:
+		c.add(proto.CheckLocked, "", proto.CheckOK)
+	case l.Node == v.From.Node:
+		c.add(proto.CheckLocked, v.To.Node, proto.CheckWarn, fmt.Sprintf("operation %s of %s ran on %s and has died with it", l.OpID, l.Owner, l.Node))
+	default:
+		c.lock(v)
+		return
+	}
+	if u := v.Unfinished; u != nil {
+		c.add(proto.CheckUnfinished, "", proto.CheckWarn, fmt.Sprintf("%s to %s, %s: %s", u.ID, u.Plan.To, u.State, u.Outcome))
+	}
+}
+
+func (c *checker) disk(v View) {
+	to := v.To.Resource
+	if to.DiskState != proto.UpToDate {
+		c.add(proto.CheckDisk, v.To.Node, proto.CheckFail, fmt.Sprintf("%s on %s is %s", to.Disk, v.To.Node, to.DiskState))
+		return
+	}
+	c.add(proto.CheckDisk, v.To.Node, proto.CheckOK, fmt.Sprintf("%s on %s", to.Disk, v.To.Node))
+}
+
+// atRisk words what a takeover may lose.
+func atRisk(v View) []string {
+	to, from, r := v.To.Node, v.From.Node, v.To.Resource
+	last := r.LastInSync
+	if v.Known.InSync.After(last) {
+		last = v.Known.InSync
+	}
+	first := fmt.Sprintf("%s does not know when it was last identical to %s", to, from)
+	if !last.IsZero() {
+		first = fmt.Sprintf("%s was last identical to %s at %s, %s ago", to, from, stamp(last), v.To.At.Sub(last).Round(time.Second))
+	}
+	lost := fmt.Sprintf("%d bytes are known to differ", r.OutOfSync)
+	if !r.ConnSince.IsZero() && r.Conn < proto.Connected {
+		lost += fmt.Sprintf("; what %s wrote after %s, when the link broke, is missing here", from, stamp(r.ConnSince))
+	}
+	return []string{first, lost}
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return "an unknown time"
+	}
+	return t.Local().Format(time.DateTime)
+}
+
+func (c *checker) rejoin(v View) {
+	c.agents(v)
+	c.lock(v)
+	if v.FromErr != nil {
+		return
+	}
+	var bad []string
+	if v.From.Resource.Role == proto.Primary {
+		bad = append(bad, v.From.Node+" is Primary: only a Secondary follows the other node")
+	}
+	c.judge(proto.CheckRoles, "", bad, fmt.Sprintf("%s is %s, %s is %s", v.From.Node, v.From.Resource.Role, v.To.Node, v.To.Resource.Role))
+	c.disk(v)
+	l := LineageOf(v.To, v.From)
+	switch {
+	case l.Split:
+		bad = []string{l.Text}
+	case l.Source == v.From.Node && v.To.Resource.Conn < proto.Connected:
+		bad = []string{fmt.Sprintf("%s would be overwritten with %s's data: %s. Name %s as the node to stay", v.To.Node, v.From.Node, l.Text, v.From.Node)}
+	default:
+		bad = nil
+	}
+	c.judge(proto.CheckSplit, "", bad, l.Text)
+}
+
+func (c *checker) resolve(v View) {
+	c.agents(v)
+	c.lock(v)
+	if v.FromErr != nil {
+		return
+	}
+	c.disk(v)
+	l := LineageOf(v.To, v.From)
+	var bad []string
+	switch {
+	case v.To.Resource.Conn >= proto.Connected:
+		bad = []string{fmt.Sprintf("the nodes replicate: %s", v.To.Resource.Conn)}
+	case !l.Split:
+		bad = []string{l.Text}
+	}
+	c.judge(proto.CheckForked, "", bad, l.Text)
+	c.add(proto.CheckDiscard, v.From.Node, proto.CheckWarn, discards(v)...)
+	c.stack(v)
+	v.From.Resource.Stack = proto.Stack{}
+	c.target(v)
+}
+
+// discards puts the two sides next to each other and says what discarding From loses.
+func discards(v View) []string {
+	side := func(o proto.Observation) string {
+		r := o.Resource
+		text := fmt.Sprintf("%s: %s since %s", o.Node, r.Role, stamp(r.RoleSince))
+		if !r.LastWrite.IsZero() {
+			text += ", last write " + stamp(r.LastWrite)
+		} else {
+			text += ", time of the last write not known"
+		}
+		return fmt.Sprintf("%s, %d bytes changed since the fork", text, r.OutOfSync)
+	}
+	return []string{
+		"stays:    " + side(v.To), "discards: " + side(v.From),
+		fmt.Sprintf("%d bytes that only %s has are lost; they are not copied anywhere first", v.From.Resource.OutOfSync, v.From.Node),
+	}
+}
+
+// Lineage is how two copies are related, by their generation identifiers alone.
+type Lineage struct {
+	Split  bool   // neither is the other's ancestor: changes of one side must be given up
+	Source string // the node that the other would resync from, "" if none or unknown
+	Text   string
+}
+
+// LineageOf compares the histories of two observed copies as the engine does when the nodes connect. What only the
+// engine knows (who crashed) can change the direction, but not whether there is a split brain.
+func LineageOf(a, b proto.Observation) Lineage {
+	side := func(o proto.Observation) state.Side {
+		u := o.Resource.UUIDs
+		return state.Side{UUIDs: state.UUIDs{Current: u.Current, Bitmap: u.Bitmap, History0: u.History[0], History1: u.History[1]}, Role: o.Resource.Role}
+	}
+	verdict := state.Compare(side(a), side(b), state.Caps{})
+	gen := fmt.Sprintf(" (%s %016X, %s %016X)", a.Node, a.Resource.UUIDs.Current, b.Node, b.Resource.UUIDs.Current)
+	switch verdict.Result {
+	case state.SplitBrain, state.SplitBrain2:
+		return Lineage{Split: true, Text: "split brain: " + verdict.Text + gen}
+	case state.Unrelated:
+		return Lineage{Split: true, Text: verdict.Text + gen}
+	case state.SourceBitmap, state.SourceFull:
+		return Lineage{Source: a.Node, Text: fmt.Sprintf("%s follows %s: %s", b.Node, a.Node, verdict.Text) + gen}
+	case state.TargetBitmap, state.TargetFull:
+		return Lineage{Source: b.Node, Text: fmt.Sprintf("%s follows %s: %s", a.Node, b.Node, verdict.Text) + gen}
+	default:
+		return Lineage{Text: verdict.Text + gen}
+	}
+}
