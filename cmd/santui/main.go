@@ -99,10 +99,11 @@ func (a *app) root() *cobra.Command {
 	pf.StringVar(&a.config, "config", "", "the cockpit's configuration (default $XDG_CONFIG_HOME/santui/config.toml)")
 	pf.StringVar(&a.pair, "pair", "", "the pair to work on (default: the first one configured)")
 	opt.register(root)
-	root.AddCommand(a.statusCmd(), a.watchCmd(), a.checkCmd(), a.failoverCmd(), a.syncCmd(), a.opsCmd(), a.attachCmd(),
+	root.AddCommand(a.statusCmd(), a.watchCmd(), a.checkCmd(), a.failoverCmd(), a.drillCmd(), a.takeoverCmd(), a.rejoinCmd(), a.resolveCmd(), a.undoCmd(),
+		a.syncCmd(), a.opsCmd(), a.attachCmd(),
 		a.reportCmd(), a.commandsCmd(), a.explainCmd(), a.configCmd(), a.demoCmd())
 	for verb, why := range map[string]string{
-		"takeover": "a takeover without the peer", "verify": "online verify", "resolve": "resolving a split brain", "doctor": "the LVM doctor",
+		"verify": "online verify", "doctor": "the LVM doctor",
 	} {
 		root.AddCommand(a.laterCmd(verb, why))
 	}

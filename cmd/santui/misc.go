@@ -11,15 +11,15 @@ import (
 )
 
 func (a *app) explainCmd() *cobra.Command {
-	names := make([]string, len(proto.Codes))
-	for i, c := range proto.Codes {
+	names := make([]string, len(proto.AllCodes()))
+	for i, c := range proto.AllCodes() {
 		names[i] = c.Name
 	}
 	cmd := &cobra.Command{
 		Use: "explain [CODE]", Short: "What a check means and what to do about it", Args: cobra.MaximumNArgs(1), ValidArgs: names,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				for _, c := range proto.Codes {
+				for _, c := range proto.AllCodes() {
 					_, _ = fmt.Fprintf(a.stdout, "%-14s %s\n", c.Name, c.Title)
 				}
 				return nil
@@ -30,7 +30,7 @@ func (a *app) explainCmd() *cobra.Command {
 			}
 			kind := "a soft veto: --accept " + c.Name + " overrides it, and the report says so"
 			if c.Hard {
-				kind = "a hard veto: a planned move never overrides it"
+				kind = "a hard veto: nothing overrides it"
 			}
 			_, err := fmt.Fprintf(a.stdout, "%s: %s\n\nWhen it fails: %s\nWhat to do:    %s\nKind:          %s\n", c.Name, c.Title, c.Why, c.Remedy, kind)
 			return err

@@ -20,15 +20,15 @@ import (
 )
 
 func (a *app) checkCmd() *cobra.Command {
-	var to, resource string
+	var to, resource, verb string
 	cmd := &cobra.Command{
-		Use: "check --to NODE", Short: "Every check of a failover, its evidence and remedy", Args: cobra.NoArgs,
+		Use: "check --to NODE", Short: "Every check of a failover (or of another verb), its evidence and remedy", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			n, err := a.node(to)
 			if err != nil {
 				return err
 			}
-			l, err := call[proto.CheckList](cmd.Context(), n, proto.MethodCheck, proto.CheckRequest{Verb: proto.VerbFailover, Resource: resource, To: to})
+			l, err := call[proto.CheckList](cmd.Context(), n, proto.MethodCheck, proto.CheckRequest{Verb: proto.Verb(verb), Resource: resource, To: to})
 			if err != nil {
 				return err
 			}
@@ -46,6 +46,7 @@ func (a *app) checkCmd() *cobra.Command {
 	a.jsonFlag(cmd)
 	cmd.Flags().StringVar(&to, "to", "", "the node that shall become Primary")
 	cmd.Flags().StringVar(&resource, "resource", "", "the resource (default: the only one)")
+	cmd.Flags().StringVar(&verb, "verb", string(proto.VerbFailover), "failover, drill, takeover, rejoin or resolve")
 	return cmd
 }
 
@@ -62,7 +63,7 @@ func (a *app) node(name string) (cli.Node, error) {
 }
 
 func printChecks(w io.Writer, l proto.CheckList) {
-	_, _ = fmt.Fprintf(w, "failover of %s from %s to %s\n", l.Resource, l.From, l.To)
+	_, _ = fmt.Fprintf(w, "%s of %s from %s to %s\n", l.Verb, l.Resource, l.From, l.To)
 	for _, c := range l.Checks {
 		word := map[proto.CheckResult]string{proto.CheckOK: "ok  ", proto.CheckWarn: "warn", proto.CheckFail: "FAIL", proto.CheckUnknown: "????"}[c.Result]
 		first := ""
@@ -87,47 +88,55 @@ func printChecks(w io.Writer, l proto.CheckList) {
 	}
 }
 
-// failoverFlags are the options of `santui failover`.
-type failoverFlags struct {
+// moveFlags are the options of the verbs that are operations.
+type moveFlags struct {
+	verb                        proto.Verb
 	to, resource, confirm, hash string
+	statement                   string
 	dryRun, keep                bool
 	accept                      []string
 }
 
+// register adds the options that all of these verbs have.
+func (f *moveFlags) register(a *app, cmd *cobra.Command) {
+	a.jsonFlag(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&f.resource, "resource", "", "the resource (default: the only one)")
+	fl.StringVar(&f.confirm, "confirm", "", "the pair's name: the consent")
+	fl.StringVar(&f.hash, "plan", "", "run only if the plan still has this hash")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "the agents validate every step; nothing is changed")
+	fl.StringSliceVar(&f.accept, "accept", nil, "codes of soft vetoes to override, recorded in the report")
+}
+
 func (a *app) failoverCmd() *cobra.Command {
-	var f failoverFlags
+	f := moveFlags{verb: proto.VerbFailover}
 	cmd := &cobra.Command{
 		Use: "failover --to NODE", Short: "Move the service to the other node, planned", Args: cobra.NoArgs,
 		Long: "Unmounts, deactivates and demotes on the Primary, then promotes, activates and mounts on NODE.\n" +
 			"Without --confirm PAIR it shows the plan and asks for the pair's name; without a terminal it refuses.\n" +
 			"When a step fails, what was done is undone (exit code 6), or with --keep left as it is (exit code 7).",
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.failover(cmd.Context(), f) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.move(cmd.Context(), f) },
 	}
-	a.jsonFlag(cmd)
-	fl := cmd.Flags()
-	fl.StringVar(&f.to, "to", "", "the node that shall become Primary")
-	fl.StringVar(&f.resource, "resource", "", "the resource (default: the only one)")
-	fl.StringVar(&f.confirm, "confirm", "", "the pair's name: the consent")
-	fl.StringVar(&f.hash, "plan", "", "run only if the plan still has this hash")
-	fl.BoolVar(&f.dryRun, "dry-run", false, "both agents validate every step; nothing is changed")
-	fl.BoolVar(&f.keep, "keep", false, "when a step fails, leave things as they are")
-	fl.StringSliceVar(&f.accept, "accept", nil, "codes of soft vetoes to override, recorded in the report")
+	f.register(a, cmd)
+	cmd.Flags().StringVar(&f.to, "to", "", "the node that shall become Primary")
+	cmd.Flags().BoolVar(&f.keep, "keep", false, "when a step fails, leave things as they are")
 	return cmd
 }
 
-func (a *app) failover(ctx context.Context, f failoverFlags) error {
+// move starts an operation and follows it to its end.
+func (a *app) move(ctx context.Context, f moveFlags) error {
 	n, err := a.node(f.to)
 	if err != nil {
 		return err
 	}
 	req := proto.OpStartRequest{
-		RequestID: requestID(), Verb: proto.VerbFailover, Resource: f.resource, To: f.to, Confirm: f.confirm, PlanHash: f.hash,
-		DryRun: f.dryRun, OnFailure: proto.ChoiceUndo, Accept: f.accept, Owner: owner(),
+		RequestID: requestID(), Verb: f.verb, Resource: f.resource, To: f.to, Confirm: f.confirm, PlanHash: f.hash,
+		Statement: f.statement, DryRun: f.dryRun, OnFailure: proto.ChoiceUndo, Accept: f.accept, Owner: owner(),
 	}
 	if f.keep {
 		req.OnFailure = proto.ChoiceKeep
 	}
-	if f.confirm == "" && !f.dryRun {
+	if f.confirm == "" && !f.dryRun && f.verb != proto.VerbRejoin {
 		if req.Confirm, req.PlanHash, err = a.confirm(ctx, n, f); err != nil {
 			return err
 		}
@@ -154,15 +163,18 @@ func requestID() string {
 }
 
 // confirm shows the plan and asks for the pair's name. Without a terminal nobody can be asked.
-func (a *app) confirm(ctx context.Context, n cli.Node, f failoverFlags) (typed, hash string, err error) {
+func (a *app) confirm(ctx context.Context, n cli.Node, f moveFlags) (typed, hash string, err error) {
 	in, ok := a.stdin.(*os.File)
 	if a.json || !ok || !term.IsTerminal(int(in.Fd())) {
-		return "", "", proto.Errorf(proto.CodeNotConfirmed, "the failover to %s is not confirmed", f.to).
+		return "", "", proto.Errorf(proto.CodeNotConfirmed, "the %s to %s is not confirmed", f.verb, f.to).
 			WithRemedy("--confirm with the pair's name is the consent; --dry-run changes nothing")
 	}
-	reply, err := call[proto.PlanReply](ctx, n, proto.MethodPlan, proto.CheckRequest{Verb: proto.VerbFailover, Resource: f.resource, To: f.to})
+	reply, err := call[proto.PlanReply](ctx, n, proto.MethodPlan, proto.CheckRequest{Verb: f.verb, Resource: f.resource, To: f.to})
 	if err != nil {
 		return "", "", err
+	}
+	if f.verb != proto.VerbFailover {
+		printWarnings(a.stdout, reply.Checks)
 	}
 	printPlan(a.stdout, reply.Plan)
 	_, _ = fmt.Fprintf(a.stdout, "\nType the pair's name, %s, to start: ", reply.Plan.Pair)
@@ -174,7 +186,11 @@ func (a *app) confirm(ctx context.Context, n cli.Node, f failoverFlags) (typed, 
 
 func printPlan(w io.Writer, p proto.Plan) {
 	for _, s := range p.Steps {
-		_, _ = fmt.Fprintf(w, "%2d  %-10s %-52s limit %3.0f s\n", s.Index, s.Node, strings.Join(s.Argv, " "), s.Limit)
+		limit := fmt.Sprintf("limit %3.0f s", s.Limit)
+		if s.Skip != "" {
+			limit = "skipped: " + s.Skip
+		}
+		_, _ = fmt.Fprintf(w, "%2d  %-10s %-52s %s\n", s.Index, s.Node, strings.Join(s.Argv, " "), limit)
 	}
 	for _, e := range p.Effect {
 		_, _ = fmt.Fprintln(w, "    "+e)
@@ -223,7 +239,7 @@ func (a *app) printSteps(o proto.Op, printed map[string]bool) {
 	}
 	for _, s := range o.Steps {
 		switch s.Result.State {
-		case proto.StepDone, proto.StepAlready, proto.StepFailed:
+		case proto.StepDone, proto.StepAlready, proto.StepFailed, proto.StepSkipped:
 			line("", s.Step, s.Result)
 		}
 		switch s.Undo.State {
@@ -239,10 +255,13 @@ func (a *app) opEnd(o proto.Op) error {
 	if a.json {
 		err = cli.PrintJSON(a.stdout, o)
 	} else {
-		_, err = fmt.Fprintf(a.stdout, "%s: %s (service away %.1f s)\n", o.State, o.Outcome, o.Outage)
+		_, err = fmt.Fprintf(a.stdout, "%s: %s%s\n", o.State, o.Outcome, away(o))
 	}
 	if err != nil {
 		return err
+	}
+	if (o.State == proto.OpOrphaned || o.State == proto.OpKept) && !a.json {
+		_, _ = fmt.Fprintln(a.stdout, "  "+whatNow(o))
 	}
 	switch o.State {
 	case proto.OpDone:
@@ -327,10 +346,9 @@ func (a *app) attachCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if p, err := a.loadPair(); err == nil {
-				if runner, err := p.Find(r.Op.Runner); err == nil {
-					n = runner
-				}
+			if !r.Op.State.Final() && n.Name != r.Op.Runner {
+				e := proto.Errorf(proto.CodeUnreachable, "the agent of %s, which runs %s, does not answer; %s last heard: %s", r.Op.Runner, args[0], n.Name, last(r.Op))
+				return e.WithRemedy("when it is back, its journal says how far it came; if the node is gone: santui takeover")
 			}
 			o, err := a.followOp(cmd.Context(), n, args[0])
 			if err != nil {
@@ -345,8 +363,11 @@ func (a *app) attachCmd() *cobra.Command {
 
 func (a *app) reportCmd() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "report OP", Short: "What an operation did, step by step", Args: cobra.ExactArgs(1),
+		Use: "report [OP]", Short: "What an operation did, step by step; without OP, the history and its trend", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return a.history(cmd.Context())
+			}
 			_, r, err := a.whereOp(cmd.Context(), args[0])
 			if err != nil {
 				return err
@@ -365,7 +386,13 @@ func (a *app) reportCmd() *cobra.Command {
 func printReport(w io.Writer, r proto.Report) {
 	o := r.Op
 	_, _ = fmt.Fprintf(w, "%s %s of %s: %s > %s\n", o.ID, o.Plan.Verb, o.Plan.Resource, o.Plan.From, o.Plan.To)
-	_, _ = fmt.Fprintf(w, "by %s, started %s, took %.1f s, service away %.1f s\n", o.Owner, o.Started.Local().Format(time.DateTime), o.Ended.Sub(o.Started).Seconds(), o.Outage)
+	_, _ = fmt.Fprintf(w, "by %s, started %s, took %.1f s%s\n", o.Owner, o.Started.Local().Format(time.DateTime), o.Ended.Sub(o.Started).Seconds(), away(o))
+	if o.Statement != "" {
+		_, _ = fmt.Fprintf(w, "statement about %s: %s\n", o.Plan.From, o.Statement)
+	}
+	for _, l := range o.AtRisk {
+		_, _ = fmt.Fprintf(w, "at risk: %s\n", l)
+	}
 	_, _ = fmt.Fprintf(w, "%s: %s\n", o.State, o.Outcome)
 	if len(o.Accepted) > 0 {
 		_, _ = fmt.Fprintf(w, "accepted: %s\n", strings.Join(o.Accepted, ", "))
