@@ -77,7 +77,12 @@ func (a *app) runCmd() *cobra.Command {
 			}
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 			defer stop()
-			return ag.Run(ctx)
+			if err := ag.Run(ctx); err != nil && ctx.Err() == nil {
+				return cli.Exit(cli.ExitVeto, fmt.Errorf("%s: %w", cfg.Node, err)) // it could not begin to serve
+			} else if err != nil {
+				return cli.Exit(cli.ExitAttention, err) // asked to stop, it had to leave a device in use
+			}
+			return nil
 		},
 	}
 }
@@ -142,10 +147,14 @@ func (a *app) createMDCmd() *cobra.Command {
 			"would go is refused without --force. The resource must be down on this node.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withDisk(args[0], func(dev block.Device, disk string) error {
-				if err := meta.Create(cmd.Context(), dev, meta.CreateOptions{Force: force}); err != nil {
+				err := meta.Create(cmd.Context(), dev, meta.CreateOptions{Force: force})
+				switch {
+				case errors.Is(err, meta.ErrMetadataExists), errors.Is(err, meta.ErrDataExists):
+					return fmt.Errorf("create-md on %s: %w (--force, which destroys it)", disk, err)
+				case err != nil:
 					return fmt.Errorf("create-md on %s: %w", disk, err)
 				}
-				_, err := fmt.Fprintf(a.stdout, "metadata written to %s\n", disk)
+				_, err = fmt.Fprintf(a.stdout, "metadata written to %s\n", disk)
 				return err
 			})
 		},
@@ -181,10 +190,13 @@ func (a *app) withDisk(name string, f func(dev block.Device, disk string) error)
 		return cli.Exit(cli.ExitUsage, err)
 	}
 	dev, err := block.Open(disk, block.Options{})
-	if err != nil {
-		return cli.Exit(cli.ExitVeto, err)
+	if err == nil {
+		err = errors.Join(f(dev, disk), dev.Close())
 	}
-	return errors.Join(f(dev, disk), dev.Close())
+	if err != nil {
+		return cli.Exit(cli.ExitVeto, fmt.Errorf("%s on %s: %w", name, cfg.Node, err))
+	}
+	return nil
 }
 
 func (a *app) versionCmd() *cobra.Command {

@@ -191,7 +191,8 @@ func (sb *Superblock) check(l Layout) error {
 func magicError(p []byte) error {
 	switch v := detectVersion(p); v {
 	case "":
-		return fmt.Errorf("%w: no magic number at byte 60 of the last 4 KiB block (found %#08x)", ErrNoMetadata, binary.BigEndian.Uint32(p[60:]))
+		return fmt.Errorf("%w: no magic number at byte 60 of the last 4 KiB block (found %#08x); write fresh metadata with santui-agent create-md or drbdadm create-md",
+			ErrNoMetadata, binary.BigEndian.Uint32(p[60:]))
 	default:
 		return fmt.Errorf("%w: the superblock is of version %s, only v08 is handled; convert it with drbdadm create-md or recreate it", ErrUnsupported, v)
 	}
