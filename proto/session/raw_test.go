@@ -515,7 +515,7 @@ func TestLogsGoToSlog(t *testing.T) {
 	if err := <-done; err == nil {
 		t.Error("garbage behind the prologue was accepted")
 	}
-	if s := buf.String(); !strings.Contains(s, "Invalid protocol version") || !strings.Contains(s, "level=WARN") {
+	if s := buf.String(); !strings.Contains(s, "Invalid protocol version") || !strings.Contains(s, "level=DEBUG") {
 		t.Errorf("the log: %q", s)
 	}
 }
