@@ -71,12 +71,20 @@ func fromDRBDConf(r *drbdconf.Resource, node string) (resourceConf, error) {
 			LocalAddr: here.Address.String(), PeerAddr: there.Address.String(),
 			Protocol: r.Protocol, CRAMAlg: r.Net.CRAMAlg, Secret: r.Net.Secret.Reveal(), ResyncRate: r.Disk.ResyncRate,
 			PingInt: r.Net.PingInt, PingTimeout: r.Net.PingTimeout, ConnectInt: r.Net.ConnectInt, Timeout: r.Net.Timeout,
-			KoCount: r.Net.KoCount, ALExtents: r.Disk.ALExtents, MaxBuffers: r.Net.MaxBuffers, MaxEpochSize: r.Net.MaxEpochSize,
+			KoCount: koCount(r.Net.KoCount), ALExtents: r.Disk.ALExtents, MaxBuffers: r.Net.MaxBuffers, MaxEpochSize: r.Net.MaxEpochSize,
 			OnIOError: datapath.IOErrorPolicy(r.Disk.OnIOError), DataIntegrityAlg: r.Net.DataIntegrityAlg,
 			CsumsAlg: r.Net.CsumsAlg, VerifyAlg: r.Net.VerifyAlg, AllowTwoPrimaries: r.Net.AllowTwoPrimaries,
 			PullAhead: r.Net.OnCongestion == "pull-ahead", ThinResync: r.Disk.RSDiscardGranularity > 0,
 		},
 	}, nil
+}
+
+// koCount translates drbd.conf's ko-count, of which 0 means that a peer is never given up.
+func koCount(n int) int {
+	if n == 0 {
+		return datapath.KoNever
+	}
+	return n
 }
 
 // newResource makes the engine of one resource.

@@ -22,7 +22,7 @@ func (r ram) Size() int64                              { return int64(len(r.b)) 
 func (r ram) LogicalBlockSize() int                    { return block.SectorSize }
 func (r ram) Close() error                             { return nil }
 
-func benchPair(b *testing.B) *node {
+func benchPair(b testing.TB) *node {
 	b.Helper()
 	p := &pair{t: b, cable: &cable{}, addr: [2]string{freePort(b), freePort(b)}}
 	for i := range p.node {

@@ -35,7 +35,7 @@ type Config struct {
 	LocalAddr string // "10.0.0.1:7788"
 	PeerAddr  string
 
-	Protocol proto.Protocol // only C in this version
+	Protocol proto.Protocol // 0 = C
 	CRAMAlg  string         // "" = peers do not authenticate; md5, sha1, sha256, sha512 ...
 	Secret   []byte         // at most 64 bytes in drbd.conf
 
@@ -45,7 +45,7 @@ type Config struct {
 	PingTimeout time.Duration // time for its answer, 500 ms
 	ConnectInt  time.Duration // pause between attempts to connect, 10 s
 	Timeout     time.Duration // 6 s; times KoCount: how long a peer may leave a request unanswered
-	KoCount     int           // 7
+	KoCount     int           // 7; KoNever
 
 	ALExtents    int // size of the activity log in 4 MiB extents, 1237
 	MaxBuffers   int // 4 KiB pages of data taken from the peer and not yet on disk, 2048
@@ -68,6 +68,18 @@ type Config struct {
 	// Events gets one line for operators at each thing that happened. It must not block or call back.
 	Events func(level proto.Level, text string)
 	Logger *slog.Logger // nil = slog.Default()
+}
+
+// KoNever is a KoCount: a peer that answers pings is never given up, however long it owes an answer to a write (drbd.conf:
+// ko-count 0).
+const KoNever = -1
+
+// patience is how long a write may stay unanswered, 0 for ever.
+func (c *Config) patience() time.Duration {
+	if c.KoCount == KoNever {
+		return 0
+	}
+	return c.Timeout * time.Duration(c.KoCount)
 }
 
 // CRAMAlgs are the HMAC algorithms of cram-hmac-alg that this engine knows.
@@ -134,7 +146,7 @@ func (c *Config) check() error {
 		return bad("no backing disk")
 	case c.LocalAddr == "" || c.PeerAddr == "":
 		return bad("local and peer address are both needed")
-	case c.ResyncRate < 0 || c.KoCount < 0 || c.ALExtents < 0 || c.MaxBuffers < 0 || c.MaxEpochSize < 0:
+	case c.ResyncRate < 0 || c.KoCount < KoNever || c.ALExtents < 0 || c.MaxBuffers < 0 || c.MaxEpochSize < 0:
 		return bad("a negative limit makes no sense")
 	case c.CRAMAlg != "" && !slices.Contains(CRAMAlgs, c.CRAMAlg):
 		return bad("cram-hmac-alg %q is not one of %v", c.CRAMAlg, CRAMAlgs)
@@ -152,7 +164,7 @@ func (c *Config) refuse() error {
 		asked bool
 		name  string
 	}{
-		{c.Protocol != proto.ProtocolC, "protocol " + c.Protocol.String()},
+		{c.Protocol > proto.ProtocolC, "protocol " + c.Protocol.String()},
 		{c.DataIntegrityAlg != "", "data-integrity-alg"},
 		{c.CsumsAlg != "", "csums-alg (checksum based resync)"},
 		{c.AllowTwoPrimaries, "allow-two-primaries"},

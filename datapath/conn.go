@@ -167,7 +167,11 @@ func (l *link) nextSeq() uint32 { return l.seq.Add(1) }
 
 // watch gives up a peer that leaves a write unanswered for timeout times ko-count (drbd_req.c, request_timer_fn).
 func (l *link) watch() error {
-	limit := l.r.cfg.Timeout * time.Duration(max(l.r.cfg.KoCount, 1))
+	limit := l.r.cfg.patience()
+	if limit == 0 {
+		<-l.dead
+		return nil
+	}
 	tick := time.NewTicker(min(time.Second, limit/4+time.Millisecond))
 	defer tick.Stop()
 	for {
@@ -310,7 +314,7 @@ func badData(cmd drbd.Cmd, format string, args ...any) error {
 	return badPacket(drbd.SocketData, cmd, format, args...)
 }
 
-// deadlineWriter writes to a socket and gives up when the peer takes nothing for a time.
+// deadlineWriter writes to a socket and gives up when the peer takes nothing for a time; limit 0 is never.
 type deadlineWriter struct {
 	conn    net.Conn
 	limit   time.Duration
@@ -319,6 +323,9 @@ type deadlineWriter struct {
 
 // renew moves the deadline, at most ten times a second: it costs a system call's worth of time.
 func (d *deadlineWriter) renew() {
+	if d.limit == 0 {
+		return
+	}
 	if now := time.Now(); now.Sub(d.renewed) > 100*time.Millisecond {
 		d.renewed = now
 		_ = d.conn.SetWriteDeadline(now.Add(d.limit))

@@ -13,6 +13,11 @@
 // order of overlapping accesses (ranges), the transfer log with its epochs (tlog), and the handles under which the peer
 // knows requests. Bitmap and activity log have their own locks, taken inside it.
 //
+// Under protocol C a write returns when both disks have it, under B when the peer has received it, under A when the
+// network has it; while a resync runs, and on a node without disk, always as under C. Epochs end with a flush, when they
+// are full or 20 ms old, and when writes pause; under A and B also with each write that returns, since the peer may not
+// have it on its disk before the next one. Demote waits until the peer has confirmed all of them.
+//
 // A write passes the gate, waits for earlier overlapping ones, makes its activity-log extent durable, is queued for the
 // peer or marked out of sync, is written locally by its caller's goroutine, and returns when both copies have it. It
 // stays in the transfer log, and its extent active, until the peer has confirmed its epoch; when the link breaks before
@@ -29,7 +34,7 @@
 //
 // # What is refused by name
 //
-// Protocols A and B, data-integrity-alg, checksum based and thin resync, online verify, two Primaries, pull-ahead,
+// data-integrity-alg, checksum based and thin resync, online verify, two Primaries, pull-ahead,
 // after-sb policies other than disconnect, resizing while connected, write-same: New, or the packet or option of the
 // peer, is refused with a text that says so.
 package datapath

@@ -47,7 +47,7 @@ type (
 		rs     *resync
 		failed uint64
 	}
-	drained struct{}
+	drained struct{ q *request } // for this demotion
 )
 
 // owner is the state of the owner goroutine. Nothing else touches it.
@@ -183,7 +183,9 @@ func (o *owner) handle(m any) {
 			o.step(state.ResyncDone{Failed: m.failed})
 		}
 	case drained:
-		o.demoteNow()
+		if m.q == o.demote {
+			o.demoteNow()
+		}
 	}
 }
 
@@ -346,6 +348,11 @@ func (o *owner) tick() {
 	if len(o.retries) > 0 {
 		o.again()
 	}
+	if q := o.demote; q != nil && q.ctx.Err() != nil {
+		o.demote = nil // writes go on
+		o.widen()
+		q.reply <- o.r.explain(q.cmd, fmt.Errorf("demote: the peer has not confirmed all writes: %w", q.ctx.Err()))
+	}
 	o.publish()
 }
 
@@ -366,6 +373,11 @@ func (o *owner) command(q *request) {
 	case cmdAttach:
 		o.startAttach(q)
 		return
+	case cmdPromote:
+		if o.linkEnding() {
+			o.retries = append(o.retries, q)
+			return
+		}
 	case cmdDemote:
 		o.startDemote(q)
 		return
@@ -380,6 +392,13 @@ func (o *owner) command(q *request) {
 		delete(o.waiting, id)
 		o.refused(q, err)
 	}
+}
+
+// linkEnding says that what the peer sent last may not be on the disk yet. Under protocol B the peer's applications were
+// told that it is safe, so nobody may be Primary here before.
+func (o *owner) linkEnding() bool {
+	c := o.st.Conn
+	return c == proto.Disconnecting || c >= proto.Timeout && c <= proto.TearDown
 }
 
 func stateCommand(cmd any, id state.CommandID) state.Event {
@@ -490,7 +509,7 @@ func (o *owner) startDemote(q *request) {
 	o.r.background.Add(1)
 	o.r.traffic.idle(func() {
 		defer o.r.background.Done()
-		o.r.inbox.put(drained{})
+		o.r.inbox.put(drained{q})
 	})
 }
 

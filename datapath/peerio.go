@@ -158,6 +158,12 @@ func (t *traffic) enter(p *peerReq, kind spanKind) bool {
 		p.span.off, p.span.end, p.span.kind = p.off, p.off+p.n, kind
 		now = t.ranges.add(&p.span)
 	}
+	if p.kind == peerWrite || p.kind == peerZeroes {
+		// Protocol B: it is here. No worker can answer before this.
+		if p.flags&drbd.DPSendRecvAck != 0 {
+			p.link.answer(drbd.CmdRecvAck, p)
+		}
+	}
 	t.mu.Unlock()
 	if now {
 		p.link.work.put(p)

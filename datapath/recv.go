@@ -548,13 +548,11 @@ func (l *link) blockAck(cmd drbd.Cmd, p drbd.BlockAck) error {
 	_ = l.handed.Load() // what is answered here was handed to the socket before
 	t := l.r.traffic
 	switch cmd {
-	case drbd.CmdWriteAck, drbd.CmdRSWriteAck, drbd.CmdNegAck:
-		if p.ID == drbd.IDSyncer {
+	case drbd.CmdWriteAck, drbd.CmdRSWriteAck, drbd.CmdNegAck, drbd.CmdRecvAck:
+		if p.ID == drbd.IDSyncer && cmd != drbd.CmdRecvAck {
 			return l.resyncAck(cmd, p)
 		}
 		return t.ack(l, cmd, p)
-	case drbd.CmdRecvAck:
-		return nil // of protocol B; the write's own answer follows
 	case drbd.CmdNegDReply:
 		return t.refusedRead(l, p)
 	case drbd.CmdNegRSDReply:

@@ -129,15 +129,25 @@ type sender struct {
 	bufs  net.Buffers
 	size  int
 	sent  []*peerReq
+	given []uint64 // writes in the batch of which the network is all that their caller waits for
 	items []outItem
 	w     deadlineWriter
+
+	idle  *time.Timer
+	armed bool
+	count uint64 // of writes sent, and when idle was armed
+	seen  uint64
 }
+
+// idleTime is how long a link without writes keeps its epoch open. DRBD's barriers follow as late (drbd_worker.c).
+const idleTime = time.Millisecond
 
 // sendData writes the data socket until the link dies. What is queued while it writes goes out in one system call; an
 // idle queue costs no delay.
 func (l *link) sendData() error {
-	s := &sender{l: l, heads: make([]byte, 0, maxBatch*2*maxHeadBytes), vec: make([][]byte, 0, maxBatch*4)}
-	s.w = deadlineWriter{conn: l.socks.data, limit: l.r.cfg.Timeout * time.Duration(max(l.r.cfg.KoCount, 1))}
+	s := &sender{l: l, heads: make([]byte, 0, maxBatch*2*maxHeadBytes), vec: make([][]byte, 0, maxBatch*4), idle: time.NewTimer(time.Hour)}
+	s.w = deadlineWriter{conn: l.socks.data, limit: l.r.cfg.patience()}
+	defer s.idle.Stop()
 	defer func() {
 		for _, p := range s.sent {
 			p.recycle()
@@ -160,11 +170,32 @@ func (l *link) sendData() error {
 		if len(s.items) > 0 {
 			continue
 		}
+		if s.cur != nil && !s.armed {
+			s.armed, s.seen = true, s.count
+			s.idle.Reset(idleTime)
+		}
 		select {
 		case <-l.out.wake:
+		case <-s.idle.C:
+			s.armed = false
+			s.endEpoch()
 		case <-l.dead:
 			return nil
 		}
+	}
+}
+
+// endEpoch ends the epoch when there was no write for a while and none is unanswered. Its barrier makes the peer flush,
+// which is not worth it between two writes that depend on each other: the first one is on the peer's disk (protocol C).
+func (s *sender) endEpoch() {
+	if s.cur == nil || s.seen != s.count {
+		return
+	}
+	t := s.l.r.traffic
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s.cur.pending == 0 {
+		s.cur.closed = true
 	}
 }
 
@@ -221,6 +252,10 @@ func (s *sender) addWrite(w *write) {
 		s.barrier()
 	}
 	s.cur = w.epoch
+	s.count++
+	if !w.answered() {
+		s.given = append(s.given, w.id)
+	}
 	d := drbd.Data{Sector: uint64(w.off / block.SectorSize), ID: drbd.BlockIDOf(w.id), Seq: w.seq, Flags: w.flags}
 	if w.cmd == drbd.CmdZeroes {
 		addPacket(s, w.cmd, drbd.Range{Data: d, Size: uint32(w.n)}, nil)
@@ -269,6 +304,10 @@ func (s *sender) flush() error {
 		p.recycle()
 	}
 	s.sent = s.sent[:0]
+	if len(s.given) > 0 && err == nil {
+		s.l.r.traffic.handedOver(s.l, s.given)
+	}
+	s.given = s.given[:0]
 	return err
 }
 

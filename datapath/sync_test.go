@@ -707,8 +707,6 @@ func TestDisconnectTellsPeer(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	base := Config{Resource: "r0", Node: "otter", Peer: "weasel", Open: nil, LocalAddr: "a", PeerAddr: "b"}
 	for _, f := range []func(c *Config){
-		func(c *Config) { c.Protocol = proto.ProtocolA },
-		func(c *Config) { c.Protocol = proto.ProtocolB },
 		func(c *Config) { c.DataIntegrityAlg = "sha1" },
 		func(c *Config) { c.CsumsAlg = "sha1" },
 		func(c *Config) { c.AllowTwoPrimaries = true },

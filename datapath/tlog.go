@@ -11,7 +11,7 @@ import (
 type epoch struct {
 	nr      uint32 // barrier handle, counts from 0 on each link
 	seq     uint64 // counts on for the life of the resource
-	pending int    // writes that the peer has not acknowledged
+	pending int    // writes whose own answer the peer still owes
 	closed  bool   // takes no more writes
 	sent    bool   // its barrier is on the way
 	opened  time.Time
@@ -33,18 +33,25 @@ const (
 	keptEpochs = 64
 	// maxLogged bounds the transfer log, in epochs' worth of writes; more writers wait.
 	maxLogged = 8
+	// maxEpochAge ends an epoch into which writes come without a pause.
+	maxEpochAge = 20 * time.Millisecond
 )
 
 // add puts w in the open epoch, opening one if there is none.
 func (t *tlog) add(w *write, maxEpoch int) {
 	e := t.open()
+	if e != nil && time.Since(e.opened) > maxEpochAge {
+		e.closed, e = true, nil
+	}
 	if e == nil {
 		e = t.begin()
 	}
 	e.writes = append(e.writes, w)
-	e.pending++
+	if w.answered() {
+		e.pending++
+	}
 	t.writes++
-	w.epoch = e
+	w.epoch, w.epochSeq = e, e.seq
 	if len(e.writes) >= maxEpoch {
 		e.closed = true
 	}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"example.com/santui/datapath/block"
+	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
 )
 
@@ -94,10 +95,11 @@ func (t *traffic) setGate(g gate) {
 func (t *traffic) drain(l *link) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for t.inflight > 0 && !l.isDead() {
+	t.closeEpoch()
+	for !t.quiet() && !l.isDead() {
 		t.waitDrain(l)
 	}
-	return t.inflight == 0
+	return t.quiet()
 }
 
 // waitDrain gives up the lock until something changes or l dies.
@@ -111,11 +113,13 @@ func (t *traffic) waitDrain(l *link) {
 	t.mu.Lock()
 }
 
-// idle calls f, from some goroutine, once no application write is under way. The gate must be frozen until then.
+// idle calls f, from some goroutine, once no application write is under way and the peer has confirmed all of them, or
+// is given up. The gate must be frozen until then.
 func (t *traffic) idle(f func()) {
 	go func() {
 		t.mu.Lock()
-		for t.inflight > 0 {
+		for t.inflight > 0 || len(t.log.epochs) > 0 {
+			t.closeEpoch()
 			ch := t.await()
 			t.mu.Unlock()
 			<-ch
@@ -196,6 +200,41 @@ func (t *traffic) closeEpoch() {
 	if e := t.log.open(); e != nil {
 		e.closed = true
 	}
+	if l := t.gate.link; l != nil {
+		l.out.kick()
+	}
+}
+
+func (t *traffic) cutEpoch() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closeEpoch()
+}
+
+// flushWait waits for all epochs up to seq; nil if nothing is missing. The lock is held.
+func (t *traffic) flushWait(seq uint64) *flushWait {
+	if seq <= t.log.done {
+		return nil
+	}
+	t.closeEpoch()
+	f := &flushWait{seq: seq, done: make(chan struct{})}
+	t.flushes = append(t.flushes, f)
+	return f
+}
+
+// awaitEpoch returns when an epoch is confirmed or given up. The lock is held on entry and return.
+func (t *traffic) awaitEpoch(seq uint64) {
+	if f := t.flushWait(seq); f != nil {
+		t.mu.Unlock()
+		<-f.done
+		t.mu.Lock()
+	}
+}
+
+// quiet says that no application write is under way and, where a completed write need not be on the peer's disk, that
+// the peer has confirmed all. The lock is held.
+func (t *traffic) quiet() bool {
+	return t.inflight == 0 && (t.cfg.Protocol == proto.ProtocolC || len(t.log.epochs) == 0)
 }
 
 // confirmed wakes the flushes that waited for the epochs that are out of the log. The lock is held.
@@ -225,6 +264,10 @@ func (t *traffic) barrierAck(l *link, ack drbd.BarrierAck) error {
 		return err
 	}
 	for _, w := range e.writes {
+		if w.netPending { // protocol A: the sender was not quick enough to say that it is out
+			w.netPending = false
+			t.settle(w)
+		}
 		t.release(w.id)
 		t.unref(w)
 	}
@@ -259,6 +302,9 @@ func (t *traffic) giveUp(l *link) {
 		for _, w := range e.writes {
 			if w.disk != nil {
 				w.disk.bm.SetRange(w.off, w.n)
+			}
+			if w.proto != proto.ProtocolC {
+				w.netFailed = true
 			}
 			if w.netPending {
 				w.netPending, w.netFailed = false, true

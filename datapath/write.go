@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"example.com/santui/datapath/block"
+	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
 )
 
@@ -17,19 +18,21 @@ var errLinkLost = errors.New("the link to the peer was lost")
 // write is one application write on its way to both copies. Between begin and settle it belongs to its caller's
 // goroutine; what is marked below belongs to the traffic lock. It stays in the transfer log after its caller has gone.
 type write struct {
-	off, n int64
-	cmd    drbd.Cmd // CmdData or CmdZeroes
-	p      []byte   // CmdData: the caller's buffer, in use until settled
-	unmap  bool     // CmdZeroes: the space may be given back
-	disk   *disk    // nil: no local disk
-	link   *link    // nil: the peer does not get it
-	id     uint64
-	seq    uint32
-	flags  uint32
-	epoch  *epoch
-	span   span
-	ready  chan struct{} // capacity 1: the span's turn has come
-	done   chan struct{} // capacity 1: settled while the caller waited
+	off, n   int64
+	cmd      drbd.Cmd // CmdData or CmdZeroes
+	p        []byte   // CmdData: the caller's buffer, in use until settled
+	unmap    bool     // CmdZeroes: the space may be given back
+	disk     *disk    // nil: no local disk
+	link     *link    // nil: the peer does not get it
+	id       uint64
+	seq      uint32
+	flags    uint32
+	proto    proto.Protocol // what the peer must say before the caller hears that it is done
+	epoch    *epoch
+	epochSeq uint64
+	span     span
+	ready    chan struct{} // capacity 1: the span's turn has come
+	done     chan struct{} // capacity 1: settled while the caller waited
 
 	// Under the traffic lock.
 	localPending, netPending bool
@@ -46,8 +49,12 @@ var writes = sync.Pool{New: func() any {
 	return w
 }}
 
-// WriteAt writes p at off on both copies and returns when both have it, or when the one that is left has. off and
-// len(p) are multiples of 512. An error means that no copy is sure to have it.
+// answered says whether the peer owes the write an answer of its own. Under protocol A its epoch's is enough.
+func (w *write) answered() bool { return w.proto != proto.ProtocolA }
+
+// WriteAt writes p at off on both copies and returns when both have it, or when the one that is left has. Under
+// protocol B it is enough that the peer has received it, under A that it was handed to the network; Flush waits for more.
+// off and len(p) are multiples of 512. An error means that no copy is sure to have it.
 func (r *Resource) WriteAt(p []byte, off int64) (int, error) {
 	if err := r.traffic.check(off, int64(len(p))); err != nil {
 		return 0, err
@@ -114,7 +121,7 @@ func (t *traffic) write(cmd drbd.Cmd, p []byte, off, n int64, unmap bool) error 
 	}
 	var alErr error
 	if w.disk != nil {
-		if alErr = w.disk.md.AL().Begin(context.Background(), off, n); alErr != nil {
+		if alErr = t.activate(w.disk, off, n); alErr != nil {
 			t.fail(w.disk, true, alErr)
 		}
 	}
@@ -127,6 +134,17 @@ func (t *traffic) write(cmd drbd.Cmd, p []byte, off, n int64, unmap bool) error 
 		}
 	}
 	return t.finish(w, errors.Join(alErr, diskErr))
+}
+
+// activate makes the activity log's extents of a write durable. The log may be full of extents of writes that wait for
+// the end of their epoch, so that ends now.
+func (t *traffic) activate(d *disk, off, n int64) error {
+	al := d.md.AL()
+	if al.TryBegin(off, n) {
+		return nil
+	}
+	t.cutEpoch()
+	return al.Begin(context.Background(), off, n)
 }
 
 // begin takes w through the gate and waits for its turn among overlapping writes.
@@ -181,7 +199,18 @@ func (t *traffic) send(w *write, alFailed bool) {
 	w.refs++
 	w.id = t.handle(w)
 	w.seq = l.nextSeq()
-	w.flags = drbd.DPSync | drbd.DPSendWriteAck
+	w.proto = t.cfg.Protocol
+	if t.gate.syncing || w.disk == nil {
+		// Its answer clears bits, or the peer's copy is the only one.
+		w.proto = proto.ProtocolC
+	}
+	w.flags = drbd.DPSync
+	switch w.proto {
+	case proto.ProtocolC:
+		w.flags |= drbd.DPSendWriteAck
+	case proto.ProtocolB:
+		w.flags |= drbd.DPSendRecvAck
+	}
 	if t.gate.syncing {
 		w.flags |= drbd.DPMaySetInSync
 	}
@@ -209,6 +238,9 @@ func (t *traffic) finish(w *write, err error) error {
 		t.mu.Unlock()
 		<-w.done
 		t.mu.Lock()
+	}
+	if w.localFailed && w.link != nil && w.proto != proto.ProtocolC {
+		t.awaitEpoch(w.epochSeq) // the peer's copy is the only one: its word that it has arrived is not enough
 	}
 	// A disk that was not current when the peer went away does not count as a copy.
 	w.good = w.good || t.gate.good
@@ -238,10 +270,10 @@ func (t *traffic) settle(w *write) {
 		}
 	}
 	t.ranges.remove(&w.span)
-	if e := w.epoch; e != nil && !e.closed {
+	if e := w.epoch; e != nil && w.proto != proto.ProtocolC {
+		// The peer may not have written it yet: what the application writes now must come behind a barrier. Under protocol
+		// C it is on the peer's disk, and the sender ends the epoch when nothing more comes.
 		e.closed = true
-	}
-	if w.link != nil {
 		w.link.out.kick()
 	}
 	if t.inflight--; t.inflight == 0 {
@@ -278,11 +310,19 @@ func (t *traffic) ack(l *link, cmd drbd.Cmd, a drbd.BlockAck) error {
 	if !ok || w.link != l || a.Sector != uint64(w.off/block.SectorSize) || int64(a.Size) != w.n {
 		return brokenLink(networkFailure, "meta socket: %v for %d bytes at sector %d: no such write is under way", cmd, a.Size, a.Sector)
 	}
-	if !w.netPending {
-		return nil // repeated
+	if cmd == drbd.CmdRecvAck && w.proto != proto.ProtocolB {
+		return badMeta(cmd, "the receipt of a write of protocol %v was not asked for", w.proto)
 	}
-	w.netPending = false
-	w.epoch.pending--
+	if cmd == drbd.CmdNegAck && w.disk != nil {
+		w.disk.bm.SetRange(w.off, w.n) // perhaps long after the caller heard that it was done
+	}
+	if !w.netPending {
+		w.netFailed = w.netFailed || cmd == drbd.CmdNegAck
+		return nil // after its receipt, or repeated
+	}
+	if w.netPending = false; w.answered() {
+		w.epoch.pending--
+	}
 	switch cmd {
 	case drbd.CmdNegAck:
 		w.netFailed = true
@@ -291,6 +331,18 @@ func (t *traffic) ack(l *link, cmd drbd.Cmd, a drbd.BlockAck) error {
 	}
 	t.settle(w)
 	return nil
+}
+
+// handedOver takes the sender's word that the network has a write of protocol A. It may have been confirmed meanwhile.
+func (t *traffic) handedOver(l *link, ids []uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, id := range ids {
+		if w, ok := t.find(id).(*write); ok && w.link == l && w.netPending {
+			w.netPending = false
+			t.settle(w)
+		}
+	}
 }
 
 // Flush returns when every write that was completed before is on stable storage on both copies, or on the one that is
@@ -308,15 +360,7 @@ func (t *traffic) flush() error {
 	if d != nil {
 		d.refs++
 	}
-	var wait *flushWait
-	if t.log.seq > t.log.done {
-		t.closeEpoch()
-		wait = &flushWait{seq: t.log.seq, done: make(chan struct{})}
-		t.flushes = append(t.flushes, wait)
-		if l := t.gate.link; l != nil {
-			l.out.kick()
-		}
-	}
+	wait := t.flushWait(t.log.seq)
 	t.mu.Unlock()
 	var err error
 	if d != nil {

@@ -84,7 +84,7 @@ func netOptions() []option {
 		{section: "net", name: "protocol", kind: kEnum, words: []string{"A", "B", "C"}, def: "C",
 			set: func(r *Resource, v parsed) {
 				r.Protocol = map[string]proto.Protocol{"A": proto.ProtocolA, "B": proto.ProtocolB, "C": proto.ProtocolC}[v.text]
-			}, refused: "only protocol C is in this version"},
+			}},
 		{section: "net", name: "timeout", min: 1, max: 600, unit: tenths, def: "60", set: dur(time.Second/10, func(n *Net) *time.Duration { return &n.Timeout })},
 		{section: "net", name: "ping-timeout", min: 1, max: 300, unit: tenths, def: "5", set: dur(time.Second/10, func(n *Net) *time.Duration { return &n.PingTimeout })},
 		{section: "net", name: "ping-int", min: 1, max: 120, unit: seconds, def: "10", set: dur(time.Second, func(n *Net) *time.Duration { return &n.PingInt })},

@@ -133,10 +133,10 @@ func TestModern(t *testing.T) {
 		}
 	}
 	slices.Sort(refused)
-	if d := cmp.Diff([]string{"meta-disk /dev/sdd", "net after-sb-0pri discard-zero-changes", "net allow-two-primaries yes", "net protocol A"}, refused); d != "" {
+	if d := cmp.Diff([]string{"meta-disk /dev/sdd", "net after-sb-0pri discard-zero-changes", "net allow-two-primaries yes"}, refused); d != "" {
 		t.Error(d)
 	}
-	if err := news.Refused(); err == nil || !strings.Contains(err.Error(), "news.res:2:2: resource news: net protocol A: only protocol C") {
+	if err := news.Refused(); err == nil || !strings.Contains(err.Error(), "news.res:3:8: resource news: net allow-two-primaries yes: santui keeps one Primary") {
 		t.Errorf("news: %v", err)
 	}
 }
