@@ -39,8 +39,28 @@ func (r *Resource) PauseSync(ctx context.Context) error { return r.ask(ctx, cmdP
 // ResumeSync takes back PauseSync.
 func (r *Resource) ResumeSync(ctx context.Context) error { return r.ask(ctx, cmdPause{on: false}) }
 
+// VerifyStart begins an online verify: both copies are read and compared from offset from (rounded down to 4 KiB) to the
+// end, while applications go on. What differs is marked out of sync; nothing is repaired. It returns when the peer has
+// agreed; Status tells how far it is and, in LastVerify, what came out.
+func (r *Resource) VerifyStart(ctx context.Context, from int64) error {
+	return r.ask(ctx, cmdVerify{from: from})
+}
+
+// VerifyStop ends a verify that this node began and returns when all that was asked for has been compared.
+func (r *Resource) VerifyStop(ctx context.Context) error { return r.ask(ctx, cmdVerifyStop{}) }
+
+// Invalidate overwrites all of this node's copy from the peer's, InvalidateRemote the peer's from this one. The state
+// machine refuses it while the node that is overwritten is Primary, or the other copy is not UpToDate. Both return when
+// the resync has begun.
+func (r *Resource) Invalidate(ctx context.Context) error { return r.ask(ctx, cmdInvalidate{}) }
+
+// InvalidateRemote overwrites the peer's copy; see Invalidate.
+func (r *Resource) InvalidateRemote(ctx context.Context) error {
+	return r.ask(ctx, cmdInvalidate{peer: true})
+}
+
 // SetResyncRate changes the rate, in bytes a second, at which this node asks for blocks while it is SyncTarget. It
-// works while a resync runs and until the resource is closed.
+// works while a resync runs and until the resource is closed. An online verify keeps to it too.
 func (r *Resource) SetResyncRate(bytesPerSecond int64) error {
 	return r.ask(context.Background(), cmdRate{rate: bytesPerSecond})
 }
@@ -71,6 +91,9 @@ type (
 	cmdOpen       struct{}
 	cmdCloseDev   struct{}
 	cmdClose      struct{}
+	cmdVerify     struct{ from int64 }
+	cmdVerifyStop struct{}
+	cmdInvalidate struct{ peer bool }
 )
 
 // request is a command on its way to the owner goroutine.

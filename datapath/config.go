@@ -56,7 +56,7 @@ type Config struct {
 	// Features that drbd.conf may ask for. They are here so that New can refuse them by name.
 	DataIntegrityAlg string
 	CsumsAlg         string
-	VerifyAlg        string // told to the peer, since both must agree; verify itself is refused
+	VerifyAlg        string // digest of online verify, one of DigestAlgs; "" = no verify. Both nodes must agree
 	AllowTwoPrimaries,
 	PullAhead,
 	ThinResync bool
@@ -64,6 +64,9 @@ type Config struct {
 	// Listen and Dial make the replication link; nil = TCP. laddr is the local address to bind, its port is ignored.
 	Listen func(ctx context.Context, addr string) (net.Listener, error)
 	Dial   func(ctx context.Context, laddr, raddr string) (net.Conn, error)
+
+	// Verified gets the outcome of each online verify. It must not block or call back.
+	Verified func(v *proto.Verify)
 
 	// Events gets one line for operators at each thing that happened. It must not block or call back.
 	Events func(level proto.Level, text string)
@@ -126,6 +129,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Events == nil {
 		c.Events = func(proto.Level, string) {}
 	}
+	if c.Verified == nil {
+		c.Verified = func(*proto.Verify) {}
+	}
 	if c.Listen == nil {
 		c.Listen = listenTCP
 	}
@@ -152,6 +158,8 @@ func (c *Config) check() error {
 		return bad("cram-hmac-alg %q is not one of %v", c.CRAMAlg, CRAMAlgs)
 	case c.CRAMAlg != "" && len(c.Secret) == 0:
 		return bad("cram-hmac-alg %s needs a shared-secret", c.CRAMAlg)
+	case c.VerifyAlg != "" && !slices.Contains(DigestAlgs, c.VerifyAlg):
+		return bad("verify-alg %q is not one of %v", c.VerifyAlg, DigestAlgs)
 	case len(c.Secret) > maxSecret:
 		return bad("shared-secret is longer than %d bytes", maxSecret)
 	}

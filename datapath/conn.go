@@ -51,6 +51,7 @@ type link struct {
 	limit budget // bytes taken from the peer and not yet on disk
 	reads budget // bytes read for the peer and not yet sent
 	asked askedBlocks
+	ov    verifyBook
 	bits  *drbd.BitmapDecoder // of a bitmap that is arriving
 }
 
@@ -68,6 +69,7 @@ func newLink(r *Resource, s *sockets, a agreement) *link {
 	l.work.init()
 	l.rx.init()
 	l.asked.init()
+	l.ov.init()
 	l.limit.init(int64(max(r.cfg.MaxBuffers*block4k, drbd.MaxData)))
 	l.reads.init(maxPeerReads)
 	return l
@@ -142,6 +144,7 @@ func (l *link) join() {
 	l.work.close()
 	l.workers.Wait()
 	l.asked.abandon(l)
+	l.ov.abandon(l.r.traffic)
 }
 
 // hangUp says that nothing more will be sent and lets the peer finish. Closing at once would make the kernel throw away
@@ -181,6 +184,9 @@ func (l *link) watch() error {
 		case now := <-tick.C:
 			if c, since := proto.ConnState(l.conn.Load()), l.quiet(now); hurried(c) && since > limit {
 				return brokenLink(proto.Timeout, "%s has said nothing for %v in %v", l.r.cfg.Peer, since.Round(time.Second), c)
+			}
+			if since, ok := l.ov.oldest(); ok && now.Sub(since) > limit {
+				return brokenLink(proto.Timeout, "%s left a request for a digest unanswered for %v (timeout times ko-count)", l.r.cfg.Peer, limit)
 			}
 			if since, ok := l.r.traffic.oldest(l); ok && now.Sub(since) > limit {
 				return brokenLink(proto.Timeout, "%s left a write unanswered for %v (timeout times ko-count)", l.r.cfg.Peer, limit)

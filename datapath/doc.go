@@ -29,12 +29,12 @@
 // one per connection that has not said yet what it is. Established link: receiver and sender of the data socket, receiver
 // and sender of the meta socket, a watch for unanswered requests, and 16 workers that do what the peer asks for on the
 // local disk. The meta socket's two never wait for a disk, so pings are answered in time. SyncTarget: one that asks for
-// blocks. Attach, detach and the end of a link run in goroutines of their own and report to the owner. Close returns when
+// blocks; VerifyS: one that asks for digests. Attach, detach and the end of a link run in goroutines of their own and report to the owner. Close returns when
 // all have ended.
 //
 // # What is refused by name
 //
-// data-integrity-alg, checksum based and thin resync, online verify, two Primaries, pull-ahead,
+// data-integrity-alg, checksum based and thin resync, two Primaries, pull-ahead,
 // after-sb policies other than disconnect, resizing while connected, write-same: New, or the packet or option of the
 // peer, is refused with a text that says so.
 package datapath

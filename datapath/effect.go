@@ -36,6 +36,10 @@ func (o *owner) effect(e state.Effect) {
 			_, on := e.(state.PauseResync)
 			o.rs.pause(on)
 		}
+	case state.StartVerify:
+		o.startVerify(e.Source)
+	case state.StopVerify:
+		o.stopVerify()
 	case state.AnswerCommand:
 		o.answer(e)
 	case state.Notify:

@@ -47,7 +47,9 @@ type (
 		rs     *resync
 		failed uint64
 	}
-	drained struct{ q *request } // for this demotion
+	drained        struct{ q *request } // for this demotion
+	verifyFinished struct{ v *verify }  // all that was asked for is compared
+	verifyClosed   struct{ v *proto.Verify }
 )
 
 // owner is the state of the owner goroutine. Nothing else touches it.
@@ -58,6 +60,11 @@ type owner struct {
 	try  *attempt
 	disk *disk
 	rs   *resync
+
+	ov       *verify       // nil unless this node compares
+	ovFrom   int64         // of the verify that was asked for
+	ovStops  []*request    // wait for its end
+	verified *proto.Verify // the last outcome
 
 	id      state.CommandID
 	waiting map[state.CommandID]*request
@@ -88,6 +95,7 @@ func (r *Resource) own() {
 	var seed [8]byte
 	_, _ = rand.Read(seed[:]) // never fails since Go 1.24
 	o := &owner{r: r, st: state.New(policy, binary.NativeEndian.Uint64(seed[:])), waiting: map[state.CommandID]*request{}}
+	o.st.CanVerify = r.verifies != nil
 	tick := time.NewTimer(time.Second)
 	defer tick.Stop()
 	var batch []any
@@ -115,7 +123,7 @@ func (o *owner) pace() time.Duration {
 	if len(o.retries) > 0 {
 		return 50 * time.Millisecond
 	}
-	if o.st.Conn.Syncing() {
+	if o.st.Conn.Syncing() || o.st.Conn.Verifying() {
 		return 250 * time.Millisecond
 	}
 	return time.Second
@@ -138,7 +146,7 @@ func (o *owner) leave() {
 	for _, q := range o.waiting {
 		q.reply <- ErrClosed
 	}
-	for _, q := range o.retries {
+	for _, q := range append(o.retries, o.ovStops...) {
 		q.reply <- ErrClosed
 	}
 	o.closing.reply <- nil
@@ -182,6 +190,12 @@ func (o *owner) handle(m any) {
 		if m.rs == o.rs {
 			o.step(state.ResyncDone{Failed: m.failed})
 		}
+	case verifyFinished:
+		if m.v == o.ov {
+			o.step(state.VerifyDone{})
+		}
+	case verifyClosed:
+		o.verifyOutcome(m.v)
 	case drained:
 		if m.q == o.demote {
 			o.demoteNow()
@@ -370,6 +384,9 @@ func (o *owner) command(q *request) {
 	case cmdOpen, cmdCloseDev, cmdRate:
 		q.reply <- o.local(c)
 		return
+	case cmdVerifyStop:
+		o.haltVerify(q)
+		return
 	case cmdAttach:
 		o.startAttach(q)
 		return
@@ -385,10 +402,18 @@ func (o *owner) command(q *request) {
 		o.startClose(q)
 		return
 	}
+	if err := o.unfit(q.cmd); err != nil {
+		q.reply <- err
+		return
+	}
 	o.id++
 	o.waiting[o.id] = q
 	id := o.id
-	if err := o.step(stateCommand(q.cmd, id)); err != nil {
+	err := o.step(stateCommand(q.cmd, id))
+	if c, ok := q.cmd.(cmdVerify); ok && err == nil {
+		o.ovFrom = c.from - c.from%verifyBlock
+	}
+	if err != nil {
 		delete(o.waiting, id)
 		o.refused(q, err)
 	}
@@ -411,6 +436,10 @@ func stateCommand(cmd any, id state.CommandID) state.Event {
 		return state.Disconnect{ID: id, Force: c.force}
 	case cmdPromote:
 		return state.Promote{ID: id, Force: c.force}
+	case cmdVerify:
+		return state.Verify{ID: id}
+	case cmdInvalidate:
+		return state.Invalidate{ID: id, Peer: c.peer}
 	case cmdPause:
 		if c.on {
 			return state.PauseSync{ID: id}

@@ -12,12 +12,20 @@ import (
 type peerKind uint8
 
 const (
-	peerWrite  peerKind = iota // DATA
-	peerZeroes                 // ZEROES, TRIM
-	peerResync                 // RS_DATA_REPLY
-	peerRSRead                 // RS_DATA_REQUEST
-	peerRead                   // DATA_REQUEST
+	peerWrite    peerKind = iota // DATA
+	peerZeroes                   // ZEROES, TRIM
+	peerResync                   // RS_DATA_REPLY
+	peerRSRead                   // RS_DATA_REQUEST
+	peerRead                     // DATA_REQUEST
+	peerOVDigest                 // OV_REQUEST
+	peerOVCheck                  // OV_REPLY
 )
+
+// reads says whether the peer wants to be sent what is read. Only an UpToDate disk may answer.
+func (k peerKind) reads() bool { return k == peerRSRead || k == peerRead || k == peerOVDigest }
+
+// modifies says whether the disk is written.
+func (k peerKind) modifies() bool { return k == peerWrite || k == peerZeroes || k == peerResync }
 
 // peerReq is one request of the peer on the local disk. It goes from the receiver, in its turn among overlapping ones,
 // to a worker, and for reads on to the sender.
@@ -33,6 +41,8 @@ type peerReq struct {
 	logs  bool // holds the activity log's extent
 	span  span
 	asked *askedBlock
+	part  *verifyPart
+	sum   digest
 }
 
 var peerReqs = sync.Pool{New: func() any {
@@ -47,15 +57,15 @@ func (p *peerReq) cost() int64 { return max(int64(len(p.buf)), block4k) }
 
 // recycle gives the request and its buffer back.
 func (p *peerReq) recycle() {
-	if p.kind == peerRSRead || p.kind == peerRead {
+	if p.kind.reads() {
 		p.link.reads.give(p.n)
-	} else {
+	} else if p.kind.modifies() {
 		p.link.limit.give(p.cost())
 	}
 	if p.buf != nil {
 		block.PutBuffer(p.buf)
 	}
-	p.buf, p.link, p.disk, p.asked, p.logs = nil, nil, nil, nil, false
+	p.buf, p.link, p.disk, p.asked, p.part, p.logs, p.sum.n = nil, nil, nil, nil, nil, false, 0
 	peerReqs.Put(p)
 }
 
@@ -143,7 +153,7 @@ func (e *rxEpoch) finish() uint32 {
 func (t *traffic) enter(p *peerReq, kind spanKind) bool {
 	t.mu.Lock()
 	d := t.gate.disk
-	if (p.kind == peerRSRead || p.kind == peerRead) && !t.gate.serve {
+	if p.kind.reads() && !t.gate.serve {
 		d = nil
 	}
 	if d == nil || p.off+p.n > t.gate.size {
@@ -178,7 +188,7 @@ func (t *traffic) leave(p *peerReq, ok bool) {
 		t.ranges.remove(&p.span)
 	}
 	if ok {
-		if p.kind == peerRSRead || p.kind == peerRead {
+		if !p.kind.modifies() {
 			t.count.read += p.n
 		} else {
 			t.count.written += p.n
@@ -198,6 +208,10 @@ func (l *link) worker() {
 			l.doResync(p)
 		case peerRSRead, peerRead:
 			l.doRead(p)
+		case peerOVDigest:
+			l.doDigest(p)
+		case peerOVCheck:
+			l.doVerify(p)
 		}
 	}
 }
@@ -307,13 +321,20 @@ func (l *link) doRead(p *peerReq) {
 		p.recycle()
 		return
 	}
-	// The sender may recycle p as soon as it is queued.
-	t, d, s := l.r.traffic, p.disk, &p.span
+	l.queueReply(p, cmd, true)
+}
+
+// queueReply ends p's turn and hands it to the sender, which may recycle it as soon as it is queued. read: the disk did
+// it.
+func (l *link) queueReply(p *peerReq, cmd drbd.Cmd, read bool) {
+	t, d := l.r.traffic, p.disk
 	t.mu.Lock()
-	if p.kind == peerRSRead {
-		t.ranges.remove(s)
+	if p.kind != peerRead {
+		t.ranges.remove(&p.span)
 	}
-	t.count.read += p.n
+	if read {
+		t.count.read += p.n
+	}
 	sent := l.out.put(outItem{kind: outReply, cmd: cmd, p: p})
 	d.put()
 	t.mu.Unlock()
@@ -340,6 +361,9 @@ func (t *traffic) abandon(l *link) {
 		t.mu.Unlock()
 		if p.kind == peerWrite || p.kind == peerZeroes {
 			l.rx.end()
+		}
+		if p.part != nil {
+			l.ov.done(t, p.part, p.off, p.n, false, false)
 		}
 		p.recycle()
 	}

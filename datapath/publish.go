@@ -116,7 +116,11 @@ func (o *owner) observe() *Status {
 		o.inSync, o.problem = now, ""
 	}
 	s.LastInSync, s.Problem = o.inSync, o.problem
-	if o.progress.on && st.Conn.Syncing() {
+	s.LastVerify = o.verified
+	switch {
+	case st.Conn.Verifying() && o.link != nil:
+		s.Sync = o.verifyStatus(now)
+	case o.progress.on && st.Conn.Syncing():
 		s.Sync = o.syncStatus(s, now)
 	}
 	return s

@@ -8,7 +8,8 @@ const (
 	spanPeer                   // a write that the peer sent, until it is on the disk
 	spanResync                 // resync data being written; spanAsked keeps applications out
 	spanRead                   // resync data being read for the peer, until it is queued
-	spanAsked                  // resync data asked for, until it is on the disk
+	spanAsked                  // resync data or digests asked for, until it is on the disk or compared
+	spanVerify                 // data being read to be compared with the peer's digest; spanAsked keeps applications out
 )
 
 // conflict says whether two overlapping spans must not be active together. Reads do not disturb each other. What was
@@ -19,6 +20,8 @@ func conflict(a, b spanKind) bool {
 		a, b = b, a
 	}
 	switch {
+	case b == spanVerify:
+		return a == spanPeer
 	case b == spanAsked:
 		return a == spanApp
 	case a == spanRead:

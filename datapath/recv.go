@@ -47,8 +47,10 @@ func (l *link) data(rd *drbd.Reader, h drbd.Header) error {
 		return l.resyncReply(rd, h)
 	case drbd.CmdDataReply:
 		return l.dataReply(rd, h)
-	case drbd.CmdRSDataRequest, drbd.CmdDataRequest:
+	case drbd.CmdRSDataRequest, drbd.CmdDataRequest, drbd.CmdOVRequest:
 		return l.blockRequest(rd, h)
+	case drbd.CmdOVReply:
+		return l.verifyReply(rd, h)
 	case drbd.CmdBarrier:
 		return l.barrier(rd)
 	case drbd.CmdBitmap, drbd.CmdCompressedBitmap:
@@ -100,8 +102,6 @@ func (l *link) conversation(rd *drbd.Reader, h drbd.Header) error {
 	case drbd.CmdAuthChallenge:
 		return fatalLink("%s asks this node to authenticate, but %s has no cram-hmac-alg and shared-secret configured here",
 			l.r.cfg.Peer, l.r.cfg.Resource)
-	case drbd.CmdOVRequest, drbd.CmdOVReply:
-		return l.refused(h.Cmd, "online verify")
 	case drbd.CmdCSumRSRequest:
 		return l.refused(h.Cmd, "checksum based resync")
 	case drbd.CmdRSThinReq, drbd.CmdRSDeallocated:
@@ -341,8 +341,13 @@ func (l *link) blockRequest(rd *drbd.Reader, h drbd.Header) error {
 		return err
 	}
 	kind, neg := peerRead, drbd.CmdNegDReply
-	if h.Cmd == drbd.CmdRSDataRequest {
+	switch h.Cmd {
+	case drbd.CmdRSDataRequest:
 		kind, neg = peerRSRead, drbd.CmdNegRSDReply
+	case drbd.CmdOVRequest:
+		if kind, neg = peerOVDigest, drbd.CmdNegRSDReply; l.r.verifies == nil {
+			return l.refused(h.Cmd, "online verify without a verify-alg")
+		}
 	}
 	if !l.reads.take(int64(req.Size)) {
 		return net.ErrClosed
@@ -555,7 +560,15 @@ func (l *link) blockAck(cmd drbd.Cmd, p drbd.BlockAck) error {
 		return t.ack(l, cmd, p)
 	case drbd.CmdNegDReply:
 		return t.refusedRead(l, p)
+	case drbd.CmdOVResult:
+		return l.verifyResult(p)
 	case drbd.CmdNegRSDReply:
+		if part, ok := l.ov.claim(int64(p.Sector)*block.SectorSize, int64(p.Size)); ok {
+			if part != nil {
+				l.ov.done(t, part, int64(p.Sector)*block.SectorSize, int64(p.Size), false, false)
+			}
+			return nil
+		}
 		a := l.asked.claim(int64(p.Sector)*block.SectorSize, int64(p.Size))
 		if a == nil {
 			return badMeta(cmd, "%d bytes at sector %d: nobody asked for them", p.Size, p.Sector)

@@ -11,13 +11,14 @@ import (
 
 // Resource is one replicated device on one node. All methods may be called from any goroutine.
 type Resource struct {
-	cfg     Config
-	inbox   *mailbox
-	gone    chan struct{} // closed when the owner goroutine has ended
-	traffic *traffic
-	rate    atomic.Int64 // of resync, bytes a second
-	status  atomic.Pointer[Status]
-	changed atomic.Pointer[chan struct{}]
+	cfg      Config
+	inbox    *mailbox
+	gone     chan struct{} // closed when the owner goroutine has ended
+	traffic  *traffic
+	rate     atomic.Int64 // of resync and verify, bytes a second
+	verifies *digester    // nil without verify-alg
+	status   atomic.Pointer[Status]
+	changed  atomic.Pointer[chan struct{}]
 
 	background sync.WaitGroup // what the owner started and does not wait for itself
 	closeOnce  sync.Once
@@ -31,6 +32,7 @@ func New(cfg Config) (*Resource, error) {
 		return nil, err
 	}
 	r := &Resource{cfg: cfg, inbox: newMailbox(), gone: make(chan struct{})}
+	r.verifies = newDigester(cfg.VerifyAlg)
 	r.traffic = newTraffic(&r.cfg)
 	r.traffic.fail = r.diskFailed
 	r.rate.Store(cfg.ResyncRate)

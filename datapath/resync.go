@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"example.com/santui/datapath/meta"
 	"example.com/santui/proto/drbd"
@@ -114,7 +113,6 @@ func (a *askedBlocks) abandon(l *link) {
 const (
 	maxResyncRequest = drbd.MaxData
 	resyncExtent     = 16 << 20 // BM_EXT_SIZE, drbd_int.h: no request crosses it
-	maxBurst         = 100 * time.Millisecond
 )
 
 // resync is the SyncTarget's side of a resync: one goroutine asks for blocks, paced by the rate.
@@ -124,12 +122,12 @@ type resync struct {
 	paused atomic.Bool
 	cancel context.CancelFunc
 	done   chan struct{}
-	due    time.Time // when the next request may go out
+	pacer  pacer
 }
 
 func startResync(l *link, d *disk, paused bool) *resync {
 	ctx, cancel := context.WithCancel(l.ctx)
-	rs := &resync{l: l, d: d, cancel: cancel, done: make(chan struct{}), due: time.Now()}
+	rs := &resync{l: l, d: d, cancel: cancel, done: make(chan struct{}), pacer: pacer{rate: &l.r.rate}}
 	rs.paused.Store(paused)
 	go func() {
 		defer close(rs.done)
@@ -162,7 +160,7 @@ func (rs *resync) run(ctx context.Context) {
 		switch {
 		case ok:
 			asked = true
-			if !rs.pace(ctx, n) || !rs.room(ctx, n) || !rs.ask(ctx, off, n) {
+			if !rs.pacer.wait(ctx, n) || !rs.room(ctx, n) || !rs.ask(ctx, off, n) {
 				continue
 			}
 		case rs.l.asked.outstanding() > 0:
@@ -209,25 +207,6 @@ func (rs *resync) next(cursor *uint64) (off, n int64, ok bool) {
 func (rs *resync) largest() int64 {
 	n := rs.l.r.rate.Load() / 16
 	return max(meta.BlockSize, min(maxResyncRequest, n-n%meta.BlockSize))
-}
-
-// pace waits until n bytes fit the rate.
-func (rs *resync) pace(ctx context.Context, n int64) bool {
-	now := time.Now()
-	if earliest := now.Add(-maxBurst); rs.due.Before(earliest) {
-		rs.due = earliest
-	}
-	if d := rs.due.Sub(now); d > 0 {
-		t := time.NewTimer(min(d, time.Second))
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return false
-		}
-	}
-	rs.due = rs.due.Add(time.Duration(float64(n) / float64(rs.l.r.rate.Load()) * float64(time.Second)))
-	return true
 }
 
 // room waits until so little is outstanding that n more bytes may be asked for.

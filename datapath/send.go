@@ -218,6 +218,11 @@ func (s *sender) add(it *outItem) error {
 		addPacket(s, it.cmd, req, nil)
 	case outReply:
 		s.sent = append(s.sent, it.p)
+		if it.p.kind == peerOVDigest {
+			req := drbd.BlockRequest{Sector: uint64(it.p.off / block.SectorSize), ID: it.p.id, Size: uint32(it.p.n)}
+			addPacket(s, it.cmd, req, it.p.sum.bytes())
+			break
+		}
 		d := drbd.Data{Sector: uint64(it.p.off / block.SectorSize), ID: it.p.id}
 		addPacket(s, it.cmd, d, it.p.buf)
 	case outPacket:

@@ -21,8 +21,10 @@ type Status struct {
 	UUIDs     proto.UUIDs
 	PeerUUIDs proto.UUIDs // of the last handshake
 	OutOfSync int64       // bytes
-	Sync      *proto.Sync // nil unless a resync runs or is paused
-	Counters  proto.Counters
+	Sync      *proto.Sync // nil unless a resync runs or is paused, or a verify runs
+	// LastVerify is the outcome of the newest online verify since the resource was started, nil if there was none.
+	LastVerify *proto.Verify
+	Counters   proto.Counters
 	// LastInSync is when both copies were last known identical, zero if never since the resource was started.
 	LastInSync time.Time
 	// Problem is the newest condition that needs a human, with its remedy; "" when there is none.

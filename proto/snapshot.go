@@ -95,6 +95,7 @@ type Sync struct {
 	Total   int64     `json:"total"`            // bytes to do at the start
 	Left    int64     `json:"left"`             // bytes still out of sync
 	Failed  int64     `json:"failed"`           // bytes that could not be read or written
+	Differ  int64     `json:"differ,omitempty"` // bytes that a verify found to differ so far
 	Rate    int64     `json:"rate"`             // bytes a second, over the last seconds
 	Mean    int64     `json:"mean"`             // bytes a second, since the start
 	Limit   int64     `json:"limit"`            // configured rate, bytes a second
@@ -105,6 +106,28 @@ type Sync struct {
 	Want    int64     `json:"want,omitempty"`   // controller's target rate
 	OpID    string    `json:"op_id,omitempty"`  // the operation that started it
 	Why     string    `json:"reason,omitempty"` // why it runs
+}
+
+// Verify is the outcome of an online verify: both copies were read and compared, block by block. Sizes are bytes.
+type Verify struct {
+	Started  time.Time `json:"started"`
+	Ended    time.Time `json:"ended"`
+	By       string    `json:"by"`               // the node that compared
+	Alg      string    `json:"alg"`              // digest
+	Size     int64     `json:"size"`             // of the device
+	From     int64     `json:"from"`             // offset at which it began
+	Checked  int64     `json:"checked"`          // compared
+	Differ   int64     `json:"differ"`           // in blocks of 4 KiB that differ; they are marked out of sync
+	Failed   int64     `json:"failed,omitempty"` // could not be read
+	Ranges   []Extent  `json:"ranges,omitempty"` // what differs; the first 1000 ranges
+	Complete bool      `json:"complete"`         // the whole device was compared
+	Why      string    `json:"why,omitempty"`    // it ended early
+}
+
+// Extent is a range of a device in bytes.
+type Extent struct {
+	Offset int64 `json:"offset"`
+	Length int64 `json:"length"`
 }
 
 // Counters are DRBD's /proc/drbd counters, in bytes where DRBD shows KiB.
