@@ -150,12 +150,12 @@ func (b *verifyBook) abandon(t *traffic) {
 	b.wake()
 }
 
-// replied counts a digest that is about to be sent; the first one tells where the peer began.
+// replied counts a digest that is about to be sent; the lowest offset is where the peer began.
 func (b *verifyBook) replied(off int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.replies++
-	if b.from < 0 {
+	if b.from < 0 || off < b.from {
 		b.from = off
 	}
 }
