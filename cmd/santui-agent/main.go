@@ -80,7 +80,8 @@ func (a *app) runCmd() *cobra.Command {
 			if err := ag.Run(ctx); err != nil && ctx.Err() == nil {
 				return cli.Exit(cli.ExitVeto, fmt.Errorf("%s: %w", cfg.Node, err)) // it could not begin to serve
 			} else if err != nil {
-				return cli.Exit(cli.ExitAttention, err) // asked to stop, it had to leave a device in use
+				// Asked to stop, it had to leave a device in use.
+				return cli.Exit(cli.ExitAttention, errors.Join(err, abandon(cfg.RunDir)))
 			}
 			return nil
 		},
