@@ -113,6 +113,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		wg.Go(func() { r.statusLoop(run, func() { a.track(r); a.hub.poke() }) })
 		wg.Go(func() { r.stackLoop(run, a.ops, a.hub.poke) })
 		wg.Go(func() { a.up(run, r) })
+		wg.Go(func() { a.guard(run, r) })
 	}
 	wg.Go(func() { a.peer.run(run) })
 	wg.Go(func() { a.readyLoop(run) })

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"example.com/santui/lvmops"
@@ -35,14 +36,22 @@ func (l local) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 		o.OpID = l.op.ID
 	}
 	l.mu.Unlock()
-	o.Resource.Stack = r.stack(ctx, l.ops, time.Duration(req.MaxAge*float64(time.Second)))
+	maxAge := time.Duration(req.MaxAge * float64(time.Second))
+	var facts proto.Facts
+	var wg sync.WaitGroup
+	wg.Go(func() { facts = r.lookAround(ctx, l.ops, maxAge) })
+	o.Resource.Stack = r.stack(ctx, l.ops, maxAge)
+	wg.Wait()
+	var herr error
+	if facts.Health, herr = l.ops.Health(o.Resource.Stack.Mounts); herr != nil {
+		facts.Errs = append(facts.Errs, herr.Error())
+	}
+	o.Facts = &facts
 	for _, t := range req.Targets {
 		o.Targets = append(o.Targets, l.ops.MountPoint(t))
 	}
 	if o.Resource.Role != proto.Primary {
-		if o.VGClash, err = l.ops.VGNames(ctx, r.conf.diskPath); err != nil {
-			o.Err = asError(err).On(l.cfg.Node)
-		}
+		o.VGClash = facts.LVM.Others
 	}
 	return o, nil
 }

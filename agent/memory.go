@@ -61,6 +61,8 @@ func (a *Agent) dress(r *resource, st proto.Resource) proto.Resource {
 		st.LastInSync = k.InSync
 	}
 	switch {
+	case r.alarm != "": // worse than anything else that can be said
+		st.Problem = r.alarm
 	case st.Problem != "":
 	case st.DiskState == proto.Diskless && r.upErr != "":
 		st.Problem = r.upErr

@@ -26,6 +26,10 @@ type resource struct {
 	wrote     int64     // bytes written at the last look
 	lastWrite time.Time
 	split     string // the two agents found a split brain by their histories
+
+	costly   proto.Facts // of lookAround
+	costlyAt time.Time
+	alarm    string // what uses the backing disk beside replication
 }
 
 // stackPeriod is how often the stack of a Primary is read, stackLimit how long that may take.
@@ -74,7 +78,7 @@ func (r *resource) cached() proto.Stack {
 // forget makes the next look a fresh one.
 func (r *resource) forget() {
 	r.mu.Lock()
-	r.at = time.Time{}
+	r.at, r.costlyAt = time.Time{}, time.Time{}
 	r.mu.Unlock()
 }
 

@@ -16,6 +16,7 @@ type Options struct {
 	Log    *slog.Logger
 	// Proc, Sys and Dev are where the kernel's trees are: /proc, /sys, /dev unless a test says otherwise.
 	Proc, Sys, Dev string
+	Etc            string // where lvm.conf and fstab are: /etc unless a test says otherwise
 	// DeviceNumber tells the number of the block device at a path (in terms of /dev, whatever Dev is); stat(2) unless a
 	// test says otherwise.
 	DeviceNumber func(path string) (major, minor uint32, err error)
@@ -28,6 +29,10 @@ type Ops struct {
 	mu    sync.Mutex
 	stuck map[string]bool    // looks (statfs, reads) that have not come back, see aside
 	cache map[string]*cached // by kernel node, see lookLVM
+
+	settings   map[string]string // lvm's section devices
+	settingsAt string            // what settingsKey was then
+	thin       map[string]string // version of thin_check, by file
 }
 
 // New checks the options.
@@ -43,6 +48,9 @@ func New(opt Options) (*Ops, error) {
 	}
 	if opt.Sys == "" {
 		opt.Sys = "/sys"
+	}
+	if opt.Etc == "" {
+		opt.Etc = "/etc"
 	}
 	if opt.DeviceNumber == nil {
 		opt.DeviceNumber = func(path string) (uint32, uint32, error) { return statDevice(inDev(opt.Dev, path)) }

@@ -18,9 +18,7 @@ type lvmReport struct {
 
 type lvmVG struct {
 	proto.VG
-	systemID string
-	lockType string
-	lvs      []lvmLV // parallel to VG.LVs
+	lvs []lvmLV // parallel to VG.LVs
 }
 
 type lvmLV struct {
@@ -37,7 +35,8 @@ func reportArgv(node string) []string {
 	return []string{"lvm", "fullreport", "--all", "--reportformat", "json", "--units", "b", "--nosuffix", "--binary", "--devices", node,
 		"--configreport", "vg", "-o", "vg_name,vg_uuid,vg_seqno,vg_partial,vg_exported,vg_autoactivation,vg_systemid,vg_lock_type,pv_count",
 		"--configreport", "pv", "-o", "pv_name,pv_uuid,pv_duplicate,pv_missing",
-		"--configreport", "lv", "-o", "lv_name,lv_uuid,lv_size,lv_attr,lv_path,lv_active,lv_device_open,lv_skip_activation,lv_role",
+		"--configreport", "lv", "-o", "lv_name,lv_uuid,lv_size,lv_attr,lv_path,lv_active,lv_device_open,lv_skip_activation,lv_role," +
+			"lv_health_status,lv_check_needed,data_percent,metadata_percent,pool_lv,origin",
 		"--configreport", "pvseg", "-o", "pvseg_start", "--configreport", "seg", "-o", "seg_start"}
 }
 
@@ -105,7 +104,8 @@ func parseReport(out []byte) (lvmReport, error) {
 func isSet(s string) bool { return s == "1" }
 
 func parseVG(m map[string]string) (lvmVG, error) {
-	vg := lvmVG{systemID: m["vg_systemid"], lockType: m["vg_lock_type"]}
+	var vg lvmVG
+	vg.SystemID, vg.LockType = Printable(m["vg_systemid"]), Printable(m["vg_lock_type"])
 	vg.Name, vg.UUID = m["vg_name"], m["vg_uuid"]
 	if err := CheckVGName(vg.Name); err != nil {
 		return vg, fmt.Errorf("lvm's report: %w", err)
@@ -145,12 +145,23 @@ func (vg *lvmVG) addLV(m map[string]string) error {
 		l.never = strings.ContainsRune("e", rune(attr[0])) || strings.Contains(m["lv_role"], "cache,pool")
 	}
 	vg.lvs = append(vg.lvs, l)
-	lv := proto.LV{Name: name, UUID: m["lv_uuid"], Size: size, Attr: attr, Open: isSet(m["lv_device_open"])}
+	lv := proto.LV{Name: name, UUID: m["lv_uuid"], Size: size, Attr: attr, Open: isSet(m["lv_device_open"]),
+		Health: Printable(m["lv_health_status"]), CheckNeeded: isSet(m["lv_check_needed"]), DataPct: percent(m["data_percent"]),
+		MetaPct: percent(m["metadata_percent"]), Pool: Printable(m["pool_lv"]), Origin: Printable(m["origin"])}
 	if !l.hidden && !l.noNode {
 		lv.Path = "/dev/" + vg.Name + "/" + bare
 	}
 	vg.LVs = append(vg.LVs, lv)
 	return nil
+}
+
+// percent reads a percentage column; 0 where lvm has nothing to say.
+func percent(s string) float64 {
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil || v < 0 || v > 100 {
+		return 0
+	}
+	return v
 }
 
 // plain removes the dashes of a uuid: device-mapper's uuids are without.

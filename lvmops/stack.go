@@ -81,8 +81,12 @@ func (o *Ops) Stack(ctx context.Context, dev, node string) (proto.Stack, error) 
 		return proto.Stack{}, o.failed(err, "looking for users of %s", dev)
 	}
 	st.Users = slices.DeleteFunc(slices.Clone(users), func(u proto.User) bool { return u.Kind == "mount" && u.How == howMounted })
+	opens, err := o.dmOpens(ctx, f, mine, users)
+	if err != nil {
+		problems = append(problems, err.Error())
+	}
 	for i := range rep.rep.vgs {
-		st.VGs = append(st.VGs, f.showVG(&rep.rep.vgs[i], rep.fs, mine, users))
+		st.VGs = append(st.VGs, f.showVG(&rep.rep.vgs[i], rep.fs, mine, users, opens))
 	}
 	st.Err = join(append(problems, notes...))
 	return st, ctx.Err()
@@ -172,7 +176,7 @@ func (f *family) dmKey() string {
 }
 
 // showVG completes a volume group with what is active and in use now.
-func (f *family) showVG(vg *lvmVG, fs map[string]string, mounts []mount, users []proto.User) proto.VG {
+func (f *family) showVG(vg *lvmVG, fs map[string]string, mounts []mount, users []proto.User, opens map[devno]int) proto.VG {
 	p := vg.VG
 	p.LVs = slices.Clone(vg.LVs)
 	for i, l := range vg.lvs {
@@ -185,6 +189,10 @@ func (f *family) showVG(vg *lvmVG, fs map[string]string, mounts []mount, users [
 			continue
 		}
 		lv.Active = true
+		if n, ok := opens[d.no]; ok {
+			lv.Open = n > 0 // fresher than lvm's report
+			lv.Unexplained = lv.Open && !f.explained(d, mounts, users)
+		}
 		lv.FS = fs[l.uuid]
 		if lv.FS == kindPV || lv.FS == kindPT {
 			lv.FS = ""
@@ -197,6 +205,52 @@ func (f *family) showVG(vg *lvmVG, fs map[string]string, mounts []mount, users [
 		lv.Open = lv.Open || slices.ContainsFunc(users, func(u proto.User) bool { return u.Device == d.shown && u.How != howActive })
 	}
 	return p
+}
+
+// explained says whether it is known who has a device open: a mount, another device on it, or a user found.
+func (f *family) explained(d *device, mounts []mount, users []proto.User) bool {
+	for _, m := range mounts {
+		if m.no == d.no {
+			return true
+		}
+	}
+	for _, x := range f.devices {
+		if x.below == d.name {
+			return true
+		}
+	}
+	return slices.ContainsFunc(users, func(u proto.User) bool { return u.Device == d.shown || u.Path == d.shown })
+}
+
+// probePatience is how long an opener that nobody can name may be a probe (udev's, ours) that is about to end.
+const probePatience = 200 * time.Millisecond
+
+// dmOpens counts the openers of the family's device-mapper devices. Openers without an explanation are counted twice, a
+// moment apart.
+func (o *Ops) dmOpens(ctx context.Context, f *family, mounts []mount, users []proto.User) (map[devno]int, error) {
+	var list []devno
+	for _, d := range f.sorted() {
+		if d.kind == "dm" {
+			list = append(list, d.no)
+		}
+	}
+	if len(list) == 0 || o.opt.Sys != "/sys" {
+		return nil, nil
+	}
+	counts, err := openCounts(list)
+	for no, n := range counts {
+		if n > 0 && !f.explained(f.devices[no], mounts, users) {
+			if err := pause(ctx, probePatience); err != nil {
+				return counts, err
+			}
+			counts, err = openCounts(list)
+			break
+		}
+	}
+	if err != nil {
+		return counts, fmt.Errorf("how often the logical volumes are open could not be read: %w", err)
+	}
+	return counts, nil
 }
 
 // Busy lists what keeps a device, or anything on it, in use on this node: mounts in all namespaces, swap, loop devices,
@@ -305,6 +359,7 @@ func (o *Ops) kernelUsers(f *family, table, scope []mount, devices bool) (users 
 			}
 		}
 	}
+	users = append(users, o.targets(f, scope, devices)...)
 	return append(users, o.nfsExports(scope)...), notes
 }
 
@@ -318,6 +373,19 @@ func (o *Ops) nfsExports(scope []mount) (users []proto.User) {
 		path, clients, ok := strings.Cut(strings.TrimSpace(line), "\t")
 		if path = unescape(path); ok && !strings.HasPrefix(path, "#") && covers(scope, path) {
 			users = append(users, proto.User{Kind: "nfs", Name: cut(clients, 64), Path: path, How: "exported by the kernel's NFS server"})
+		}
+	}
+	// What exportfs(8) has noted down is exported as soon as a client asks; the kernel's table shows it only then.
+	b, err = readBounded("/var/lib/nfs/etab", 1<<20)
+	if err != nil {
+		return users
+	}
+	for line := range strings.Lines(string(b)) {
+		path, client, ok := strings.Cut(strings.TrimSpace(line), "\t")
+		path = unescape(path)
+		known := slices.ContainsFunc(users, func(u proto.User) bool { return u.Path == path })
+		if ok && !known && covers(scope, path) {
+			users = append(users, proto.User{Kind: "nfs", Name: cut(client, 64), Path: path, How: "exported, see exportfs -v"})
 		}
 	}
 	return users

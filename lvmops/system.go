@@ -14,7 +14,8 @@ import (
 )
 
 // programs are all that this package may run.
-var programs = []string{"lvm", "vgchange", "pvcreate", "vgcreate", "lvcreate", "pvs", "lvmconfig", "mount", "umount", "mkfs.ext4", "mkfs.xfs", "udevadm"}
+var programs = []string{"lvm", "vgchange", "pvcreate", "vgcreate", "lvcreate", "pvs", "lvmconfig", "mount", "umount", "mkfs.ext4", "mkfs.xfs", "udevadm",
+	"thin_check"}
 
 // looker is a Runner that can say where a program is.
 type looker interface {

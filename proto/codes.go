@@ -32,6 +32,26 @@ const (
 	CheckTools      = "TOOLS"
 	CheckManager    = "OTHER-MANAGER"
 	CheckClock      = "CLOCK"
+
+	CheckBackingActive  = "BACKING-ACTIVE"
+	CheckBackingVisible = "BACKING-VISIBLE"
+	CheckDupPV          = "DUP-PV"
+	CheckBusyMount      = "BUSY-MOUNT"
+	CheckBusyNFS        = "BUSY-NFS"
+	CheckBusyTarget     = "BUSY-ISCSI"
+	CheckVGMixed        = "VG-MIXED"
+	CheckVGOwner        = "VG-OWNER"
+	CheckLVOpen         = "LV-OPEN"
+	CheckLVHealth       = "LV-HEALTH"
+	CheckThinFull       = "THIN-FULL"
+	CheckThinTools      = "THIN-TOOLS"
+	CheckFSHealth       = "FS-HEALTH"
+	CheckFSKernel       = "FS-KERNEL"
+	CheckUnwind         = "UNWIND"
+	CheckFstab          = "FSTAB"
+	CheckSize           = "SIZE"
+	CheckIOErrors       = "IO-ERR"
+	CheckFacts          = "FACTS"
 )
 
 // Codes is the table of the check codes of a planned move, in the order in which they are shown.
@@ -66,6 +86,15 @@ var Codes = []Code{
 	{CheckStack, "what sits on the device is known", true,
 		"A stack that cannot be read cannot be taken down in the right order.",
 		"fix what the evidence names, then check again"},
+	{CheckBackingActive, "nothing uses the backing disks beside replication", true,
+		"A logical volume, loop device or mount on the backing disk reads and writes behind replication's back: the copies diverge unseen.",
+		"unmount it and deactivate it (vgchange -an, losetup -d) on that node at once, run `santui doctor`, then resync or verify that copy"},
+	{CheckDupPV, "the physical volume exists once on each node", true,
+		"With two devices that carry one physical volume LVM may activate the wrong one.",
+		"detach the other device, or reject it with global_filter"},
+	{CheckBackingVisible, "LVM does not look at the backing disks", false,
+		"What LVM sees it may activate at boot or by a careless command, instead of the replicated device.",
+		"`santui doctor --fix` shows and writes the filter that hides it"},
 	{CheckBusyProc, "no process uses the mounts", false,
 		"A process that holds a file keeps the unmount from succeeding.",
 		"stop the listed processes"},
@@ -75,9 +104,36 @@ var Codes = []Code{
 	{CheckBusyDevice, "no swap, loop or other device is stacked on it", true,
 		"What is stacked on the device keeps it open.",
 		"take down what the evidence names"},
+	{CheckBusyMount, "no other file system is mounted on top", true,
+		"The mounts below cannot be unmounted, and this version does not bring back what it did not take down.",
+		"unmount what the evidence names"},
+	{CheckBusyNFS, "nothing is exported over NFS", true,
+		"The NFS server holds the file system; this version does not move exports.",
+		"stop the export on this node (exportfs -u), and export it on the other one after the move"},
+	{CheckBusyTarget, "no iSCSI or NVMe target serves it", true,
+		"A target writes below the file systems and holds the device; its sessions and reservations do not move.",
+		"remove the backstore or namespace, and make it on the other node after the move"},
+	{CheckUnwind, "all that is mounted can be brought back as it is", true,
+		"What a plan could not mount again it must not take down.",
+		"unmount by hand what the evidence names, if it is not needed"},
 	{CheckVG, "the volume group can be moved as a whole", true,
 		"A group with missing or foreign physical volumes cannot follow the device.",
 		"repair the group with LVM's own tools first"},
+	{CheckVGMixed, "each volume group is active as a whole", true,
+		"On the target all volumes of a group become active: that is not what is here now.",
+		"activate the rest (vgchange -ay VG), or keep volumes out with lvchange --setactivationskip y"},
+	{CheckVGOwner, "no system ID or lock manager guards the group", true,
+		"LVM on the target would refuse the group.",
+		"vgchange --systemid \"\" VG, or vgchange --lock-type none VG"},
+	{CheckLVOpen, "it is known who has each logical volume open", true,
+		"A volume that something in the kernel keeps open cannot be deactivated.",
+		"look with dmsetup info -c and ls /sys/kernel/config for what holds it"},
+	{CheckLVHealth, "every logical volume is healthy", true,
+		"A pool that needs a check, or a volume with missing parts, may not come up on the other side.",
+		"look at lvs -a -o+lv_health_status,lv_check_needed and repair it where it is active; never during a move"},
+	{CheckThinFull, "thin pools and snapshots have room", false,
+		"A full pool stops writes; a full snapshot is lost. A move writes metadata.",
+		"lvextend the pool or its metadata, or remove snapshots"},
 	{CheckVGAuto, "LVM does not activate the group by itself", false,
 		"Auto-activation may open the backing disk at boot, behind replication's back.",
 		"vgchange --setautoactivation n"},
@@ -87,12 +143,33 @@ var Codes = []Code{
 	{CheckMountPoint, "the mount points are ready on the target", true,
 		"Mounting over something hides it; a missing directory stops the move half way.",
 		"create the directory, or unmount what is there"},
+	{CheckFSHealth, "the file systems are writable and without errors", false,
+		"A file system that has met errors takes them along, and may refuse to be mounted.",
+		"unmount it and run fsck on the source, then move"},
+	{CheckFSKernel, "the target's kernel knows the file systems", true,
+		"The mount would fail after everything was taken down here.",
+		"install the kernel module for it on the target"},
+	{CheckFstab, "fstab agrees and mounts nothing by itself", false,
+		"An entry without noauto is tried at boot, on a node that may be Secondary; entries that differ surprise people.",
+		"give the entries the option noauto, and make them the same on both nodes"},
+	{CheckSize, "the target's disk is large and fine enough", true,
+		"A file system made for small sectors cannot be mounted on a disk with larger ones.",
+		"use a disk with the same logical sector size and at least the same size"},
+	{CheckIOErrors, "no disk has reported errors", false,
+		"A failing disk tends to fail more while it is read from end to end.",
+		"look at dmesg and the disk's SMART data; replace the disk"},
+	{CheckThinTools, "both nodes have the same thin tools", false,
+		"thin_check of another version may refuse a pool that the other accepts.",
+		"install the same version of thin-provisioning-tools on both nodes"},
 	{CheckTools, "the target has the programs it needs", true,
 		"A missing program would stop the move half way.",
 		"install the package that carries it"},
 	{CheckManager, "no other cluster manager is in charge", true,
 		"Two managers fight over who is Primary.",
 		"put the other manager in maintenance mode or stop it"},
+	{CheckFacts, "both nodes could be looked at completely", false,
+		"A condition that could not be looked at may hold.",
+		"fix what the evidence names, then check again"},
 	{CheckClock, "the clocks agree", false,
 		"Logs of the two nodes cannot be put side by side.",
 		"set up NTP on both nodes"},

@@ -173,6 +173,7 @@ type Observation struct {
 	Targets  []MountPoint      `json:"targets"` // the mount points asked for
 	VGClash  []string          `json:"vg_clash,omitempty"`
 	Managers []string          `json:"managers,omitempty"` // other cluster managers that run here
+	Facts    *Facts            `json:"facts,omitempty"`    // nil if the node did not look
 	Err      *Error            `json:"err,omitempty"`
 }
 

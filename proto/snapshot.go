@@ -177,6 +177,8 @@ type VG struct {
 	Exported       bool   `json:"exported"`
 	Foreign        bool   `json:"foreign"`        // has PVs outside the replicated device
 	AutoActivation bool   `json:"autoactivation"` // LVM may activate it by itself
+	SystemID       string `json:"system_id,omitempty"`
+	LockType       string `json:"lock_type,omitempty"` // of lvmlockd
 	LVs            []LV   `json:"lvs"`
 }
 
@@ -190,6 +192,16 @@ type LV struct {
 	Open   bool   `json:"open"`
 	Attr   string `json:"attr"`
 	FS     string `json:"fs,omitempty"`
+	Pool   string `json:"pool,omitempty"`   // the thin pool it lives in
+	Origin string `json:"origin,omitempty"` // what it is a snapshot of
+	// Health is lvs' lv_health_status: "", "partial", "failed", "out_of_data", "metadata_read_only" ...; CheckNeeded
+	// its lv_check_needed.
+	Health      string  `json:"health,omitempty"`
+	CheckNeeded bool    `json:"check_needed,omitempty"`
+	DataPct     float64 `json:"data_percent,omitempty"` // of a thin pool or snapshot
+	MetaPct     float64 `json:"metadata_percent,omitempty"`
+	// Unexplained says that somebody has it open and nobody could be found: a kernel target, for example.
+	Unexplained bool `json:"unexplained_open,omitempty"`
 }
 
 // Mount is a file system of the stack that is mounted in the agent's mount namespace.

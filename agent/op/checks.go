@@ -37,6 +37,7 @@ func Checks(v View) []proto.Check {
 	c.replication(v)
 	c.stack(v)
 	c.target(v)
+	c.facts(v)
 	slices.SortStableFunc(c.out, func(a, b proto.Check) int { return codeIndex(a.Code) - codeIndex(b.Code) })
 	return c.out
 }
@@ -181,13 +182,16 @@ func (c *checker) stack(v View) {
 		case "mount-namespace":
 			ns = append(ns, fmt.Sprintf("pid %d %s has %s", u.PID, u.Name, u.Path))
 		default:
-			devs = append(devs, fmt.Sprintf("%s %s %s", u.Kind, u.Name, u.Path))
+			if _, ok := userCodes[u.Kind]; !ok {
+				devs = append(devs, fmt.Sprintf("%s %s %s", u.Kind, u.Name, u.Path))
+			}
 		}
 	}
 	c.judge(proto.CheckBusyProc, node, procs, "")
 	c.judge(proto.CheckBusyNS, node, ns, "")
 	c.judge(proto.CheckBusyDevice, node, devs, "")
 	c.volumeGroups(node, st)
+	c.volumes(node, st)
 }
 
 func (c *checker) volumeGroups(node string, st proto.Stack) {
@@ -269,6 +273,9 @@ func needed(st proto.Stack) []string {
 	var tools []string
 	if len(st.VGs) > 0 {
 		tools = append(tools, "vgchange", "lvm")
+	}
+	if hasThin(st) {
+		tools = append(tools, "thin_check")
 	}
 	if len(st.Mounts) > 0 {
 		tools = append(tools, "mount", "umount")

@@ -70,14 +70,17 @@ func (n *fakeNode) Observe(_ context.Context, req proto.ObserveRequest) (proto.O
 	}
 	o := proto.Observation{
 		Node: n.name, At: time.Now(), Agent: proto.AgentInfo{Version: "1"}, Lock: m.locked,
-		Tools: map[string]string{"vgchange": "/sbin/vgchange", "lvm": "/sbin/lvm", "mount": "/bin/mount", "umount": "/bin/umount"},
+		Tools: map[string]string{"vgchange": "/sbin/vgchange", "lvm": "/sbin/lvm", "mount": "/bin/mount", "umount": "/bin/umount", "thin_check": "/sbin/thin_check"},
+		Facts: &proto.Facts{LVM: proto.LVMFacts{Installed: true, Mechanism: proto.SelectFilter}, Filesystems: []string{"ext4"}, ThinTools: "0.9.0",
+			DiskSize: 1 << 21, DiskSector: 512, DeviceSector: 512},
 		Resource: proto.Resource{
 			Name: "r0", Device: "/dev/drbd0", Disk: "/dev/md3", Role: m.role, PeerRole: n.w.peer(n.name).role, Protocol: proto.ProtocolC,
 			Conn: proto.Connected, DiskState: proto.UpToDate, PeerDisk: proto.UpToDate, Size: 1 << 20,
 		},
 	}
 	if m.role == proto.Primary {
-		o.Resource.Stack.VGs = []proto.VG{{Name: "storage", LVs: []proto.LV{{Name: "test", Path: "/dev/storage/test", Active: m.active}}}}
+		o.Resource.Stack.VGs = []proto.VG{{Name: "storage", LVs: []proto.LV{
+			{Name: "test", Path: "/dev/storage/test", Active: m.active, Attr: "-wi-ao----"}, {Name: "pool", Active: m.active, Attr: "twi-a-tz--"}}}}
 		if m.mounted {
 			o.Resource.Stack.Mounts = []proto.Mount{{Source: "/dev/storage/test", Target: "/mnt", FSType: "ext4", Options: "rw", Used: time.Now().UnixNano()}}
 		}

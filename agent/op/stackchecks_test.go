@@ -1,0 +1,98 @@
+package op
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"example.com/santui/proto"
+)
+
+// TestStackChecks makes each condition appear in a healthy view and looks for its code, its result and its evidence.
+func TestStackChecks(t *testing.T) {
+	user := func(kind string) func(*View) {
+		return func(v *View) {
+			v.From.Resource.Stack.Users = append(v.From.Resource.Stack.Users, proto.User{Kind: kind, Name: "thing", How: "held", Path: "/mnt/x"})
+		}
+	}
+	lv := func(f func(*proto.LV)) func(*View) {
+		return func(v *View) { f(&v.From.Resource.Stack.VGs[0].LVs[0]) }
+	}
+	entry := proto.FstabEntry{Source: "/dev/mapper/storage-test", Target: "/mnt", FSType: "ext4", Options: "noauto"}
+	cases := []struct {
+		code   string
+		result proto.CheckResult
+		want   string
+		make   func(*View)
+	}{
+		{proto.CheckBackingActive, proto.CheckFail, "weasel: loop /dev/loop3", func(v *View) {
+			v.To.Facts.Backing = []proto.User{{Kind: "loop", Name: "/dev/loop3", How: "on the backing disk", Device: "ubdb"}}
+		}},
+		{proto.CheckBackingActive, proto.CheckFail, "otter: dm", func(v *View) { v.From.Facts.Backing = []proto.User{{Kind: "dm", Name: "/dev/storage/test"}} }},
+		{proto.CheckDupPV, proto.CheckFail, "otter: /dev/sdx", func(v *View) { v.From.Facts.LVM.Duplicates = []string{"/dev/sdx carries it too"} }},
+		{proto.CheckBackingVisible, proto.CheckWarn, "weasel sees /dev/md3", func(v *View) { v.To.Facts.LVM.Backing = []string{"/dev/md3"} }},
+		{proto.CheckBusyMount, proto.CheckFail, "mount thing: held /mnt/x", user("mount")},
+		{proto.CheckBusyNFS, proto.CheckFail, "nfs thing", user("nfs")},
+		{proto.CheckBusyTarget, proto.CheckFail, "iscsi thing", user("iscsi")},
+		{proto.CheckBusyTarget, proto.CheckFail, "nvmet thing", user("nvmet")},
+		{proto.CheckBusyDevice, proto.CheckFail, "md thing", user("md")},
+		{proto.CheckVGMixed, proto.CheckFail, "storage/test is not active", lv(func(l *proto.LV) { l.Active = false })},
+		{proto.CheckVGMixed, proto.CheckOK, "", lv(func(l *proto.LV) { l.Active, l.Attr = false, "Vwi---tz-k" })},
+		{proto.CheckVGOwner, proto.CheckFail, `the system ID "otter"`, func(v *View) { v.From.Resource.Stack.VGs[0].SystemID = "otter" }},
+		{proto.CheckVGOwner, proto.CheckFail, "sanlock", func(v *View) { v.From.Resource.Stack.VGs[0].LockType = "sanlock" }},
+		{proto.CheckLVOpen, proto.CheckFail, "storage/test is open", lv(func(l *proto.LV) { l.Open, l.Unexplained = true, true })},
+		{proto.CheckLVHealth, proto.CheckFail, "needs a check", lv(func(l *proto.LV) { l.CheckNeeded = true })},
+		{proto.CheckLVHealth, proto.CheckFail, `"partial"`, lv(func(l *proto.LV) { l.Health = "partial" })},
+		{proto.CheckLVHealth, proto.CheckFail, "it was full", lv(func(l *proto.LV) { l.Attr = "swi-I-s---" })},
+		{proto.CheckThinFull, proto.CheckFail, "metadata 97.0 %", lv(func(l *proto.LV) { l.MetaPct = 97 })},
+		{proto.CheckThinTools, proto.CheckWarn, `"0.9.0" on otter and "1.0.4" on weasel`, func(v *View) { v.To.Facts.ThinTools = "1.0.4" }},
+		{proto.CheckTools, proto.CheckFail, "thin_check is missing on weasel", func(v *View) { v.To.Tools["thin_check"] = "" }},
+		{proto.CheckFSHealth, proto.CheckFail, "recorded 3 errors", func(v *View) { v.From.Facts.Health = []proto.FSHealth{{Target: "/mnt", Errors: 3}} }},
+		{proto.CheckFSHealth, proto.CheckFail, "shutdown", func(v *View) { v.From.Facts.Health = []proto.FSHealth{{Target: "/mnt", State: "shutdown"}} }},
+		{proto.CheckFSHealth, proto.CheckWarn, "read-only", func(v *View) { v.From.Facts.Health = []proto.FSHealth{{Target: "/mnt", ReadOnly: true}} }},
+		{proto.CheckFSKernel, proto.CheckFail, "/mnt needs ext4", func(v *View) { v.To.Facts.Filesystems = []string{"xfs"} }},
+		{proto.CheckUnwind, proto.CheckFail, "mounted nowhere as a whole", func(v *View) { v.From.Resource.Stack.Mounts[0].Root = "/sub" }},
+		{proto.CheckFstab, proto.CheckWarn, "is in fstab of otter only", func(v *View) { v.From.Facts.Fstab = []proto.FstabEntry{entry} }},
+		{proto.CheckFstab, proto.CheckOK, "1 entries", func(v *View) {
+			v.From.Facts.Fstab, v.To.Facts.Fstab = []proto.FstabEntry{entry}, []proto.FstabEntry{entry}
+		}},
+		{proto.CheckFstab, proto.CheckWarn, "differs", func(v *View) {
+			other := entry
+			other.Options = "noauto,ro"
+			v.From.Facts.Fstab, v.To.Facts.Fstab = []proto.FstabEntry{entry}, []proto.FstabEntry{other}
+		}},
+		{proto.CheckFstab, proto.CheckWarn, "weasel would mount /dev/sdc1 at /mnt", func(v *View) {
+			v.To.Facts.Fstab = []proto.FstabEntry{{Source: "/dev/sdc1", Target: "/mnt", FSType: "xfs", Options: "defaults"}}
+		}},
+		{proto.CheckSize, proto.CheckFail, "sectors of 4096", func(v *View) { v.To.Facts.DiskSector = 4096 }},
+		{proto.CheckSize, proto.CheckFail, "has 512 bytes", func(v *View) { v.To.Facts.DiskSize = 512 }},
+		{proto.CheckIOErrors, proto.CheckWarn, "counted 7 errors", func(v *View) { v.To.Facts.DiskErrors = 7 }},
+		{proto.CheckIOErrors, proto.CheckWarn, "Diskless", func(v *View) { v.From.Resource.DiskState = proto.Diskless }},
+		{proto.CheckFacts, proto.CheckUnknown, "otter: lvm hangs", func(v *View) { v.From.Facts.Errs = []string{"lvm hangs"} }},
+	}
+	for _, c := range cases {
+		g := newRig(t)
+		v, err := g.r.view(context.Background(), proto.VerbFailover, "r0", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.make(&v)
+		found := false
+		for _, got := range Checks(v) {
+			if got.Code != c.code {
+				continue
+			}
+			found = true
+			def, _ := proto.CodeOf(c.code)
+			if got.Result != c.result || !strings.Contains(strings.Join(got.Evidence, "\n"), c.want) || got.Hard != def.Hard {
+				t.Errorf("%s: %s %q, want %s %q", c.code, got.Result, got.Evidence, c.result, c.want)
+			}
+			if got.Result != proto.CheckOK && got.Remedy == "" {
+				t.Errorf("%s: no remedy", c.code)
+			}
+		}
+		if !found {
+			t.Errorf("%s is not evaluated", c.code)
+		}
+	}
+}
