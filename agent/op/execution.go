@@ -21,7 +21,7 @@ type execution struct {
 	pausing  bool
 	each     bool                 // pause before every step
 	attested map[string]time.Time // when a node last said that it is Secondary
-	silent   bool                 // the peer's failure to journal was logged
+	silent   bool                 // the peer's failure to journal was logged, or is no news
 }
 
 // run executes the plan and returns when the operation is final, journalled and unlocked; the caller publishes the end.

@@ -3,6 +3,7 @@ package op
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -11,10 +12,13 @@ import (
 )
 
 // pairModel is a two-node world that keeps the rules a real one has: one Primary, a group is active only on the Primary,
-// a file system is mounted only where its group is active.
+// a file system is mounted only where its group is active, what is written on a Primary reaches the other node if they
+// are connected, and histories decide who follows whom when they connect.
 type pairModel struct {
 	mu    sync.Mutex
 	nodes map[string]*nodeModel
+	cut   bool // the replication link
+	gen   uint64
 	bad   []string // broken rules
 }
 
@@ -26,6 +30,11 @@ type nodeModel struct {
 	gone    bool
 	journal map[string]proto.Op
 	users   []proto.User
+	conn    proto.ConnState
+	since   time.Time // of conn
+	uuids   proto.UUIDs
+	discard bool
+	data    map[string]string // set of files -> sum
 }
 
 // fault makes a step fail: before its effect, after it, or by not answering.
@@ -48,7 +57,10 @@ func newWorld() (*pairModel, *fakeNode, *fakeNode) {
 	w := &pairModel{nodes: map[string]*nodeModel{
 		"otter":  {role: proto.Primary, active: true, mounted: true, journal: map[string]proto.Op{}},
 		"weasel": {role: proto.Secondary, journal: map[string]proto.Op{}},
-	}}
+	}, gen: 0x1000}
+	for _, m := range w.nodes {
+		m.conn, m.uuids, m.data = proto.Connected, proto.UUIDs{Current: 0x1000}, map[string]string{"old": "data"}
+	}
 	return w, &fakeNode{w: w, name: "otter"}, &fakeNode{w: w, name: "weasel"}
 }
 
@@ -57,6 +69,62 @@ func (w *pairModel) peer(name string) *nodeModel {
 		return w.nodes["weasel"]
 	}
 	return w.nodes["otter"]
+}
+
+// write is something that the Primary writes.
+func (w *pairModel) write(name, set, sum string) {
+	m, p := w.nodes[name], w.peer(name)
+	m.data[set] = sum
+	if m.conn >= proto.Connected {
+		p.data[set] = sum
+	}
+}
+
+// disconnect breaks the link, long ago; a Primary starts a new generation, as it does with its next write.
+func (w *pairModel) disconnect(to proto.ConnState) {
+	for _, m := range w.nodes {
+		m.conn, m.since = to, time.Now().Add(-time.Minute)
+		if m.role == proto.Primary && !m.gone {
+			w.fork(m)
+		}
+	}
+}
+
+func (w *pairModel) fork(m *nodeModel) {
+	if m.uuids.Bitmap == 0 {
+		w.gen += 0x1000
+		m.uuids = proto.UUIDs{Current: w.gen, Bitmap: m.uuids.Current, History: [2]uint64{m.uuids.Bitmap, m.uuids.History[0]}}
+	}
+}
+
+// meet is what happens when both nodes look for each other.
+func (w *pairModel) meet() {
+	a, b := w.nodes["otter"], w.nodes["weasel"]
+	if w.cut || a.gone || b.gone || a.conn != proto.WFConnection || b.conn != proto.WFConnection {
+		return
+	}
+	side := func(name string, m *nodeModel) proto.Observation {
+		return proto.Observation{Node: name, Resource: proto.Resource{UUIDs: m.uuids, Role: m.role}}
+	}
+	l := LineageOf(side("otter", a), side("weasel", b))
+	if l.Split && a.discard != b.discard {
+		l.Split, l.Source = false, "otter"
+		if a.discard {
+			l.Source = "weasel"
+		}
+	}
+	if l.Split || l.Source != "" && w.peer(l.Source).role == proto.Primary {
+		a.conn, b.conn = proto.StandAlone, proto.StandAlone
+		return
+	}
+	if l.Source != "" {
+		src, dst := w.nodes[l.Source], w.peer(l.Source)
+		src.uuids = proto.UUIDs{Current: src.uuids.Current, History: [2]uint64{src.uuids.Bitmap}}
+		dst.uuids, dst.data = src.uuids, maps.Clone(src.data)
+	}
+	for _, m := range w.nodes {
+		m.conn, m.discard = proto.Connected, false
+	}
 }
 
 func (n *fakeNode) Name() string { return n.name }
@@ -75,8 +143,14 @@ func (n *fakeNode) Observe(_ context.Context, req proto.ObserveRequest) (proto.O
 			DiskSize: 1 << 21, DiskSector: 512, DeviceSector: 512},
 		Resource: proto.Resource{
 			Name: "r0", Device: "/dev/drbd0", Disk: "/dev/md3", Role: m.role, PeerRole: n.w.peer(n.name).role, Protocol: proto.ProtocolC,
-			Conn: proto.Connected, DiskState: proto.UpToDate, PeerDisk: proto.UpToDate, Size: 1 << 20,
+			Conn: m.conn, ConnSince: m.since, DiskState: proto.UpToDate, PeerDisk: proto.UpToDate, Size: 1 << 20, UUIDs: m.uuids,
 		},
+	}
+	if m.conn < proto.Connected {
+		o.Resource.PeerRole, o.Resource.PeerDisk = proto.RoleUnknown, proto.DUnknown
+	}
+	if o.PeerLink.Up = !n.w.peer(n.name).gone; !o.PeerLink.Up {
+		o.PeerLink.Since = time.Now().Add(-time.Minute)
 	}
 	if m.role == proto.Primary {
 		o.Resource.Stack.VGs = []proto.VG{{Name: "storage", LVs: []proto.LV{
@@ -110,14 +184,74 @@ func (n *fakeNode) Step(_ context.Context, req proto.PeerStepRequest) proto.Step
 	if f != nil && f.kind == kind && f.undo == req.Undo && f.times > 0 {
 		f.times--
 		if f.after {
-			if _, err := n.w.apply(n.name, kind); err != nil {
-				return proto.StepResult{Err: err}
+			if res := n.w.do(n.name, kind, req); res.Err != nil {
+				return res
 			}
 		}
 		return proto.StepResult{Err: proto.Errorf(f.code, "injected").On(n.name)}
 	}
-	state, err := n.w.apply(n.name, kind)
-	return proto.StepResult{State: state, Err: err}
+	return n.w.do(n.name, kind, req)
+}
+
+// do carries out the steps that only some verbs have, and leaves the others to apply.
+func (w *pairModel) do(name string, kind proto.StepKind, req proto.PeerStepRequest) proto.StepResult {
+	m := w.nodes[name]
+	done := proto.StepResult{State: proto.StepDone}
+	fail := func(format string, args ...any) proto.StepResult {
+		return proto.StepResult{Err: proto.Errorf(proto.CodeState, format, args...).On(name)}
+	}
+	switch kind {
+	case proto.StepSentinel:
+		if !m.mounted {
+			return fail("not mounted")
+		}
+		w.gen++
+		sum := fmt.Sprint(w.gen)
+		w.write(name, req.Step.Set, sum)
+		done.Sentinel = &proto.Sentinel{Target: req.Step.Mount.Target, Set: req.Step.Set, Files: 1, Bytes: 1, Sum: sum}
+	case proto.StepVerify:
+		if !m.mounted {
+			return fail("not mounted")
+		}
+		for _, s := range req.Sentinels {
+			if m.data[s.Set] != s.Sum {
+				return fail("set %s is %s, not %s", s.Set, m.data[s.Set], s.Sum)
+			}
+		}
+		done.Sentinel = &proto.Sentinel{Files: len(req.Sentinels)}
+	case proto.StepProbe:
+		if !m.mounted {
+			return fail("not mounted")
+		}
+	case proto.StepClean:
+		for _, set := range []string{FirstSet, secondSet} {
+			delete(m.data, set)
+			if m.conn >= proto.Connected {
+				delete(w.peer(name).data, set)
+			}
+		}
+	case proto.StepDisconnect:
+		for _, x := range w.nodes {
+			if x == m || x.conn >= proto.Connected {
+				x.conn = proto.StandAlone
+			}
+		}
+	case proto.StepConnect, proto.StepDiscard:
+		if m.conn == proto.StandAlone {
+			m.conn, m.discard = proto.WFConnection, kind == proto.StepDiscard
+		} else {
+			done.State = proto.StepAlready
+		}
+		w.meet()
+	case proto.StepResync:
+		if w.meet(); m.conn < proto.Connected {
+			return fail("%s", m.conn)
+		}
+	default:
+		state, err := w.apply(name, kind)
+		return proto.StepResult{State: state, Err: err}
+	}
+	return done
 }
 
 func (w *pairModel) apply(name string, kind proto.StepKind) (proto.StepState, *proto.Error) {
@@ -150,11 +284,14 @@ func (w *pairModel) apply(name string, kind proto.StepKind) (proto.StepState, *p
 		return st, err
 	case proto.StepPromote:
 		primary := m.role == proto.Primary
-		st, err := set(&primary, true, true, "")
+		st, err := set(&primary, true, m.conn < proto.Connected || peer.role != proto.Primary, "the peer is Primary")
 		if err == nil {
 			m.role = proto.Primary
+			if m.conn < proto.Connected {
+				w.fork(m)
+			}
 		}
-		if peer.role == proto.Primary {
+		if peer.role == proto.Primary && m.role == proto.Primary {
 			w.bad = append(w.bad, "two Primaries")
 		}
 		return st, err

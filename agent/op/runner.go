@@ -133,7 +133,7 @@ func (r *Runner) Start(ctx context.Context, req proto.OpStartRequest) (proto.Op,
 	if err != nil || req.DryRun {
 		return o, err
 	}
-	x := &execution{r: r, op: o, policy: req.OnFailure, each: req.StepByStep}
+	x := &execution{r: r, op: o, policy: req.OnFailure, each: req.StepByStep, silent: req.Verb == proto.VerbTakeover}
 	if err := r.launch(ctx, x, o.Owner, x.run); err != nil {
 		return proto.Op{}, err
 	}

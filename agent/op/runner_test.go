@@ -14,9 +14,15 @@ import (
 	"example.com/santui/proto"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if fi, err := os.Stat("/dev/shm"); err == nil && fi.IsDir() {
+		_ = os.Setenv("TMPDIR", "/dev/shm") // thousands of synced journal files
+	}
+	goleak.VerifyTestMain(m)
+}
 
 type rig struct {
+	t             *testing.T
 	w             *pairModel
 	otter, weasel *fakeNode
 	r             *Runner
@@ -30,7 +36,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &rig{w: w, otter: otter, weasel: weasel, changes: make(chan proto.Op, 1000)}
+	g := &rig{t: t, w: w, otter: otter, weasel: weasel, changes: make(chan proto.Op, 1000)}
 	g.r = NewRunner("demo", weasel, otter, j, func(o proto.Op) { g.changes <- o })
 	t.Cleanup(g.r.Close)
 	return g

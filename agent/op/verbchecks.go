@@ -169,13 +169,13 @@ func (c *checker) rejoin(v View) {
 	if v.FromErr != nil {
 		return
 	}
+	l := LineageOf(v.To, v.From)
 	var bad []string
-	if v.From.Resource.Role == proto.Primary {
+	if v.From.Resource.Role == proto.Primary && !l.Split {
 		bad = append(bad, v.From.Node+" is Primary: only a Secondary follows the other node")
 	}
 	c.judge(proto.CheckRoles, "", bad, fmt.Sprintf("%s is %s, %s is %s", v.From.Node, v.From.Resource.Role, v.To.Node, v.To.Resource.Role))
 	c.disk(v)
-	l := LineageOf(v.To, v.From)
 	switch {
 	case l.Split:
 		bad = []string{l.Text}
@@ -197,6 +197,8 @@ func (c *checker) resolve(v View) {
 	l := LineageOf(v.To, v.From)
 	var bad []string
 	switch {
+	case resolved(v):
+		l.Text = "the resolve that was left half way has taken effect"
 	case v.To.Resource.Conn >= proto.Connected:
 		bad = []string{fmt.Sprintf("the nodes replicate: %s", v.To.Resource.Conn)}
 	case !l.Split:
@@ -207,6 +209,11 @@ func (c *checker) resolve(v View) {
 	c.stack(v)
 	v.From.Resource.Stack = proto.Stack{}
 	c.target(v)
+}
+
+// resolved says whether an earlier resolve in the same direction only missed its own end.
+func resolved(v View) bool {
+	return v.To.Resource.Conn >= proto.Connected && v.continues() && v.Unfinished.Plan.Verb == proto.VerbResolve && v.Unfinished.Plan.To == v.To.Node
 }
 
 // discards puts the two sides next to each other and says what discarding From loses.

@@ -109,8 +109,10 @@ func (b *builder) resolve(v View) {
 		b.down(from.Node, serviceOf(from.Resource.Stack, from.Resource.Device))
 	}
 	b.attest(from.Node, "")
-	b.disconnect(from.Node)
-	b.discard(from.Node)
+	if !resolved(v) {
+		b.disconnect(from.Node)
+		b.discard(from.Node)
+	}
 	b.connect(v.To.Node)
 	b.resync(from.Node)
 	b.plan.Effect = []string{
