@@ -112,6 +112,9 @@ func (o *owner) send(e state.Effect) {
 		}
 		sendPacket(l, drbd.CmdUUIDs, p)
 	case state.SendState:
+		if o.st.Disk == proto.Negotiating {
+			o.r.traffic.drain(l) // whatever the peer marked for the missing disk comes before this
+		}
 		sendPacket(l, drbd.CmdState, e.State)
 	case state.SendSyncUUID:
 		sendPacket(l, drbd.CmdSyncUUID, drbd.SyncUUID(e.UUID))

@@ -309,6 +309,9 @@ func (o *owner) narrow(old state.State) {
 	}
 	g := o.gate()
 	g.primary = g.primary && old.Role == proto.Primary
+	if old.Disk >= proto.Inconsistent && g.disk == nil && o.link != nil {
+		g.frozen = true // until the peer, which is to keep the marks from now on, has been told
+	}
 	if o.r.traffic.wouldLink(g.link) {
 		g.link, g.frozen = nil, true
 	}
@@ -333,6 +336,9 @@ func (o *owner) gate() gate {
 	switch st.Conn {
 	case proto.StartingSyncS, proto.StartingSyncT, proto.WFBitMapS, proto.WFBitMapT, proto.WFSyncUUID:
 		g.frozen = true
+	}
+	if st.Disk == proto.Negotiating && o.link != nil {
+		g.frozen = true // the peer keeps no marks for a disk that is about to take part
 	}
 	if st.Disk >= proto.Inconsistent {
 		g.disk = o.disk

@@ -162,7 +162,10 @@ func (t *traffic) enter(p *peerReq, kind spanKind) bool {
 	}
 	d.refs++
 	p.disk = d
-	p.logs = t.gate.tracks && (p.kind == peerWrite || p.kind == peerZeroes)
+	if p.logs = t.gate.tracks && (p.kind == peerWrite || p.kind == peerZeroes); p.logs {
+		// At once, for a bitmap may be asked for before a worker gets to it.
+		d.bm.SetRange(p.off, p.n)
+	}
 	now := true
 	if p.kind != peerRead {
 		p.span.off, p.span.end, p.span.kind = p.off, p.off+p.n, kind
@@ -269,7 +272,7 @@ func (p *peerReq) write() error {
 	return nil
 }
 
-// track keeps the activity log for a Primary that has no disk, and marks what the missing copy lacks.
+// track keeps the activity log for a Primary that has no disk.
 func (l *link) track(p *peerReq) error {
 	if !p.logs {
 		return nil
@@ -281,7 +284,6 @@ func (l *link) track(p *peerReq) error {
 		}
 		return err
 	}
-	p.disk.bm.SetRange(p.off, p.n)
 	return nil
 }
 

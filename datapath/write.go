@@ -265,6 +265,10 @@ func (t *traffic) settle(w *write) {
 		switch {
 		case w.localFailed || w.netFailed:
 			w.disk.bm.SetRange(w.off, w.n)
+			if w.link != nil && !w.netFailed {
+				// The mark may go with the disk; the peer keeps it too.
+				sendPacket(w.link, drbd.CmdOutOfSync, drbd.BlockDesc{Sector: uint64(w.off / block.SectorSize), Size: uint32(w.n)})
+			}
 		case w.inSync:
 			w.disk.bm.ClearRange(w.off, w.n)
 		}
