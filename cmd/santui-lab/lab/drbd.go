@@ -17,6 +17,7 @@ type DRBDConf struct {
 	Minor    int
 	Disk     string // "/dev/ubdb" ("/dev/md3" leads there too)
 	Port     int    // 7788
+	Protocol string // A, B or C; empty: C
 	Secret   string // cram-hmac with sha1 if not empty
 	Rate     string // fixed resync rate, DRBD's units (4M); empty: 1G
 	NetExtra string // more lines for the net section
@@ -27,7 +28,7 @@ func (c DRBDConf) complete() DRBDConf {
 	for _, d := range []struct {
 		field *string
 		value string
-	}{{&c.Resource, "r0"}, {&c.Disk, "/dev/ubdb"}, {&c.Rate, "1G"}} {
+	}{{&c.Resource, "r0"}, {&c.Protocol, "C"}, {&c.Disk, "/dev/ubdb"}, {&c.Rate, "1G"}} {
 		if *d.field == "" {
 			*d.field = d.value
 		}
@@ -43,7 +44,7 @@ func (c DRBDConf) complete() DRBDConf {
 func (c DRBDConf) Text(nodes ...*Node) string {
 	c = c.complete()
 	var b strings.Builder
-	fmt.Fprintf(&b, "global {\n  usage-count no;\n}\nresource %s {\n  net {\n    protocol C;\n", c.Resource)
+	fmt.Fprintf(&b, "global {\n  usage-count no;\n}\nresource %s {\n  net {\n    protocol %s;\n", c.Resource, c.Protocol)
 	if c.Secret != "" {
 		fmt.Fprintf(&b, "    cram-hmac-alg sha1;\n    shared-secret \"%s\";\n", c.Secret)
 	}

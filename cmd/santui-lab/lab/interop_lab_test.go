@@ -45,6 +45,12 @@ const mixedSize = 64 << 20
 
 func newMixed(t *testing.T, kernel, ours string) *mixed {
 	t.Helper()
+	return newMixedConf(t, kernel, ours, func(*DRBDConf) {})
+}
+
+// newMixedConf is newMixed with a configuration that tweak changes.
+func newMixedConf(t *testing.T, kernel, ours string, tweak func(*DRBDConf)) *mixed {
+	t.Helper()
 	bin, err := programs()
 	if err != nil {
 		t.Fatal(err)
@@ -52,6 +58,7 @@ func newMixed(t *testing.T, kernel, ours string) *mixed {
 	ctx := t.Context()
 	l := ForTest(t, Options{DRBD: []string{kernel}, DiskSize: mixedSize})
 	conf := DRBDConf{Secret: "lab secret", Rate: "100M", NetExtra: "    connect-int 1;\n    ping-int 1;\n"}
+	tweak(&conf)
 	m := &mixed{t: t, l: l, kernel: KernelDRBD(l.Node(kernel), conf), ours: l.Node(ours), theirs: l.Node(kernel), bin: bin}
 	if m.config, err = l.CockpitConfig(); err != nil {
 		t.Fatal(err)
