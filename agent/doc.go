@@ -8,7 +8,9 @@
 //     readers take it without locks.
 //   - the volume stack of a resource: one goroutine a resource (stackLoop) reads it while this node is Primary.
 //   - the operation lock and this node's copy of the journal: Agent, under its mutex.
-//   - a running operation: op.Runner on the node that becomes Primary.
+//   - a running operation: op.Runner on the node that becomes Primary, or stays it.
+//   - a drill's probe: one goroutine a mount point (probes), which ends with the unmount or with the operation's lock.
+//   - what outlives the agent (the peer's last stack, roles, the need of a rejoin): op.Journal; Agent.track tells it.
 //   - the control link to the peer: this agent dials and calls, the peer's own link is served. One goroutine keeps the
 //     outgoing session up; each incoming connection is served by one goroutine that ends with it.
 //

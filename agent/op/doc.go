@@ -1,10 +1,18 @@
-// Package op runs operations: planned failovers of a resource with everything that sits on it.
+// Package op runs operations on a resource with everything that sits on it: failover and drill, takeover and rejoin, and
+// resolve after a split brain.
 //
 // Checks and plans are pure functions of what both agents observe now, so they can be computed again after any
-// interruption: a step whose effect is already there counts as done. The Runner executes a plan on the agent of the node
-// that becomes Primary and drives both nodes through the Node interface.
+// interruption: a step whose effect is already there counts as done. The Runner executes a plan on the agent of its node
+// To, whose copy is the good one afterwards, and drives both nodes through the Node interface. Nothing is promoted without
+// a statement of the other node, at most two seconds old, that it is Secondary; in a takeover, without proof that the other
+// node is still silent on both links, and the operator's recorded statement that it is off.
+//
+// An operation whose agent died is found orphaned in the journal. The same verb again carries on from what is there now;
+// Decide with ChoiceUndo runs the inverses. Lineage compares histories as the engine does, so both agents can call a split
+// brain by its name although only one side's handshake got far enough to see it.
 //
 // State: each Op is owned by the one goroutine that runs it (Runner.Start starts it, Runner.Close waits for it).
 // Everybody else sees copies, published after every change and written to the journal of both agents before the next step
-// begins. The Journal keeps one JSON file an operation, replaced atomically.
+// begins. The Journal keeps one JSON file an operation, replaced atomically, and in its folder known what a takeover needs
+// when nobody can be asked any more: the peer's last stack, the time of the last sync, the pair's need of a rejoin.
 package op

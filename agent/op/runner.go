@@ -257,6 +257,11 @@ func veto(node string, p proto.Plan, blocking []proto.Check) *proto.Error {
 	e := proto.Errorf(proto.CodeVeto, "%s of %s to %s is not possible now: %s", p.Verb, p.Resource, p.To, strings.Join(codes, "; ")).On(node)
 	e.Resource, e.Checks = p.Resource, blocking
 	e.Remedy = blocking[0].Remedy
+	for _, c := range blocking {
+		if c.Code == proto.CheckSplit { // nothing else can be cured before
+			e.Remedy = c.Remedy
+		}
+	}
 	return e
 }
 

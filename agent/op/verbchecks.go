@@ -32,7 +32,7 @@ func ChecksOf(verb proto.Verb, v View) []proto.Check {
 		c.resolve(v)
 		out = c.out
 	default:
-		out = Checks(v)
+		out = append(Checks(v), forked(v)...)
 	}
 	slices.SortStableFunc(out, func(a, b proto.Check) int { return codeIndex(a.Code) - codeIndex(b.Code) })
 	return out
@@ -40,7 +40,7 @@ func ChecksOf(verb proto.Verb, v View) []proto.Check {
 
 // drillChecks are those of a failover, on a pair that is whole, plus what the drill's files need.
 func drillChecks(v View) []proto.Check {
-	c := &checker{out: Checks(v)}
+	c := &checker{out: append(Checks(v), forked(v)...)}
 	for i := range c.out {
 		if c.out[i].Code == proto.CheckUnfinished { // a drill does not carry on what something else left
 			c.out[i].Result = proto.CheckFail
@@ -60,6 +60,18 @@ func drillChecks(v View) []proto.Check {
 		}
 	}
 	c.judge(proto.CheckSentinel, v.From.Node, bad, fmt.Sprintf("%d on %s", len(files), v.From.Node))
+	return c.out
+}
+
+// forked is SPLIT of a planned move: why a link that is down will not come up by itself.
+func forked(v View) []proto.Check {
+	if v.FromErr != nil || v.To.Resource.Conn >= proto.Connected {
+		return nil
+	}
+	c := &checker{}
+	if l := LineageOf(v.To, v.From); l.Split {
+		c.add(proto.CheckSplit, "", proto.CheckFail, l.Text)
+	}
 	return c.out
 }
 

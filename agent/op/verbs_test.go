@@ -331,6 +331,7 @@ func TestVerbRefusals(t *testing.T) {
 		{"drill without a mount", proto.VerbDrill, func(g *rig) { g.w.nodes["otter"].mounted = false }, nil, proto.CodeVeto, proto.CheckSentinel},
 		{"drill not confirmed", proto.VerbDrill, whole, func(_ *rig, r *proto.OpStartRequest) { r.Confirm = "" }, proto.CodeNotConfirmed, ""},
 		{"rejoin in a split brain", proto.VerbRejoin, func(g *rig) { split(g); g.w.nodes["otter"].role = proto.Secondary }, nil, proto.CodeVeto, proto.CheckSplit},
+		{"failover in a split brain", proto.VerbFailover, func(g *rig) { split(g); g.w.nodes["weasel"].role = proto.Secondary }, nil, proto.CodeVeto, proto.CheckSplit},
 		{"rejoin beside a forked Primary", proto.VerbRejoin, split, nil, proto.CodeVeto, proto.CheckSplit},
 		{"rejoin of a Primary", proto.VerbRejoin, func(g *rig) { g.w.nodes["otter"].role = proto.Primary }, nil, proto.CodeVeto, proto.CheckRoles},
 		{"resolve without a split brain", proto.VerbResolve, back, nil, proto.CodeVeto, proto.CheckForked},
