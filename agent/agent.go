@@ -220,7 +220,7 @@ func (a *Agent) snapshot() proto.Snapshot {
 	defer a.mu.Unlock()
 	s.Lock, s.Op = a.lock, a.op
 	for _, r := range s.Resources {
-		if l, ok := a.ready[r.Name]; ok && r.Role == proto.Secondary {
+		if l, ok := a.ready[r.Name]; ok && r.Role == proto.Secondary && r.PeerRole != proto.Secondary {
 			s.Readiness = &l
 			break
 		}
