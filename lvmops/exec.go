@@ -32,6 +32,8 @@ type Exec struct {
 	Grace time.Duration
 	// Path replaces the fixed search path, for tests.
 	Path []string
+
+	stuck sync.Map // command line -> pid of a run of it that could not be ended
 }
 
 // NewExec returns an Exec that runs programs from the system's own directories.
@@ -114,6 +116,11 @@ func (e *Exec) run(ctx context.Context, cmd Cmd, res *Result) error {
 	if err != nil {
 		return err
 	}
+	// While one run of a command hangs in the kernel, the same again would hang beside it.
+	line := strings.Join(cmd.Argv, "\x00")
+	if pid, hangs := e.stuck.Load(line); hangs {
+		return &stuckError{where: fmt.Sprintf("pid %v still hangs", pid)}
+	}
 	limit := cmd.Limit
 	if limit <= 0 {
 		limit = DefaultLimit
@@ -136,13 +143,22 @@ func (e *Exec) run(ctx context.Context, cmd Cmd, res *Result) error {
 		return fmt.Errorf("%s: %w: %w", path, ErrStart, err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- c.Wait() }() // outlives Run only if the program can not be killed: then it is the reaper
+	go func() { // outlives Run only if the program can not be killed: then it is the reaper
+		done <- c.Wait()
+		e.stuck.CompareAndDelete(line, c.Process.Pid)
+	}()
 	cause, waitErr, over := e.await(ctx, c.Process.Pid, limit, done)
 	var lost1, lost2 int64
 	res.Stdout, lost1 = stdout.take()
 	res.Stderr, lost2 = stderr.take()
 	res.Dropped = lost1 + lost2
 	if !over {
+		e.stuck.Store(line, c.Process.Pid)
+		select {
+		case <-done: // it ended at this very moment
+			e.stuck.CompareAndDelete(line, c.Process.Pid)
+		default:
+		}
 		return &stuckError{where: blockedAt(c.Process.Pid)}
 	}
 	if c.ProcessState != nil {
