@@ -133,27 +133,79 @@ func (a *Agent) sync(ctx context.Context, _ session.Peer, in proto.SyncRequest) 
 	return proto.Empty{}, err
 }
 
-// syncStart is the guide's "do what I say": of two copies of which neither is good, this node's is declared to be. It is
-// refused where a good copy exists, because it would then destroy one.
+// syncStart is the guide's "do what I say": of two copies of which neither is good, this node's is declared to be. If this
+// one is good already, all of it is copied over the peer's again.
 func (a *Agent) syncStart(ctx context.Context, r *resource, in proto.SyncRequest) error {
-	if in.Confirm != a.pair {
+	if err := a.mayOverwrite(r, in.Confirm); err != nil {
+		return err
+	}
+	switch st := r.eng.Status(); {
+	case st.DiskState == proto.UpToDate:
+		return r.eng.InvalidatePeer(ctx)
+	case st.DiskState != proto.Inconsistent || st.PeerDisk != proto.Inconsistent:
+		return a.cfg.errorf(proto.CodeState, "%s cannot be synchronised from here: the copies are %s here and %s on %s",
+			r.name, st.DiskState, st.PeerDisk, a.peerName).WithRemedy("a good copy exists; start from the node that has it")
+	}
+	return r.eng.Promote(ctx, true)
+}
+
+// mayOverwrite is what holds before the peer's copy is overwritten in whole or in part.
+func (a *Agent) mayOverwrite(r *resource, confirm string) error {
+	if confirm != a.pair {
 		return a.cfg.errorf(proto.CodeNotConfirmed, "overwriting %s's copy of %s is not confirmed", a.peerName, r.name).
 			WithRemedy("type the pair's name: --confirm %s", a.pair)
 	}
-	st := r.eng.Status()
-	switch {
+	if err := a.unlocked(); err != nil {
+		return err
+	}
+	switch st := r.eng.Status(); {
 	case st.Conn < proto.Connected:
 		return a.cfg.errorf(proto.CodeState, "%s is not connected to %s (%s)", r.name, a.peerName, st.Conn).
 			WithRemedy("wait until both nodes are connected, so that the other copy can be looked at")
 	case st.Conn > proto.Connected:
 		return a.cfg.errorf(proto.CodeState, "%s is busy: %s", r.name, st.Conn)
 	case st.PeerRole == proto.Primary:
-		return a.cfg.errorf(proto.CodeState, "%s is Primary on %s", r.name, a.peerName).WithRemedy("make it Secondary there first")
-	case st.DiskState != proto.Inconsistent || st.PeerDisk != proto.Inconsistent:
-		return a.cfg.errorf(proto.CodeState, "the first sync of %s is not wanted: the copies are %s here and %s on %s",
-			r.name, st.DiskState, st.PeerDisk, a.peerName).WithRemedy("a good copy exists; promote the node that has it")
+		return a.cfg.errorf(proto.CodeState, "%s is Primary on %s, whose copy would be overwritten", r.name, a.peerName).
+			WithRemedy("make it Secondary there first")
 	}
-	return r.eng.Promote(ctx, true)
+	return nil
+}
+
+// unlocked refuses what must not happen in the middle of an operation.
+func (a *Agent) unlocked() error {
+	a.mu.Lock()
+	lock := a.lock
+	a.mu.Unlock()
+	if lock == nil {
+		return nil
+	}
+	e := a.cfg.errorf(proto.CodeLocked, "operation %s of %s holds the lock", lock.OpID, lock.Owner)
+	e.Lock = lock
+	return e
+}
+
+// verify steers an online verify, and repairs what one has found.
+func (a *Agent) verify(ctx context.Context, _ session.Peer, in proto.VerifyRequest) (proto.Empty, error) {
+	r, err := a.resource(in.Resource)
+	if err != nil {
+		return proto.Empty{}, err
+	}
+	switch in.Action {
+	case proto.VerifyStart:
+		err = r.eng.VerifyStart(ctx, in.From)
+	case proto.VerifyStop:
+		err = r.eng.VerifyStop(ctx)
+	case proto.VerifyRepair:
+		if err = a.mayOverwrite(r, in.Confirm); err == nil {
+			err = r.eng.Repair(ctx)
+		}
+	default:
+		err = a.cfg.errorf(proto.CodeInvalid, "verify action %q", in.Action)
+	}
+	if err == nil {
+		a.hub.event(proto.LevelInfo, r.name, "", fmt.Sprintf("verify %s by %s", in.Action, in.By))
+	}
+	return proto.Empty{}, err
 }
 
 func (a *Agent) resourceAction(ctx context.Context, _ session.Peer, in proto.ResourceRequest) (proto.Empty, error) {
@@ -161,13 +213,8 @@ func (a *Agent) resourceAction(ctx context.Context, _ session.Peer, in proto.Res
 	if err != nil {
 		return proto.Empty{}, err
 	}
-	a.mu.Lock()
-	lock := a.lock
-	a.mu.Unlock()
-	if lock != nil {
-		e := a.cfg.errorf(proto.CodeLocked, "operation %s of %s holds the lock", lock.OpID, lock.Owner)
-		e.Lock = lock
-		return proto.Empty{}, e
+	if err := a.unlocked(); err != nil {
+		return proto.Empty{}, err
 	}
 	switch in.Action {
 	case proto.ResourceConnect:

@@ -101,6 +101,7 @@ func (a *Agent) newResource(c resourceConf) (*resource, error) {
 	}
 	eng, err := engine.NewNative(engine.NativeConfig{
 		Datapath: dp, FrontEnd: kind, RunDir: filepath.Join(a.cfg.RunDir, "export"), Minor: c.minor,
+		StateDir: a.cfg.StateDir,
 	})
 	if err != nil {
 		return nil, err

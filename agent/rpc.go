@@ -154,6 +154,7 @@ func (a *Agent) cockpitMux() *session.Mux {
 	})
 	session.HandleFunc(x, proto.MethodReport, a.report)
 	session.HandleFunc(x, proto.MethodSync, a.sync)
+	session.HandleFunc(x, proto.MethodVerify, a.verify)
 	session.HandleFunc(x, proto.MethodResource, a.resourceAction)
 	return x
 }

@@ -15,7 +15,7 @@ const (
 	verifyBlock = block4k   // one request, as DRBD does it: one bit of the bitmap
 	verifyChunk = 64 << 10  // blocks that are asked for together; applications do not write there meanwhile
 	maxVerify   = 512 << 10 // asked for and not yet compared
-	maxDiffer   = 1000      // ranges that differ, in a result
+	maxDiffer   = 100       // ranges that differ, in a result
 )
 
 // verifyPart is a run of blocks asked for together.

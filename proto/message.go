@@ -17,6 +17,7 @@ const (
 	MethodOps      Method = "ops"       // Empty -> OpsReply
 	MethodReport   Method = "report"    // OpRequest -> Report
 	MethodSync     Method = "sync"      // SyncRequest -> Empty
+	MethodVerify   Method = "verify"    // VerifyRequest -> Empty
 	MethodResource Method = "resource"  // ResourceRequest -> Empty
 	MethodPing     Method = "ping"      // Empty -> Empty
 )
@@ -118,8 +119,8 @@ const (
 	SyncPause  SyncAction = "pause"
 	SyncResume SyncAction = "resume"
 	SyncRate   SyncAction = "rate"
-	// SyncStart declares the copy of the node that receives the request to be the good one, promotes it, and thereby
-	// overwrites the peer's. It needs Confirm.
+	// SyncStart overwrites the peer's copy in full from the one of the node that receives the request. If neither copy is
+	// good yet, it declares this one to be and promotes the node. It needs Confirm, and the peer must not be Primary.
 	SyncStart SyncAction = "start"
 )
 
@@ -130,6 +131,27 @@ type SyncRequest struct {
 	Rate     int64      `json:"rate,omitempty"` // bytes a second
 	Confirm  string     `json:"confirm,omitempty"`
 	By       string     `json:"by"`
+}
+
+// VerifyAction is what a VerifyRequest asks for.
+type VerifyAction string
+
+// The actions of an online verify.
+const (
+	VerifyStart VerifyAction = "start" // the node that receives the request compares
+	VerifyStop  VerifyAction = "stop"  // goes to the node that compares
+	// VerifyRepair resynchronises what is marked out of sync from the copy of the node that receives the request, whose
+	// link is down for a moment. It needs Confirm, and the peer must not be Primary.
+	VerifyRepair VerifyAction = "repair"
+)
+
+// VerifyRequest steers an online verify.
+type VerifyRequest struct {
+	Resource string       `json:"resource"`
+	Action   VerifyAction `json:"action"`
+	From     int64        `json:"from,omitempty"` // byte at which to begin
+	Confirm  string       `json:"confirm,omitempty"`
+	By       string       `json:"by"`
 }
 
 // ResourceAction is what a ResourceRequest asks for; the words are drbdadm's.

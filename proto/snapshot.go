@@ -62,6 +62,7 @@ type Resource struct {
 	UUIDs     UUIDs     `json:"uuids"`
 	OutOfSync int64     `json:"out_of_sync"` // bytes
 	Sync      *Sync     `json:"sync,omitempty"`
+	Verify    *Verify   `json:"verify,omitempty"` // outcome of the newest online verify that this node took part in
 	Counters  Counters  `json:"counters"`
 	Lights    Lights    `json:"lights"`
 	Stack     Stack     `json:"stack"`
@@ -119,7 +120,7 @@ type Verify struct {
 	Checked  int64     `json:"checked"`          // compared
 	Differ   int64     `json:"differ"`           // in blocks of 4 KiB that differ; they are marked out of sync
 	Failed   int64     `json:"failed,omitempty"` // could not be read
-	Ranges   []Extent  `json:"ranges,omitempty"` // what differs; the first 1000 ranges
+	Ranges   []Extent  `json:"ranges,omitempty"` // what differs; the first 100 ranges
 	Complete bool      `json:"complete"`         // the whole device was compared
 	Why      string    `json:"why,omitempty"`    // it ended early
 }

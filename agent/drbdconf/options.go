@@ -98,7 +98,7 @@ func netOptions() []option {
 		{section: "net", name: "socket-check-timeout", min: 0, max: 300, unit: tenths, def: "0", ignored: notYet},
 		{section: "net", name: "cram-hmac-alg", kind: kWord, set: str(func(n *Net) *string { return &n.CRAMAlg })},
 		{section: "net", name: "shared-secret", kind: kSecret, set: func(r *Resource, v parsed) { r.Net.Secret = v.secret }},
-		{section: "net", name: "verify-alg", kind: kWord, set: str(func(n *Net) *string { return &n.VerifyAlg }), ignored: "told to the peer; online verify itself is " + notYet},
+		{section: "net", name: "verify-alg", kind: kWord, set: str(func(n *Net) *string { return &n.VerifyAlg })},
 		{section: "net", name: "csums-alg", kind: kWord, set: str(func(n *Net) *string { return &n.CsumsAlg }), refused: "checksum based resync is " + notYet},
 		{section: "net", name: "csums-after-crash-only", kind: kBool, def: "no", ignored: "without csums-alg it does nothing"},
 		{section: "net", name: "data-integrity-alg", kind: kWord, set: str(func(n *Net) *string { return &n.DataIntegrityAlg }), refused: notYet},

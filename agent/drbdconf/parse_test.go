@@ -268,7 +268,7 @@ func TestFindings(t *testing.T) {
 		}
 	}
 	for _, ignored := range []string{"startup { become-primary-on both; }", "disk { c-max-rate 10M; }", "syncer { group 1; after r1; }",
-		"net { verify-alg sha1; }", "disk { no-md-flushes; }", "handlers { outdate-peer x; }", "disk { al-extents 7; }", "net { shared-secret x; }", "options { cpu-mask f; }"} {
+		"disk { no-md-flushes; }", "handlers { outdate-peer x; }", "disk { al-extents 7; }", "net { shared-secret x; }", "options { cpu-mask f; }"} {
 		conf, err := ParseReader(strings.NewReader("resource r0 { "+ignored+pairOfHosts+"}"), "x")
 		if err != nil {
 			t.Errorf("%s: %v", ignored, err)
@@ -278,7 +278,7 @@ func TestFindings(t *testing.T) {
 			t.Errorf("%s: findings %v", ignored, r.Unsupported)
 		}
 	}
-	for _, silent := range []string{"net { protocol C; after-sb-0pri disconnect; use-rle no; }", "disk { fencing dont-care; md-flushes yes; }", "protocol C;", "disk { al-extents 257; }"} {
+	for _, silent := range []string{"net { verify-alg sha1; }", "net { protocol C; after-sb-0pri disconnect; use-rle no; }", "disk { fencing dont-care; md-flushes yes; }", "protocol C;", "disk { al-extents 257; }"} {
 		conf, err := ParseReader(strings.NewReader("resource r0 { "+silent+pairOfHosts+"}"), "x")
 		if err != nil || len(conf.Resources[0].Unsupported) != 0 {
 			t.Errorf("%s: %v, %v", silent, conf, err)

@@ -28,6 +28,14 @@ type Engine interface {
 	PauseSync(ctx context.Context) error
 	ResumeSync(ctx context.Context) error
 	SetSyncRate(bytesPerSecond int64) error
+	// InvalidatePeer overwrites the peer's copy in full from this node's. It returns when the resync has begun.
+	InvalidatePeer(ctx context.Context) error
+	// VerifyStart begins an online verify at byte from, compared by this node; VerifyStop ends one that this node began.
+	// The outcome is in Status.
+	VerifyStart(ctx context.Context, from int64) error
+	VerifyStop(ctx context.Context) error
+	// Repair resynchronises what is marked out of sync from this node's copy. The link is down for a moment.
+	Repair(ctx context.Context) error
 	// Node is the kernel's block device while Primary, "" otherwise.
 	Node() string
 	// Close takes the resource down in order. While the device is in use it fails with CodeBusy and everything stays up.

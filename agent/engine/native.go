@@ -19,6 +19,7 @@ type NativeConfig struct {
 	Datapath datapath.Config
 	FrontEnd export.Kind // "" lets the kernel's abilities decide
 	RunDir   string      // private directory of the agent for mounts and sockets
+	StateDir string      // keeps the outcome of the last verify over restarts; "" does not
 	Minor    int
 	Pair     string
 }
@@ -32,14 +33,19 @@ type Native struct {
 
 	role sync.Mutex // serialises what changes role and export together
 
-	mu  sync.Mutex // protects exp
-	exp export.Export
+	mu     sync.Mutex // protects what follows
+	exp    export.Export
+	verify *proto.Verify // outcome of the last one, nil if there was none
+
+	saves sync.WaitGroup
 }
 
 var _ Engine = (*Native)(nil)
 
 // NewNative checks the configuration and starts the resource's state machine, without touching disk or network.
 func NewNative(cfg NativeConfig) (*Native, error) {
+	n := &Native{}
+	cfg.Datapath.Verified = n.keepVerify
 	res, err := datapath.New(cfg.Datapath)
 	if err != nil {
 		return nil, err
@@ -52,7 +58,9 @@ func NewNative(cfg NativeConfig) (*Native, error) {
 	if events == nil {
 		events = func(proto.Level, string) {}
 	}
-	return &Native{cfg: cfg, res: res, events: events, log: log}, nil
+	n.cfg, n.res, n.events, n.log = cfg, res, events, log
+	n.loadVerify()
+	return n, nil
 }
 
 func (n *Native) errorf(code proto.ErrorCode, format string, args ...any) *proto.Error {
@@ -107,20 +115,26 @@ func (n *Native) Status() proto.Resource {
 		Suspended: st.Suspended, UUIDs: st.UUIDs, OutOfSync: st.OutOfSync, Sync: st.Sync, Counters: st.Counters,
 		LastInSync: st.LastInSync, Problem: st.Problem,
 	}
+	n.mu.Lock()
+	r.Verify = n.verify
+	n.mu.Unlock()
 	r.Lights = lights(c.Peer, st)
+	r.Lights.Verified = verifiedLight(c.VerifyAlg, st, r.Verify)
 	return r
 }
 
-// lights words the four statements about this copy. Verified is off until online verify exists.
+// lights words the statements about this copy, all but Verified.
 func lights(peer string, st *datapath.Status) proto.Lights {
 	connected := st.Conn >= proto.Connected
 	both := connected && st.Disk == proto.UpToDate && st.PeerDisk == proto.UpToDate
-	l := proto.Lights{Verified: proto.Light{Why: "never verified: online verify is not in this version"}}
+	l := proto.Lights{}
 	switch {
 	case both && st.OutOfSync == 0 && !st.Conn.Syncing():
 		l.InSync = proto.Light{On: true, Why: "both copies are identical"}
 	case st.Conn.Syncing():
 		l.InSync = proto.Light{Why: fmt.Sprintf("%d MiB still to be synchronised", st.OutOfSync>>20)}
+	case both:
+		l.InSync = proto.Light{Why: fmt.Sprintf("%d KiB are marked out of sync between two UpToDate copies", st.OutOfSync>>10)}
 	case !connected && !st.LastInSync.IsZero():
 		l.InSync = proto.Light{Why: "last identical at " + st.LastInSync.Format(time.DateTime)}
 	default:
@@ -283,5 +297,7 @@ func (n *Native) Close(ctx context.Context) error {
 	if err := n.demote(ctx); err != nil {
 		return err
 	}
-	return n.wrap("take the resource down", n.res.Close())
+	err := n.wrap("take the resource down", n.res.Close())
+	n.saves.Wait()
+	return err
 }

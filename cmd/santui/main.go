@@ -100,10 +100,10 @@ func (a *app) root() *cobra.Command {
 	pf.StringVar(&a.pair, "pair", "", "the pair to work on (default: the first one configured)")
 	opt.register(root)
 	root.AddCommand(a.statusCmd(), a.watchCmd(), a.checkCmd(), a.failoverCmd(), a.drillCmd(), a.takeoverCmd(), a.rejoinCmd(), a.resolveCmd(), a.undoCmd(),
-		a.syncCmd(), a.opsCmd(), a.attachCmd(),
+		a.syncCmd(), a.verifyCmd(), a.opsCmd(), a.attachCmd(),
 		a.reportCmd(), a.commandsCmd(), a.explainCmd(), a.configCmd(), a.demoCmd())
 	for verb, why := range map[string]string{
-		"verify": "online verify", "doctor": "the LVM doctor",
+		"doctor": "the LVM doctor",
 	} {
 		root.AddCommand(a.laterCmd(verb, why))
 	}

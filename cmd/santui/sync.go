@@ -42,7 +42,7 @@ func (a *app) syncCmd() *cobra.Command {
 		},
 	})
 	start := &cobra.Command{
-		Use: "start --from NODE --confirm PAIR", Short: "The first full sync: NODE's copy is the good one, the other is overwritten", Args: cobra.NoArgs,
+		Use: "start --from NODE --confirm PAIR", Short: "A full sync: NODE's copy is the good one, all of the other is overwritten", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if from == "" {
 				return cli.Usagef("--from NODE is missing: whose copy is the good one?")
