@@ -49,7 +49,7 @@ func Open(path string, opts Options) (Device, error) {
 		return nil, openError(path, isBlock, err)
 	}
 	if err := d.setup(opts); err != nil {
-		d.f.Close()
+		_ = d.f.Close() // nothing was written
 		return nil, err
 	}
 	return d, nil

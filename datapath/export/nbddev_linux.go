@@ -87,7 +87,7 @@ func socketPair() (net.Conn, int, error) {
 		return nil, -1, fmt.Errorf("make a socket pair: %w", err)
 	}
 	f := os.NewFile(uintptr(fds[0]), "nbd")
-	defer f.Close()
+	defer func() { _ = f.Close() }() // FileConn has its own copy
 	c, err := net.FileConn(f)
 	if err != nil {
 		_ = unix.Close(fds[1])
@@ -152,7 +152,7 @@ func nbdCall(cmd uint8, ae *netlink.AttributeEncoder, flags netlink.HeaderFlags)
 	if err != nil {
 		return nil, fmt.Errorf("open generic netlink: %w", err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	fam, err := c.GetFamily(nbdFamily)
 	if err != nil {
 		return nil, fmt.Errorf("netlink family nbd: %w", err)

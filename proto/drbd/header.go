@@ -2,6 +2,7 @@ package drbd
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -121,7 +122,7 @@ func readHeader(r io.Reader, s Socket, f Framing, buf []byte) (Header, error) {
 	if err == nil {
 		err = Check(s, h)
 	}
-	if pe, ok := err.(*PacketError); ok {
+	if pe := (*PacketError)(nil); errors.As(err, &pe) {
 		pe.Socket = s
 	}
 	return h, err

@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 
@@ -55,7 +56,7 @@ func readFrame(r io.Reader) (frame, error) {
 	// The buffer grows with what arrives, so an announced length alone costs no memory.
 	var buf bytes.Buffer
 	if _, err := io.CopyN(&buf, r, int64(n)); err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return frame{}, fmt.Errorf("inside a frame of %d bytes: %w", n, err)

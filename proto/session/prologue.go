@@ -251,7 +251,7 @@ func runPrologue(ctx context.Context, conn io.ReadWriteCloser, o Options, p func
 	_ = conn.Close()
 	var ne net.Error
 	if ctx.Err() != nil || errors.As(err, &ne) && ne.Timeout() {
-		if cause := context.Cause(ctx); cause != nil && cause != errPrologueTimeout {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errPrologueTimeout) {
 			return Hello{}, fmt.Errorf("opening a session: %w", cause)
 		}
 		return Hello{}, proto.Errorf(proto.CodeUnreachable, "no santui prologue arrived within %s", o.PrologueTimeout).

@@ -29,7 +29,7 @@ func Suite(t *testing.T, open func(t *testing.T) block.Device) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := open(t)
-			t.Cleanup(func() { d.Close() }) // a second Close may fail, not panic
+			t.Cleanup(func() { _ = d.Close() }) // a second Close may fail, not panic
 			c.test(t, d)
 		})
 	}
@@ -38,7 +38,7 @@ func Suite(t *testing.T, open func(t *testing.T) block.Device) {
 func pattern(n int, seed uint64) []byte {
 	p := block.Buffer(n)
 	rnd := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
-	rnd.Read(p)
+	_, _ = rnd.Read(p) // never fails
 	return p
 }
 

@@ -69,7 +69,7 @@ const readBuffer = 64 << 10
 // progress finish and closes everything. It returns nil then, or why accepting
 // failed. It owns ln.
 func Serve(ctx context.Context, ln net.Listener, b Backend, o Options) error {
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	if err := o.check(b); err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
 // ServeConn negotiates with one client and serves it until it leaves (nil), it
 // breaks the protocol (ErrProtocol) or ctx is done. It owns nc.
 func ServeConn(ctx context.Context, nc net.Conn, b Backend, o Options) error {
-	defer nc.Close()
+	defer func() { _ = nc.Close() }()
 	if err := o.check(b); err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func ServeConn(ctx context.Context, nc net.Conn, b Backend, o Options) error {
 // Transmit serves one client that needs no handshake, the kernel. Returns and
 // ownership are ServeConn's.
 func Transmit(ctx context.Context, nc net.Conn, b Backend, o Options) error {
-	defer nc.Close()
+	defer func() { _ = nc.Close() }()
 	if err := o.check(b); err != nil {
 		return err
 	}

@@ -211,7 +211,7 @@ func testStreamStops(t *testing.T, open Open) {
 	x, ended := endless(10)
 	c, _ := dial(t, open, x)
 	enough := errors.New("enough")
-	if err := c.Stream(t.Context(), "endless", nil, func(json.RawMessage) error { return enough }); err != enough {
+	if err := c.Stream(t.Context(), "endless", nil, func(json.RawMessage) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("got %v, want the callback's own error", err)
 	}
 	if err := <-ended; err == nil {
