@@ -122,8 +122,11 @@ func readHeader(r io.Reader, s Socket, f Framing, buf []byte) (Header, error) {
 	if err == nil {
 		err = Check(s, h)
 	}
-	if pe := (*PacketError)(nil); errors.As(err, &pe) {
-		pe.Socket = s
+	if err != nil { // a variable for As is only made where there is an error: this is the hot path
+		var pe *PacketError
+		if errors.As(err, &pe) {
+			pe.Socket = s
+		}
 	}
 	return h, err
 }
