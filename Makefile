@@ -4,6 +4,8 @@ GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1-dev)
 LDFLAGS  := -X example.com/santui/agent.Version=$(VERSION) -X example.com/santui/cmd/internal/cli.Version=$(VERSION)
 FUZZTIME ?= 30s
+SEEDS    ?= 1000
+FROM     ?= 1000
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 LINTBIN  := $(shell $(GO) env GOPATH)/bin/golangci-lint-v2.15.0
 
@@ -12,7 +14,7 @@ DEMO_PKGS := e2fsprogs fuse3 util-linux mount
 TEST_PKGS := $(DEMO_PKGS) user-mode-linux drbd-utils lvm2 xfsprogs thin-provisioning-tools iproute2 libwrap0 openssh-client \
              busybox-static dash tmux fio libnbd-bin qemu-utils procps kmod zstd
 
-.PHONY: help build demo test unit root lab labtest bench fuzz lint screenshots clean demo-deps test-deps
+.PHONY: help build demo test unit root lab labtest bench fuzz torture lint screenshots clean demo-deps test-deps
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +49,9 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	@set -e; for p in $$($(GO) list ./...); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
+
+torture: ## two engines through SEEDS (1000) lives of cut power, cables and disks, from seed FROM on
+	$(GO) test ./datapath/torture -run TestTorture -count=1 -v -timeout 0 -seeds $(SEEDS) -from $(FROM)
 
 lint: ## golangci-lint, pinned; the import arrows are among its rules
 	@test -x $(LINTBIN) || { echo "building golangci-lint v2.15.0 (some minutes, once)"; \

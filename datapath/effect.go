@@ -63,6 +63,15 @@ func (o *owner) diskEffect(e state.Effect) {
 	var err error
 	switch e := e.(type) {
 	case state.PersistMD:
+		if state.MDFlags(d.md.Superblock().Flags)&^e.Flags&state.MDPrimary != 0 {
+			// Without the flag nobody applies the activity log: what it covers must be on the disk before.
+			if err = d.dev.Flush(); err == nil {
+				err = d.bm.WriteDirty(ctx)
+			}
+			if err != nil {
+				break
+			}
+		}
 		err = d.md.Update(ctx, func(sb *meta.Superblock) {
 			sb.UUIDs = meta.UUIDs{Current: e.UUIDs.Current, Bitmap: e.UUIDs.Bitmap, History: [2]uint64{e.UUIDs.History0, e.UUIDs.History1}}
 			sb.Flags = meta.Flags(e.Flags)

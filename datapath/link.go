@@ -3,6 +3,7 @@ package datapath
 import (
 	"bufio"
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -116,6 +117,7 @@ type connector struct {
 	dialed   chan net.Conn // nil: did not work
 	timer    *time.Timer
 	dialing  bool
+	rnd      *rand.Rand      // jitter; the dialling loop's
 	report   func(err error) // why dialing or listening does not work, for the event list
 }
 
@@ -151,12 +153,22 @@ func (c *connector) run(ctx context.Context) (*sockets, error) {
 	return &c.got, nil
 }
 
+// rand is a random duration below d.
+func (c *connector) rand(d time.Duration) time.Duration {
+	if c.rnd == nil {
+		var seed [32]byte
+		_, _ = crand.Read(seed[:]) // never fails since Go 1.24
+		c.rnd = rand.New(rand.NewChaCha8(seed))
+	}
+	return time.Duration(c.rnd.Int64N(int64(d)))
+}
+
 // firstDial keeps the two nodes from dialling in the same instant: the one with the smaller address goes first.
 func (c *connector) firstDial() time.Duration {
 	if c.smaller() {
 		return 0
 	}
-	return 100*time.Millisecond + rand.N(200*time.Millisecond)
+	return 100*time.Millisecond + c.rand(200*time.Millisecond)
 }
 
 func (c *connector) smaller() bool { return c.cfg.LocalAddr < c.cfg.PeerAddr }
@@ -194,7 +206,7 @@ func (c *connector) pause(d time.Duration) { c.timer.Reset(d) }
 // retry is connect-int with the jitter of one seventh that DRBD has.
 func (c *connector) retry() time.Duration {
 	d := c.cfg.ConnectInt
-	return d - d/7 + rand.N(2*d/7+1)
+	return d - d/7 + c.rand(2*d/7+1)
 }
 
 func (c *connector) dial(ctx context.Context) {
@@ -239,7 +251,7 @@ func (c *connector) label(conn net.Conn) {
 	_ = conn.SetWriteDeadline(time.Time{})
 	if kind == drbd.SocketData {
 		c.got.data = newSock(conn, kind, false)
-		c.pause(metaPatience + rand.N(metaPatience))
+		c.pause(metaPatience + c.rand(metaPatience))
 		return
 	}
 	c.got.meta = newSock(conn, kind, false)

@@ -380,7 +380,7 @@ func (t *traffic) flush() error {
 	if d != nil {
 		d.put()
 	}
-	if (d == nil || err != nil) && t.gate.link == nil {
+	if (d == nil || err != nil || !t.gate.good) && t.gate.link == nil {
 		return t.noData("flush", 0, 0, err)
 	}
 	return nil

@@ -48,6 +48,10 @@ func (m *machine) diskEffects(fx []Effect) []Effect {
 	if !m.s.Attached() {
 		return fx
 	}
+	if m.out.writeBitmap {
+		// Before the UUIDs: as long as they tell of the resync, what a cut leaves of the bitmap is compared again.
+		fx = append(fx, WriteBitmap{})
+	}
 	md := PersistMD{UUIDs: m.s.UUIDs, Flags: m.s.Flags, Size: m.s.Size}
 	switch {
 	case m.out.setAll:
@@ -59,9 +63,6 @@ func (m *machine) diskEffects(fx []Effect) []Effect {
 		fx = append(fx, ClearAllBits{}, md)
 	case m.out.persist || md.UUIDs != m.old.UUIDs || md.Flags != m.old.Flags || md.Size != m.old.Size:
 		fx = append(fx, md)
-	}
-	if m.out.writeBitmap {
-		fx = append(fx, WriteBitmap{})
 	}
 	return fx
 }

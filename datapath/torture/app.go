@@ -1,0 +1,170 @@
+package torture
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"example.com/santui/datapath"
+	"example.com/santui/datapath/block"
+	"example.com/santui/proto"
+)
+
+// worker is one thread of the application.
+func (w *world) worker(k int) {
+	rnd := rand.New(rand.NewPCG(w.seed, uint64(k)))
+	pause := w.pace * []time.Duration{1, 3, 20}[rnd.IntN(3)] / 10
+	for {
+		select {
+		case <-w.stopped:
+			return
+		case <-time.After(time.Duration(rnd.ExpFloat64()*float64(pause)) + 1000*time.Duration(k+1)):
+		}
+		w.mu.Lock()
+		inc := w.app
+		if inc == nil || w.paused || w.failure != nil {
+			w.mu.Unlock()
+			continue
+		}
+		w.working++
+		w.mu.Unlock()
+		w.operate(inc, rnd)
+		w.mu.Lock()
+		w.working--
+		w.mu.Unlock()
+	}
+}
+
+func (w *world) operate(inc *incarnation, rnd *rand.Rand) {
+	win := w.model.windows[rnd.IntN(len(w.model.windows))]
+	off, n := place(win, rnd)
+	switch r := rnd.IntN(100); {
+	case r < 60:
+		w.write(inc, off, n, func(id uint32) error {
+			p := block.Buffer(int(n))
+			fill(p, id, off)
+			_, err := inc.res.WriteAt(p, off)
+			return err
+		}, false)
+	case r < 66:
+		w.write(inc, off, n, func(uint32) error { return inc.res.WriteZeroes(off, n, rnd.IntN(2) == 0) }, true)
+	case r < 70:
+		w.write(inc, off, n, func(uint32) error { return inc.res.Discard(off, n) }, true)
+	case r < 80:
+		w.flush(inc)
+	default:
+		w.read(inc, off, n)
+	}
+}
+
+// place picks a range in a window; mostly small, often the same one.
+func place(win *window, rnd *rand.Rand) (off, n int64) {
+	switch rnd.IntN(10) {
+	case 0:
+		n = win.n
+	case 1, 2:
+		n = sector * (1 + rnd.Int64N(win.n/sector))
+	case 3, 4, 5:
+		n = sector * (1 + rnd.Int64N(min(16, win.n/sector)))
+	default:
+		n = 4096
+	}
+	off = sector * rnd.Int64N((win.n-n)/sector+1)
+	if n%4096 == 0 {
+		off -= off % 4096
+	}
+	return win.off + off, n
+}
+
+func (w *world) write(inc *incarnation, off, n int64, do func(id uint32) error, zero bool) {
+	w.mu.Lock()
+	if inc.isDead() {
+		w.mu.Unlock()
+		return
+	}
+	id := w.model.begin(off, n, zero)
+	inc.pending[id] = [2]int64{off, n}
+	if w.log {
+		w.note("write %d: %d bytes at %d (block %d)", id, n, off, off/4096)
+	}
+	w.mu.Unlock()
+	err := do(id)
+	time.Sleep(1) // all that happens at the same time has happened: the status is the one of the write's end
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(inc.pending, id)
+	if inc.isDead() {
+		return
+	}
+	if w.log || err != nil {
+		w.note("write %d of %d at %d ended: %v", id, n, off, err)
+	}
+	w.stats.writes++
+	w.model.finish(id, off, n, err == nil && w.acknowledged(inc))
+}
+
+// acknowledged takes note of which copies have what was just confirmed, and says whether any is known to. The lock is
+// held.
+func (w *world) acknowledged(inc *incarnation) bool {
+	s, m, i := inc.res.Status(), w.model, inc.n.i
+	local, remote := s.Disk == proto.UpToDate, replicated(s)
+	switch {
+	case !local && !remote:
+		// Disk and link went while it was under way: one copy had it, but which one cannot be told.
+		w.note("%s confirmed something and has no copy any more", inc.n.name)
+		m.level[i] = behind
+		return false
+	case !local:
+		m.level[i] = behind
+	case !remote && m.level[1-i] != behind:
+		w.note("%s goes on alone", inc.n.name)
+		m.level[1-i] = behind
+	}
+	if m.level[0] == behind && m.level[1] == behind {
+		w.fail("%s confirmed something though no copy is good", inc.n.name)
+	}
+	return true
+}
+
+func replicated(s *datapath.Status) bool {
+	return s.Conn >= proto.Connected && s.PeerDisk == proto.UpToDate
+}
+
+func (w *world) flush(inc *incarnation) {
+	w.mu.Lock()
+	if inc.isDead() {
+		w.mu.Unlock()
+		return
+	}
+	since := w.model.tick()
+	w.mu.Unlock()
+	err := inc.res.Flush()
+	time.Sleep(1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if inc.isDead() || err != nil || !w.acknowledged(inc) {
+		return
+	}
+	w.stats.flushes++
+	w.model.flush(since)
+}
+
+func (w *world) read(inc *incarnation, off, n int64) {
+	w.mu.Lock()
+	if inc.isDead() {
+		w.mu.Unlock()
+		return
+	}
+	since, before := w.model.tick(), w.model.snapshot(off, n)
+	w.mu.Unlock()
+	p := block.Buffer(int(n))
+	_, err := inc.res.ReadAt(p, off)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if inc.isDead() || err != nil {
+		return
+	}
+	w.stats.reads++
+	if err := w.model.check(p, off, before, since); err != nil {
+		w.fail("on %s: %v", inc.n.name, err)
+	}
+}

@@ -1,0 +1,52 @@
+// Package torture proves the order that saves data. It runs two engines (datapath.Resource) against a simulated network
+// and simulated disks in a testing/synctest bubble, lets everything fail that can fail, at moments drawn from a seed, and
+// compares what is left with what applications were promised. Time is that of the bubble: a ping timeout costs nothing.
+//
+//	go test ./datapath/torture                          a fixed set of seeds
+//	go test ./datapath/torture -seeds 1000 -from 5000   as many as asked
+//	go test ./datapath/torture -seed 5017 -trace        one again, with all that happens
+//
+// # What is simulated
+//
+// Disks are blocktest.Mem: what was not flushed is kept, lost or torn by sectors when the power goes. They take time, and
+// fail when told to. Connections have latency, a bounded buffer and order; both directions or one can be silent for a
+// while and deliver afterwards, connections can be reset at once or after so many bytes, and those of a node without power
+// are half open until it is back. The power of a node goes at any time, or after its k-th next call of disk or network, so
+// also in the middle of an attach, a transaction of the activity log, a write of the bitmap, a handshake or a resync.
+// From then on nothing the old engine does has an effect, and its goroutines must end.
+//
+// Applications write, zero, discard, flush and read in some windows of the device, overlapping, from several goroutines.
+// The operator attaches, detaches, connects, disconnects, pauses, and moves the application from node to node, with
+// discipline: a node that is not connected becomes Primary only if no other copy is better.
+//
+// # The promise, under protocol C
+//
+// A copy is current if it has every write that was acknowledged, flushed if it was current and then lost power, behind
+// otherwise. A sector may hold what was last acknowledged there, or what is or was written there since without an
+// acknowledgement: what a failed write left.
+//
+//   - An acknowledged write is on both copies while the nodes are connected and both are UpToDate. If the Primary is alone,
+//     its copy has it, and the other one is behind from then on.
+//   - A Primary reads what was acknowledged, whatever happened to the other node.
+//   - A flush makes all that was acknowledged before it safe: it survives the loss of power of both nodes.
+//   - Acknowledged and not flushed is lost only with the caches of all current copies, or, as on a single machine, with
+//     the cache of the Primary when that comes back, before its peer was taken into use, and goes on where it was. (DRBD's
+//     rule: after a crash the Primary's copy is the source.)
+//   - A copy that is behind never becomes the source for one that is not.
+//   - What a Primary found after a crash stays.
+//
+// # What is checked
+//
+// Each read, everything at each promotion, and both copies byte for byte after each healing, when the pair must have come
+// together by itself within half an hour. At any time: never two Primaries that see each other, no promotion without an
+// UpToDate copy, and, with both disks as a loss of power now would leave them, every block that differs is marked by bitmap
+// or activity log of one of them. In the end every goroutine has ended.
+//
+// Two failures at once that no pair of nodes can survive are left out: the power of a node stays on for some seconds after
+// its disk failed.
+//
+// # Repeatability
+//
+// All randomness comes from the seed: delays are functions of seed, time and place, and crypto/rand is replaced. One
+// processor runs the goroutines. The same seed so gives the same run, but for rare preemptions.
+package torture

@@ -1,0 +1,298 @@
+package torture
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+const sector = 512
+
+// window is a part of the device that the application uses.
+type window struct {
+	off, n int64
+	cells  []cell
+}
+
+// cell is what is known of one sector.
+type cell struct {
+	now     []uint32 // writes that a read may find
+	durable []uint32 // writes that may be found after the caches of all copies are lost; a superset of now
+}
+
+// record is one write, from before it is handed to the engine.
+type record struct {
+	start, end int64 // ticks of the model's clock; end 0 while under way
+	acked      bool
+	zero       bool
+}
+
+// level says how good a node's copy is.
+type level uint8
+
+const (
+	behind  level = iota // something acknowledged may be missing
+	flushed              // it lost power: it has all that was flushed
+	current              // it has all that was acknowledged
+)
+
+func (l level) String() string { return [...]string{"behind", "flushed", "current"}[l] }
+
+// model is what the application was promised. Package documentation says what that is.
+type model struct {
+	clock   int64
+	writes  []record // write 0 is the fresh device, zeroes
+	windows []*window
+	level   [2]level
+	crashed [2]bool      // it lost power as Primary and was not in sync since
+	tainted [2]bool      // its disk failed; it cannot be current until the engine has noticed
+	failing [2]bool      // calls on its disk may fail
+	failed  [2]time.Time // when one did last
+	flushes int
+	acks    int
+}
+
+func newModel(rnd *rand.Rand, size int64) *model {
+	m := &model{writes: []record{{acked: true, zero: true}}, level: [2]level{current, current}}
+	n := 4 + rnd.IntN(8)
+	for i := range n {
+		part := size / int64(n) / 4096 * 4096
+		w := &window{n: 4096 * (4 + rnd.Int64N(28))}
+		if i == 0 && rnd.IntN(2) == 0 {
+			w.n = 3 << 20
+		}
+		w.n = min(w.n, part)
+		w.off = int64(i)*part + 4096*rnd.Int64N((part-w.n)/4096+1)
+		w.cells = make([]cell, w.n/sector)
+		for k := range w.cells {
+			w.cells[k] = cell{now: []uint32{0}, durable: []uint32{0}}
+		}
+		m.windows = append(m.windows, w)
+	}
+	return m
+}
+
+func (m *model) at(off, n int64) []cell {
+	for _, w := range m.windows {
+		if off >= w.off && off+n <= w.off+w.n {
+			return w.cells[(off-w.off)/sector : (off+n-w.off)/sector]
+		}
+	}
+	panic("torture: access outside the windows")
+}
+
+func (m *model) tick() int64 {
+	m.clock++
+	return m.clock
+}
+
+// begin records a write before it starts.
+func (m *model) begin(off, n int64, zero bool) uint32 {
+	id := uint32(len(m.writes))
+	m.writes = append(m.writes, record{start: m.tick(), zero: zero})
+	cells := m.at(off, n)
+	for i := range cells {
+		cells[i].now = append(cells[i].now, id)
+		cells[i].durable = append(cells[i].durable, id)
+	}
+	return id
+}
+
+// fill makes the content of write id.
+func fill(p []byte, id uint32, off int64) {
+	for i := 0; i < len(p); i += sector {
+		s := uint64(off+int64(i)) / sector
+		for k := 0; k < sector; k += 8 {
+			binary.LittleEndian.PutUint64(p[i+k:], uint64(id)<<32|s)
+		}
+	}
+}
+
+// identify gives the write whose content a sector has; 0 for zeroes.
+func identify(p []byte, off int64) (uint32, error) {
+	v := binary.LittleEndian.Uint64(p)
+	for k := 8; k < sector; k += 8 {
+		if binary.LittleEndian.Uint64(p[k:]) != v {
+			return 0, fmt.Errorf("sector %d is torn", off/sector)
+		}
+	}
+	if v == 0 {
+		return 0, nil
+	}
+	if s := v & 0xffffffff; s != uint64(off/sector) {
+		return 0, fmt.Errorf("sector %d holds what was written to sector %d by write %d", off/sector, s, v>>32)
+	}
+	return uint32(v >> 32), nil
+}
+
+// over says that a cannot be found any more once b is sure to be there.
+func (m *model) over(a, b uint32) bool {
+	e := m.writes[a].end
+	return a != b && (a == 0 || e > 0 && e < m.writes[b].start)
+}
+
+// finish records the outcome of a write.
+func (m *model) finish(id uint32, off, n int64, acked bool) {
+	r := &m.writes[id]
+	if r.end > 0 {
+		return
+	}
+	r.end, r.acked = m.tick(), acked
+	if !acked {
+		return
+	}
+	m.acks++
+	cells := m.at(off, n)
+	for i := range cells {
+		cells[i].now = m.prune(cells[i].now, func(v uint32) bool { return m.over(v, id) })
+	}
+}
+
+func (m *model) prune(list []uint32, gone func(uint32) bool) []uint32 {
+	kept := list[:0]
+	for _, v := range list {
+		if !gone(v) {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
+
+// flush records a flush that began at since and succeeded.
+func (m *model) flush(since int64) {
+	m.flushes++
+	for _, w := range m.windows {
+		for i := range w.cells {
+			c := &w.cells[i]
+			if len(c.durable) < 2 {
+				continue
+			}
+			for _, id := range append([]uint32(nil), c.durable...) {
+				if r := m.writes[id]; r.acked && r.end < since {
+					c.durable = m.prune(c.durable, func(v uint32) bool { return m.over(v, id) })
+				}
+			}
+		}
+	}
+}
+
+// widen gives up what was not flushed: the caches that had it are gone.
+func (m *model) widen() {
+	for _, w := range m.windows {
+		for i := range w.cells {
+			c := &w.cells[i]
+			c.now = append(c.now[:0], c.durable...)
+		}
+	}
+}
+
+// seen says whether a sector may hold id, and gives the writes that look like that.
+func (m *model) seen(list []uint32, id uint32) (same []uint32) {
+	for _, v := range list {
+		if v == id || id == 0 && m.writes[v].zero {
+			same = append(same, v)
+		}
+	}
+	return same
+}
+
+// verify compares p, read at off while nothing was written, with the promise; then only what was seen is possible. With
+// sure, what was seen is durable too.
+func (m *model) verify(p []byte, off int64, narrow, sure bool) error {
+	cells := m.at(off, int64(len(p)))
+	for i := range cells {
+		c, at := &cells[i], off+int64(i)*sector
+		id, err := identify(p[i*sector:(i+1)*sector], at)
+		if err != nil {
+			return err
+		}
+		same := m.seen(c.now, id)
+		if len(same) == 0 {
+			return fmt.Errorf("sector %d (block %d, extent %d) holds %s, promised is %s; after loss of all caches %s",
+				at/sector, at/4096, at>>22, m.describe(id), m.list(c.now), m.list(c.durable))
+		}
+		if narrow {
+			// What was possible and is not there is lost for good.
+			lost := append([]uint32(nil), c.now...)
+			c.durable = m.prune(c.durable, func(v uint32) bool { return slices.Contains(lost, v) && !slices.Contains(same, v) })
+			c.now = append(c.now[:0:0], same...)
+			if sure {
+				c.durable = append(c.durable[:0:0], same...)
+			}
+		}
+	}
+	return nil
+}
+
+// snapshot remembers what a read that starts now may find.
+func (m *model) snapshot(off, n int64) [][]uint32 {
+	cells := m.at(off, n)
+	out := make([][]uint32, len(cells))
+	for i := range cells {
+		out[i] = append([]uint32(nil), cells[i].now...)
+	}
+	return out
+}
+
+// check compares what a read found, that started at since with snapshot before.
+func (m *model) check(p []byte, off int64, before [][]uint32, since int64) error {
+	cells := m.at(off, int64(len(p)))
+	for i := range cells {
+		at := off + int64(i)*sector
+		id, err := identify(p[i*sector:(i+1)*sector], at)
+		if err != nil {
+			return err
+		}
+		late := func() bool { // it came and went while the read was under way
+			if id != 0 {
+				return m.writes[id].start > since
+			}
+			for _, r := range m.writes {
+				if r.zero && r.start > since {
+					return true
+				}
+			}
+			return false
+		}
+		if len(m.seen(before[i], id)) == 0 && len(m.seen(cells[i].now, id)) == 0 && !late() {
+			return fmt.Errorf("read of sector %d (block %d, extent %d) found %s, promised is %s, before it began %s",
+				at/sector, at/4096, at>>22, m.describe(id), m.list(cells[i].now), m.list(before[i]))
+		}
+	}
+	return nil
+}
+
+func (m *model) describe(id uint32) string {
+	if id == 0 {
+		return "zeroes"
+	}
+	if int(id) >= len(m.writes) {
+		return fmt.Sprintf("write %d, which never was", id)
+	}
+	r := m.writes[id]
+	state := "failed"
+	switch {
+	case r.end == 0:
+		state = "under way"
+	case r.acked:
+		state = "acknowledged"
+	}
+	kind := ""
+	if r.zero {
+		kind = " of zeroes"
+	}
+	return fmt.Sprintf("write %d%s (%s, %d-%d)", id, kind, state, r.start, r.end)
+}
+
+func (m *model) list(ids []uint32) string {
+	s := ""
+	for i, id := range ids {
+		if i > 0 {
+			s += " or "
+		}
+		s += m.describe(id)
+	}
+	return s
+}

@@ -1,0 +1,526 @@
+package torture
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"example.com/santui/datapath"
+	"example.com/santui/datapath/block"
+	"example.com/santui/datapath/block/blocktest"
+	"example.com/santui/datapath/meta"
+	"example.com/santui/proto"
+)
+
+// patience is how long a command of the operator may take.
+const patience = 2 * time.Minute
+
+// command runs a command on a node in the background, one at a time per node unless it must.
+func (w *world) command(inc *incarnation, what string, f func(ctx context.Context) error) {
+	w.mu.Lock()
+	n := inc.n
+	if n.busy > 0 || inc.isDead() {
+		w.mu.Unlock()
+		return
+	}
+	n.busy++
+	w.note("%s.%d: %s", n.name, inc.boot, what)
+	w.mu.Unlock()
+	w.task(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		err := f(ctx)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		n.busy--
+		if inc.isDead() {
+			return
+		}
+		w.note("%s.%d: %s ended: %v", n.name, inc.boot, what, err)
+		if ctx.Err() != nil {
+			w.fail("%s did not end within %v", what, patience)
+		}
+	})
+}
+
+func (w *world) incOf(i int) *incarnation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.nodes[i].inc
+}
+
+func (w *world) chance(percent int) bool { return w.rnd.IntN(100) < percent }
+
+// act does one step of the operator, or of fate.
+func (w *world) act() error {
+	i := w.rnd.IntN(2)
+	inc := w.incOf(i)
+	if inc == nil {
+		if w.chance(60) {
+			if err := w.powerOn(w.nodes[i]); err != nil {
+				return err
+			}
+			w.arm(w.incOf(i), 15)
+			w.join(w.incOf(i))
+		}
+		return nil
+	}
+	switch r := w.rnd.IntN(100); {
+	case r < 22:
+		w.failover(i)
+	case r < 40:
+		w.join(inc)
+	case r < 46:
+		w.command(inc, "disconnect", func(ctx context.Context) error { return inc.res.Disconnect(ctx, w.seed%2 == 0) })
+	case r < 58:
+		w.cable()
+	case r < 66:
+		w.arm(inc, 100)
+	case r < 70:
+		w.cut(inc, "at any time")
+	case r < 72:
+		w.cut(inc, "together with the peer")
+		if peer := w.incOf(1 - i); peer != nil {
+			w.cut(peer, "together with the peer")
+		}
+	case r < 76:
+		on := w.chance(40)
+		w.command(inc, fmt.Sprintf("pause %v", on), func(ctx context.Context) error {
+			if on {
+				return inc.res.PauseSync(ctx)
+			}
+			return inc.res.ResumeSync(ctx)
+		})
+	case r < 80:
+		w.breakDisk(inc)
+	case r < 83:
+		w.mu.Lock()
+		ok := w.model.level[1-i] == current && !w.model.failing[1-i] && replicated(inc.res.Status())
+		w.mu.Unlock()
+		if ok {
+			w.command(inc, "detach", inc.res.Detach)
+		}
+	default:
+		return w.virtualCut()
+	}
+	return nil
+}
+
+// arm lets the power go after some calls.
+func (w *world) arm(inc *incarnation, percent int) {
+	if inc == nil || !w.chance(percent) {
+		return
+	}
+	kind, k := []string{"disk", "net"}[w.rnd.IntN(2)], 1+w.rnd.IntN([]int{5, 40, 300}[w.rnd.IntN(3)])
+	inc.mu.Lock()
+	defer inc.mu.Unlock()
+	inc.trigger[kind] = k
+	w.logf("%s.%d will lose power after %d calls of %s", inc.n.name, inc.boot, k, kind)
+}
+
+// join attaches and connects what is not.
+func (w *world) join(inc *incarnation) {
+	w.command(inc, "attach and connect", func(ctx context.Context) error {
+		var why error
+		if inc.res.Status().Disk == proto.Diskless {
+			why = inc.res.Attach(ctx)
+		}
+		if s := inc.res.Status(); s.Conn == proto.StandAlone {
+			return inc.res.Connect(ctx, w.loses(inc, s))
+		}
+		return why
+	})
+}
+
+// loses resolves a split brain: the node whose copy misses something gives its changes up. There may be a split brain
+// without lost writes, since a Primary that loses its peer starts a new generation before it writes anything.
+func (w *world) loses(inc *incarnation, s *datapath.Status) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m, i := w.model, inc.n.i
+	if !strings.HasPrefix(s.Problem, "split brain") {
+		return false
+	}
+	w.stats.splits++
+	if m.level[0] != behind && m.level[1] != behind {
+		w.fail("split brain, though both copies are good")
+	}
+	return m.level[i] == behind
+}
+
+func (w *world) cable() {
+	switch w.rnd.IntN(7) {
+	case 0, 1:
+		w.logf("cable: both directions down")
+		w.net.set([2]bool{true, true})
+	case 2:
+		one := w.rnd.IntN(2)
+		w.logf("cable: %s is not heard", names[one])
+		w.net.set([2]bool{one == 0, one == 1})
+	case 3:
+		w.logf("cable: connections reset")
+		w.net.reset()
+	case 4:
+		from, k := w.rnd.IntN(2), w.rnd.Int64N([]int64{100, 20000, 2 << 20}[w.rnd.IntN(3)])
+		w.logf("cable: connections break after %d bytes from %s", k, names[from])
+		w.net.breakAfter(from, k)
+	default:
+		w.logf("cable: up")
+		w.net.set([2]bool{})
+	}
+}
+
+// breakDisk makes calls on a disk fail, where the other copy is good.
+func (w *world) breakDisk(inc *incarnation) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	inc.mu.Lock()
+	defer inc.mu.Unlock()
+	m, i := w.model, inc.n.i
+	if inc.disk == nil || m.level != [2]level{current, current} || m.failing[0] || m.failing[1] || w.nodes[1-i].inc == nil || !replicated(inc.res.Status()) || w.seed%3 == 0 {
+		return
+	}
+	rule := blocktest.Rule{Ops: []blocktest.Op{blocktest.OpAny, blocktest.OpWrite | blocktest.OpZero, blocktest.OpFlush, blocktest.OpRead}[w.rnd.IntN(4)],
+		Fail: true, Skip: w.rnd.IntN(10), Times: 1 + w.rnd.IntN(5)}
+	if w.chance(50) {
+		rule.To = w.size
+	}
+	w.note("disk of %s.%d will fail: ops %x, after %d, %d times", inc.n.name, inc.boot, rule.Ops, rule.Skip, rule.Times)
+	m.failing[i] = true
+	inc.disk.inject(rule)
+}
+
+// failover moves the application to node i, if that is safe.
+func (w *world) failover(i int) {
+	if other := w.incOf(1 - i); other != nil && other.res.Status().Role == proto.Primary {
+		w.demote(other)
+		return
+	}
+	inc := w.incOf(i)
+	w.mu.Lock()
+	ok, alone := w.mayPromote(inc)
+	w.mu.Unlock()
+	if ok {
+		w.promote(inc, alone)
+	}
+}
+
+func (w *world) demote(inc *incarnation) {
+	w.mu.Lock()
+	if inc.n.busy == 0 && w.app == inc {
+		w.app = nil
+	}
+	w.mu.Unlock()
+	w.command(inc, "demote", inc.res.Demote)
+}
+
+// mayPromote is the discipline of the operator: a node becomes Primary when it is connected, or when no other copy is
+// better. The lock is held.
+func (w *world) mayPromote(inc *incarnation) (ok, alone bool) {
+	m, i := w.model, inc.n.i
+	peer := w.nodes[1-i].inc
+	if peer != nil && (peer.res.Status().Role == proto.Primary || w.nodes[1-i].busy > 0) || w.app != nil {
+		return false, false
+	}
+	s := inc.res.Status()
+	if s.Role == proto.Primary || m.failing[i] {
+		return false, false
+	}
+	if s.Conn >= proto.Connected {
+		return m.level[i] == current || m.level[1-i] == current && !m.failing[1-i] && (syncTarget(s.Conn) || s.Disk == proto.Diskless), false
+	}
+	return m.level[i] == current || m.level[i] == flushed && m.level[1-i] != current, true
+}
+
+func (w *world) promote(inc *incarnation, alone bool) {
+	w.command(inc, fmt.Sprintf("promote (alone %v)", alone), func(ctx context.Context) error {
+		if err := inc.res.Promote(ctx, false); err != nil {
+			return err
+		}
+		return w.open(inc)
+	})
+}
+
+// open takes a new Primary into use: all that was promised must be there.
+func (w *world) open(inc *incarnation) error {
+	time.Sleep(1)
+	w.mu.Lock()
+	s, m, i := inc.res.Status(), w.model, inc.n.i
+	if inc.isDead() {
+		w.mu.Unlock()
+		return errPower
+	}
+	if s.Disk < proto.UpToDate && s.PeerDisk < proto.UpToDate {
+		w.fail("%s was promoted without a good copy: %v/%v", inc.n.name, s.Disk, s.PeerDisk)
+	}
+	if other := w.nodes[1-i].inc; other != nil && other.res.Status().Role == proto.Primary {
+		w.fail("%s was promoted while %s is Primary", inc.n.name, names[1-i])
+	}
+	w.stats.promotes++
+	sure := false
+	if s.Conn < proto.Connected || s.PeerDisk < proto.Inconsistent {
+		if m.level[i] == flushed {
+			sure = true
+			m.settle()
+		}
+		if m.level[i] != current {
+			w.fail("%s was promoted alone though its copy is %v", inc.n.name, m.level[i])
+		}
+		m.level[1-i] = behind
+	}
+	w.mu.Unlock()
+	for _, win := range m.windows {
+		p := block.Buffer(int(win.n))
+		if _, err := inc.res.ReadAt(p, win.off); err != nil {
+			w.logf("%s.%d cannot be read: %v", inc.n.name, inc.boot, err)
+			break
+		}
+		w.mu.Lock()
+		if !inc.isDead() {
+			if err := m.verify(p, win.off, true, sure); err != nil {
+				w.fail("%s was promoted: %v", inc.n.name, err)
+			}
+		}
+		w.mu.Unlock()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !inc.isDead() && inc.res.Status().Role == proto.Primary {
+		w.app = inc
+	}
+	return nil
+}
+
+// virtualCut looks at what both disks would hold if the power of both went now: every block that differs must be marked
+// by one of them.
+func (w *world) virtualCut() error {
+	w.mu.Lock()
+	var disks [2]*blocktest.Mem
+	for i, n := range w.nodes {
+		if disks[i] = n.mem; n.inc != nil {
+			disks[i] = n.inc.mem
+		}
+		disks[i] = disks[i].CrashClone(uint64(w.model.tick())*2+w.seed+uint64(i), []int{0, 20, 50, 80, 100}[w.rnd.IntN(5)])
+	}
+	w.stats.virtual++
+	w.mu.Unlock()
+	var maps [2]*meta.Metadata
+	for i, d := range disks {
+		md, err := meta.Open(d, meta.OpenOptions{ALExtents: 7})
+		if err != nil {
+			return fmt.Errorf("after a power cut now, %s: %w", names[i], err)
+		}
+		full := md.NeedsFullSync()
+		if _, err := md.ApplyAL(context.Background()); err != nil {
+			return fmt.Errorf("after a power cut now, %s: %w", names[i], err)
+		}
+		if full {
+			md.Bitmap().SetAll()
+		}
+		maps[i] = md
+	}
+	bad := differ(disks, w.size, func(b uint64) bool { return maps[0].Bitmap().Test(b) || maps[1].Bitmap().Test(b) })
+	if len(bad) == 0 || w.unrelated(maps) {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, md := range maps {
+		sb := md.Superblock()
+		w.note("%s would have flags %v, uuids %x, %d bits", names[i], sb.Flags, sb.UUIDs, md.Bitmap().Weight())
+	}
+	w.fail("after a power cut of both nodes now, blocks %v would differ and be marked nowhere", bad[:min(len(bad), 8)])
+	return nil
+}
+
+// unrelated: the comparison of histories would lead to a full sync or to a split brain.
+func (w *world) unrelated([2]*meta.Metadata) bool { return false }
+
+// differ lists the blocks in which two disks differ, except where skip says otherwise.
+func differ(disks [2]*blocktest.Mem, size int64, skip func(b uint64) bool) (bad []uint64) {
+	const step = 1 << 20
+	a, b := make([]byte, step), make([]byte, step)
+	for off := int64(0); off < size; off += step {
+		n := min(step, size-off)
+		_, err1 := disks[0].ReadAt(a[:n], off)
+		_, err2 := disks[1].ReadAt(b[:n], off)
+		if err1 != nil || err2 != nil {
+			return []uint64{uint64(off / 4096)}
+		}
+		if bytes.Equal(a[:n], b[:n]) {
+			continue
+		}
+		for i := int64(0); i < n; i += 4096 {
+			e := min(i+4096, n)
+			if !bytes.Equal(a[i:e], b[i:e]) && (skip == nil || !skip(uint64((off+i)/4096))) {
+				bad = append(bad, uint64((off+i)/4096))
+			}
+		}
+	}
+	return bad
+}
+
+func inSync(s *datapath.Status) bool {
+	return s.Conn == proto.Connected && s.Disk == proto.UpToDate && s.PeerDisk == proto.UpToDate && s.OutOfSync == 0
+}
+
+// heal puts everything in order and waits until both copies are good and equal.
+func (w *world) heal() error {
+	w.logf("heal")
+	w.mu.Lock()
+	w.paused = true
+	w.stats.heals++
+	w.mu.Unlock()
+	w.net.set([2]bool{})
+	for since := time.Now(); ; {
+		if w.failed() {
+			return nil
+		}
+		if err := w.mend(); err != nil {
+			return err
+		}
+		time.Sleep(time.Second)
+		if w.healed() {
+			break
+		}
+		if time.Since(since) > 30*time.Minute {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.fail("the pair does not come together")
+			return nil
+		}
+	}
+	time.Sleep(15 * time.Second) // epochs are confirmed
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	disks := [2]*blocktest.Mem{w.nodes[0].inc.mem, w.nodes[1].inc.mem}
+	if bad := differ(disks, w.size, nil); len(bad) > 0 {
+		w.fail("in sync, but %d blocks differ: %v", len(bad), bad[:min(len(bad), 8)])
+		return nil
+	}
+	for _, win := range w.model.windows {
+		p := make([]byte, win.n)
+		if _, err := disks[0].ReadAt(p, win.off); err != nil {
+			return err
+		}
+		if err := w.model.verify(p, win.off, true, false); err != nil {
+			w.fail("in sync: %v", err)
+			return nil
+		}
+	}
+	w.note("healed")
+	w.paused = false
+	return nil
+}
+
+// mend does what brings the pair together.
+func (w *world) mend() error {
+	for _, n := range w.nodes {
+		inc := w.incOf(n.i)
+		if inc == nil {
+			if err := w.powerOn(n); err != nil {
+				return err
+			}
+			inc = w.incOf(n.i)
+		}
+		inc.mu.Lock()
+		clear(inc.trigger)
+		if inc.disk != nil {
+			inc.disk.heal()
+			w.mended(n.i)
+		}
+		inc.mu.Unlock()
+		s := inc.res.Status()
+		switch {
+		case s.Disk == proto.Diskless || s.Conn == proto.StandAlone:
+			w.join(inc)
+		case s.PauseHere:
+			w.command(inc, "resume", inc.res.ResumeSync)
+		case w.isTainted(n.i) && s.Conn >= proto.Connected && s.Role == proto.Secondary:
+			w.command(inc, "detach, its disk may have failed", inc.res.Detach)
+		}
+	}
+	return nil
+}
+
+func (w *world) mended(i int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.model.failing[i] = false
+}
+
+func (w *world) isTainted(i int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.model.tainted[i]
+}
+
+func (w *world) healed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, n := range w.nodes {
+		if n.inc == nil || n.busy > 0 || !inSync(n.inc.res.Status()) {
+			return false
+		}
+	}
+	return w.working == 0
+}
+
+// run is the life of a world. It leaves nothing behind.
+func (w *world) run() error {
+	if err := w.format(); err != nil {
+		return err
+	}
+	for _, n := range w.nodes {
+		if err := w.powerOn(n); err != nil {
+			return err
+		}
+		w.join(n.inc)
+	}
+	for k := range 1 + w.rnd.IntN(8) {
+		w.task(func() { w.worker(k + 1) })
+	}
+	err := w.live()
+	close(w.stopped)
+	w.mu.Lock()
+	w.closed = true
+	var alive []*incarnation
+	for _, n := range w.nodes {
+		if n.inc != nil {
+			alive = append(alive, n.inc)
+		}
+	}
+	w.mu.Unlock()
+	w.net.set([2]bool{})
+	for _, inc := range alive {
+		_ = inc.res.Close()
+	}
+	w.tasks.Wait()
+	if w.failure != nil {
+		return w.failure
+	}
+	return err
+}
+
+func (w *world) live() error {
+	for step := 1; step <= w.steps && !w.failed(); step++ {
+		time.Sleep(time.Duration(w.rnd.ExpFloat64()*float64(w.pace)) + 1)
+		if err := w.act(); err != nil {
+			return err
+		}
+		if step%w.quiet == 0 || step == w.steps {
+			if err := w.heal(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// trace is what happened, newest last.
+func (w *world) trace(n int) []string {
+	return slices.Clone(w.lines[max(0, len(w.lines)-n):])
+}

@@ -1,0 +1,80 @@
+package torture
+
+import (
+	"flag"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/cryptotest"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	seedFlag  = flag.Uint64("seed", 0, "run this seed only")
+	seedsFlag = flag.Uint64("seeds", 0, "run so many seeds, from -from on")
+	fromFlag  = flag.Uint64("from", 1000, "the first seed of -seeds")
+	stepsFlag = flag.Int("steps", 120, "steps of the operator in a run")
+	failFlag  = flag.Int("failures", 5, "stop after so many failed seeds")
+	traceFlag = flag.Bool("trace", false, "print all that happens")
+	linesFlag = flag.Int("lines", 400, "lines of the trace that a failure prints")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	runtime.GOMAXPROCS(1) // fewer ways in which goroutines can overtake each other
+	os.Exit(m.Run())
+}
+
+func TestTorture(t *testing.T) {
+	from, n := uint64(1), uint64(20)
+	switch {
+	case *seedFlag > 0:
+		from, n = *seedFlag, 1
+	case *seedsFlag > 0:
+		from, n = *fromFlag, *seedsFlag
+	}
+	began, total := time.Now(), stats{}
+	failed := 0
+	for seed := from; seed < from+n; seed++ {
+		ok := t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			run(t, seed, &total)
+		})
+		if !ok {
+			if failed++; failed >= *failFlag {
+				break
+			}
+		}
+	}
+	t.Logf("%d seeds in %v: %+v", n, time.Since(began).Round(time.Millisecond), total)
+}
+
+// run is one seed in a bubble of its own.
+func run(t *testing.T, seed uint64, total *stats) {
+	// Objects that the engine pools have channels of the bubble that made them.
+	runtime.GC()
+	runtime.GC()
+	cryptotest.SetGlobalRandom(t, seed)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(options{seed: seed, steps: *stepsFlag, quiet: 40, log: *traceFlag})
+		err := w.run()
+		total.add(w.stats)
+		if err != nil {
+			t.Errorf("seed %d: %v\nrepeat with: go test ./datapath/torture -run TestTorture -seed %d -steps %d\n%s",
+				seed, err, seed, *stepsFlag, strings.Join(w.trace(*linesFlag), "\n"))
+		}
+	})
+}
+
+func (s *stats) add(o stats) {
+	s.cuts += o.cuts
+	s.writes += o.writes
+	s.reads += o.reads
+	s.flushes += o.flushes
+	s.heals += o.heals
+	s.promotes += o.promotes
+	s.virtual += o.virtual
+	s.splits += o.splits
+}

@@ -1,0 +1,426 @@
+package torture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"example.com/santui/datapath"
+	"example.com/santui/datapath/block"
+	"example.com/santui/datapath/block/blocktest"
+	"example.com/santui/datapath/meta"
+	"example.com/santui/proto"
+)
+
+// options say how hard a run is.
+type options struct {
+	seed  uint64
+	steps int
+	quiet int // steps between two healings
+	log   bool
+}
+
+// world is one run: two nodes, their disks, the cable, the application and the operator.
+type world struct {
+	options
+	rnd   *rand.Rand    // the operator's
+	pace  time.Duration // between steps of the operator
+	start time.Time
+	size  int64 // of the device
+
+	net   *network
+	nodes [2]*node
+
+	mu       sync.Mutex // guards what follows, and the model; no call of the engine is made with it held
+	model    *model
+	app      *incarnation // where the application runs; nil: nowhere
+	paused   bool         // the application starts nothing new
+	working  int          // operations of the application under way
+	lines    []string
+	failure  error
+	stats    stats
+	closed   bool
+	tasks    sync.WaitGroup // workers, watchers, commands, the ends of dead incarnations
+	stopped  chan struct{}
+	diskSlow time.Duration
+	netSlow  time.Duration
+}
+
+type stats struct {
+	cuts, writes, reads, flushes, heals, promotes, virtual, splits int
+}
+
+// node is a machine; it goes on over several incarnations.
+type node struct {
+	w    *world
+	i    int
+	name string
+	addr string
+	mem  *blocktest.Mem // the platters
+	inc  *incarnation   // nil: no power
+	boot int
+	busy int // commands of the operator under way
+}
+
+// incarnation is a node between two losses of power.
+type incarnation struct {
+	n    *node
+	boot int
+	dead chan struct{}
+	res  *datapath.Resource
+	mem  *blocktest.Mem
+
+	mu      sync.Mutex
+	disk    *disk
+	trigger map[string]int // calls until the power goes
+
+	pending map[uint32][2]int64 // the application's writes under way; the world's lock guards it
+}
+
+func (inc *incarnation) isDead() bool {
+	select {
+	case <-inc.dead:
+		return true
+	default:
+		return false
+	}
+}
+
+// tick counts a call of a kind down to the loss of power.
+func (inc *incarnation) tick(kind string) {
+	inc.mu.Lock()
+	k := inc.trigger[kind]
+	if k > 0 {
+		inc.trigger[kind] = k - 1
+	}
+	inc.mu.Unlock()
+	if k == 1 {
+		inc.n.w.cut(inc, "after a call of "+kind)
+	}
+}
+
+var names = [2]string{"otter", "weasel"}
+
+func newWorld(o options) *world {
+	w := &world{options: o, rnd: rand.New(rand.NewPCG(o.seed, 0x70f)), start: time.Now(), stopped: make(chan struct{})}
+	w.diskSlow = []time.Duration{50 * time.Microsecond, 500 * time.Microsecond, 5 * time.Millisecond}[w.rnd.IntN(3)]
+	w.netSlow = []time.Duration{20 * time.Microsecond, 300 * time.Microsecond, 4 * time.Millisecond}[w.rnd.IntN(3)]
+	w.pace = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second}[w.rnd.IntN(3)]
+	w.net = newNetwork(w)
+	device := []int64{9 << 20, 24 << 20, 48 << 20, 80 << 20}[w.rnd.IntN(4)]
+	for i := range w.nodes {
+		w.nodes[i] = &node{w: w, i: i, name: names[i], addr: fmt.Sprintf("10.0.0.%d:7788", i+1), mem: blocktest.NewMem(device)}
+	}
+	return w
+}
+
+// format makes two disks that hold the same, empty, data.
+func (w *world) format() error {
+	for _, n := range w.nodes {
+		if err := meta.Create(context.Background(), n.mem, meta.CreateOptions{}); err != nil {
+			return err
+		}
+		md, err := meta.Open(n.mem, meta.OpenOptions{})
+		if err != nil {
+			return err
+		}
+		w.size = md.Layout().UsableSize
+		if err := md.SetAgreedSize(context.Background(), w.size, false); err != nil {
+			return err
+		}
+		err = md.Update(context.Background(), func(sb *meta.Superblock) {
+			sb.UUIDs.Current = 0x1122334455667788
+			sb.Flags = meta.FlagConsistent | meta.FlagWasUpToDate
+		})
+		if err == nil {
+			err = md.MarkClean(context.Background())
+		}
+		if err != nil {
+			return err
+		}
+		_ = md.Close()
+	}
+	w.model = newModel(w.rnd, w.size)
+	return nil
+}
+
+// jitter is how long something takes: a function of the seed, of what it is and of when it happens, so that it does not
+// depend on the order in which goroutines run.
+func (w *world) jitter(kind int, parts ...int) time.Duration {
+	h := w.seed*0x9e3779b97f4a7c15 + uint64(kind)*0xff51afd7ed558ccd + uint64(time.Since(w.start))
+	for _, p := range parts {
+		h = (h ^ uint64(p)) * 0xc4ceb9fe1a85ec53
+		h ^= h >> 29
+	}
+	r := rand.New(rand.NewPCG(h, h>>7))
+	base := w.diskSlow
+	if kind == netDelay {
+		base = w.netSlow
+	}
+	d := time.Duration(r.ExpFloat64() * float64(base))
+	return 1000 + min(d, 20*base) + time.Duration(r.IntN(997))
+}
+
+const (
+	diskDelay = 1
+	netDelay  = 2
+)
+
+func (w *world) logf(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.note(format, args...)
+}
+
+const keptLines = 3000
+
+// note is logf for a holder of the lock.
+func (w *world) note(format string, args ...any) {
+	line := fmt.Sprintf("%12.6f ", time.Since(w.start).Seconds()) + fmt.Sprintf(format, args...)
+	if w.log {
+		fmt.Fprintln(os.Stderr, line)
+	}
+	w.lines = append(w.lines, line)
+	if len(w.lines) > 2*keptLines {
+		w.lines = append([]string(nil), w.lines[keptLines:]...)
+	}
+}
+
+// fail ends the run; the first failure counts. The lock is held.
+func (w *world) fail(format string, args ...any) {
+	if w.failure != nil {
+		return
+	}
+	w.failure = fmt.Errorf(format, args...)
+	w.note("FAILED: %v", w.failure)
+	for _, n := range w.nodes {
+		w.note("    %s", w.describe(n))
+	}
+}
+
+func (w *world) failed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failure != nil
+}
+
+func (w *world) describe(n *node) string {
+	if n.inc == nil {
+		return fmt.Sprintf("%s: no power, copy %v", n.name, w.model.level[n.i])
+	}
+	s := n.inc.res.Status()
+	return fmt.Sprintf("%s: %v/%v %v %v/%v oos %d uuids %x:%x:%x copy %v problem %q", n.name, s.Role, s.PeerRole, s.Conn, s.Disk, s.PeerDisk,
+		s.OutOfSync, s.UUIDs.Current, s.UUIDs.Bitmap, s.UUIDs.History, w.model.level[n.i], s.Problem)
+}
+
+// task runs f; the run waits for it.
+func (w *world) task(f func()) {
+	w.tasks.Add(1)
+	go func() {
+		defer w.tasks.Done()
+		f()
+	}()
+}
+
+// powerOn boots a node without power.
+func (w *world) powerOn(n *node) error {
+	w.mu.Lock()
+	n.boot++
+	inc := &incarnation{n: n, boot: n.boot, dead: make(chan struct{}), mem: n.mem, trigger: map[string]int{}, pending: map[uint32][2]int64{}}
+	w.mu.Unlock()
+	cfg := datapath.Config{
+		Resource: "r0", Device: "/dev/drbd0", Node: n.name, Peer: names[1-n.i], DiskPath: "disk of " + n.name,
+		Open: func() (block.Device, error) {
+			inc.mu.Lock()
+			defer inc.mu.Unlock()
+			if inc.disk != nil && !inc.disk.closed.Load() {
+				return nil, block.ErrInUse
+			}
+			inc.disk = newDisk(inc, inc.mem)
+			return inc.disk, nil
+		},
+		LocalAddr: n.addr, PeerAddr: w.nodes[1-n.i].addr, CRAMAlg: "sha1", Secret: []byte("FooFunFactory"),
+		ResyncRate: []int64{256 << 10, 8 << 20, 1 << 30}[w.seed%3],
+		ConnectInt: time.Second, PingInt: 3 * time.Second, Timeout: 2 * time.Second, KoCount: 3,
+		ALExtents: 7, MaxEpochSize: []int{2048, 1, 3, 20}[w.seed/3%4], MaxBuffers: []int{2048, 64}[w.seed/12%2],
+		Logger: slog.New(slog.DiscardHandler),
+		Listen: func(ctx context.Context, _ string) (net.Listener, error) { return w.net.listen(inc) },
+		Dial:   func(ctx context.Context, _, _ string) (net.Conn, error) { return w.net.dial(ctx, inc) },
+		Events: func(l proto.Level, s string) {
+			if !inc.isDead() {
+				w.logf("%s.%d says: %s", n.name, inc.boot, s)
+			}
+		},
+	}
+	if w.log {
+		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	res, err := datapath.New(cfg)
+	if err != nil {
+		return err
+	}
+	inc.res = res
+	w.mu.Lock()
+	n.inc = inc
+	w.note("power on for %s.%d", n.name, n.boot)
+	w.mu.Unlock()
+	w.net.powerOn(n.i)
+	w.task(func() { w.watch(inc) })
+	return nil
+}
+
+// deaf is for how long after a failed call the power of a node stays on. A Primary whose disk fails and that loses power
+// before its peer has heard of it are two failures at once: it comes back as the source of the resync.
+const deaf = 10 * time.Second
+
+// cut takes the power from an incarnation: from this moment on nothing it does has an effect.
+func (w *world) cut(inc *incarnation, why string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if inc.isDead() || w.closed {
+		return
+	}
+	n := inc.n
+	if time.Since(w.model.failed[n.i]) < deaf {
+		return
+	}
+	close(inc.dead)
+	w.net.powerOff(inc)
+	w.stats.cuts++
+	s := inc.res.Status()
+	percent := []int{0, 10, 50, 90, 100}[int(uint64(w.jitter(3, n.i, n.boot))%5)]
+	w.note("POWER CUT of %s.%d %s: %v %v %v, %d sectors in its cache, %d%% survive, copy %v", n.name, n.boot, why, s.Role, s.Conn, s.Disk,
+		inc.mem.Unflushed(), percent, w.model.level[n.i])
+	n.mem = inc.mem.CrashClone(w.seed+uint64(n.boot)*2+uint64(n.i), percent)
+	n.inc = nil
+	for id, r := range inc.pending {
+		w.model.finish(id, r[0], r[1], false)
+	}
+	w.model.lostPower(n.i, s.Role == proto.Primary || w.app == inc)
+	if w.app == inc {
+		w.app = nil
+	}
+	w.task(func() { _ = inc.res.Close() })
+}
+
+// lostPower lowers what is known of a copy.
+func (m *model) lostPower(i int, primary bool) {
+	if m.level[i] == current {
+		m.level[i] = flushed
+	}
+	m.crashed[i] = m.crashed[i] || primary
+	m.tainted[i], m.failing[i] = false, false
+}
+
+// diskFault is called when a call on a disk was made to fail.
+func (w *world) diskFault(inc *incarnation, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if inc.isDead() || errors.Is(err, block.ErrClosed) {
+		return
+	}
+	w.note("disk of %s.%d: %v", inc.n.name, inc.boot, err)
+	w.model.level[inc.n.i], w.model.tainted[inc.n.i], w.model.failed[inc.n.i] = behind, true, time.Now()
+}
+
+// watch follows what a node publishes.
+func (w *world) watch(inc *incarnation) {
+	for {
+		ch := inc.res.Changed()
+		w.observe(inc)
+		select {
+		case <-ch:
+		case <-inc.dead:
+			return
+		case <-w.stopped:
+			return
+		}
+	}
+}
+
+func syncTarget(c proto.ConnState) bool { return c == proto.SyncTarget || c == proto.PausedSyncT }
+
+// observe draws the conclusions from a node's status.
+func (w *world) observe(inc *incarnation) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if inc.isDead() {
+		return
+	}
+	i, m := inc.n.i, w.model
+	s := inc.res.Status()
+	if s.Role == proto.Primary && s.PeerRole == proto.Primary {
+		w.fail("%s sees two Primaries", inc.n.name)
+	}
+	if m.tainted[i] && s.Disk != proto.UpToDate {
+		m.tainted[i] = false
+	}
+	peer := w.nodes[1-i].inc
+	if syncTarget(s.Conn) {
+		m.level[i] = behind
+	}
+	if s.Conn < proto.Connected {
+		return
+	}
+	if s.Disk >= proto.Inconsistent && s.PeerDisk >= proto.Inconsistent && s.PeerDisk != proto.DUnknown {
+		w.meet()
+	}
+	if peer == nil || m.tainted[0] || m.tainted[1] {
+		return
+	}
+	p := peer.res.Status()
+	if s.Conn == proto.Connected && p.Conn == proto.Connected && s.Disk == proto.UpToDate && p.Disk == proto.UpToDate &&
+		s.PeerDisk == proto.UpToDate && p.PeerDisk == proto.UpToDate {
+		if m.level[0] != current || m.level[1] != current {
+			w.note("both copies are good")
+		}
+		m.level = [2]level{current, current}
+		if s.OutOfSync == 0 {
+			m.crashed = [2]bool{}
+		}
+	}
+}
+
+// meet is the moment in which two nodes have compared their histories. A copy that lost its cache counts from now on if
+// nobody has more, or if it crashed as Primary and its peer was not taken into use: the crashed Primary decides, as it
+// would alone (rule 40 of the comparison).
+func (w *world) meet() {
+	m := w.model
+	for k := range 2 {
+		primary := w.app != nil && w.app.n.i == 1-k
+		if m.level[k] == flushed && (m.level[1-k] != current || m.crashed[k] && !primary) {
+			w.note("what was not flushed may be lost: %s lost power", names[k])
+			m.settle()
+			return
+		}
+	}
+}
+
+// settle makes what a loss of power left the truth.
+func (m *model) settle() {
+	m.widen()
+	for k := range m.level {
+		if m.level[k] == flushed {
+			m.level[k] = current
+		}
+	}
+}
+
+// goroutines waits until as few are left as there were.
+func goroutines(limit int) error {
+	for range 200 {
+		if runtime.NumGoroutine() <= limit {
+			return nil
+		}
+		time.Sleep(time.Minute)
+	}
+	buf := make([]byte, 1<<20)
+	return fmt.Errorf("goroutines were left behind:\n%s", buf[:runtime.Stack(buf, true)])
+}
