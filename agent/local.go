@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -169,11 +170,29 @@ func (l local) do(ctx context.Context, r *resource, kind proto.StepKind, req pro
 		res.Probe = last.report(s.Mount.Target)
 		return err
 	case proto.StepDeactivate:
+		if st := r.eng.Status(); st.Role == proto.Secondary && st.Node == "" {
+			l.leftovers(s.VG, res)
+			return nil
+		}
 		return l.volume(res, func() (lvmops.Outcome, error) { return l.ops.Deactivate(ctx, s.VG, r.conf.device) })
 	case proto.StepActivate:
 		return l.volume(res, func() (lvmops.Outcome, error) { return l.ops.Activate(ctx, s.VG, r.conf.device) })
 	default:
 		return l.cfg.errorf(proto.CodeUnsupported, "step kind %q is not known here", kind)
+	}
+}
+
+// leftovers reports a deactivation on a Secondary as done: there is no device that anything could be active on. What an
+// agent that died left on its dead device is named; it keeps nothing from working elsewhere, but must go before this node
+// can be Primary again.
+func (l local) leftovers(vg string, res *proto.StepResult) {
+	res.State, res.Now = proto.StepAlready, "this node is Secondary: nothing is active on the replicated device"
+	if lvmops.CheckVGName(vg) != nil {
+		return
+	}
+	left, _ := filepath.Glob("/dev/" + vg + "/*") // the pattern is well-formed
+	for _, path := range left {
+		res.Output = append(res.Output, path+" is left on the device of an agent that died: remove it with `dmsetup remove "+path+"`")
 	}
 }
 

@@ -318,6 +318,9 @@ func (x *execution) undo(ctx context.Context, failed int) {
 		x.save()
 	}
 	text := "undone: everything is back on " + x.op.Plan.From
+	if !slices.ContainsFunc(x.op.Plan.Steps, func(s proto.Step) bool { return s.Kind == proto.StepDemote }) {
+		text = "undone: both nodes are as they were before" // it had carried on what another one left
+	}
 	if x.op.Plan.Verb == proto.VerbTakeover {
 		text = "undone: " + x.op.Plan.To + " is Secondary again"
 	}

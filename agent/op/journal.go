@@ -181,10 +181,12 @@ func (j *Journal) sorted() []proto.Op {
 }
 
 // Unfinished returns the newest operation on the resource if it was left half way, nil otherwise: an operation that
-// came to an end after it makes older ones irrelevant.
+// came to an end after it makes older ones irrelevant. One that was undone left everything as it had found it, and a
+// rejoin or resolve moves no service, so these hide nothing.
 func (j *Journal) Unfinished(resource string) *proto.Op {
 	for _, o := range j.All() {
-		if o.Plan.Resource != resource || o.State == proto.OpAborted {
+		still := o.State == proto.OpDone && (o.Plan.Verb == proto.VerbRejoin || o.Plan.Verb == proto.VerbResolve)
+		if o.Plan.Resource != resource || o.State == proto.OpAborted || o.State == proto.OpUndone || still {
 			continue
 		}
 		if o.State == proto.OpKept || o.State == proto.OpOrphaned {

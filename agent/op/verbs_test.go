@@ -407,6 +407,35 @@ func TestPeerReturnsDuringTakeover(t *testing.T) {
 	}
 }
 
+// TestUndoneHidesNothing: a failover that carries on and is undone leaves the operation before it as unfinished as it was.
+func TestUndoneHidesNothing(t *testing.T) {
+	g := newRig(t)
+	g.weasel.fault = &fault{kind: proto.StepPromote, node: "weasel", code: proto.CodeFailed, times: 2}
+	req := request(proto.VerbFailover)
+	req.OnFailure = proto.ChoiceKeep
+	kept := g.end(t, req)
+	req.OnFailure = proto.ChoiceUndo
+	if undone := g.end(t, req); undone.State != proto.OpUndone || !strings.Contains(undone.Outcome, "as they were") {
+		t.Errorf("%s: %s", undone.State, undone.Outcome)
+	}
+	if _, err := g.r.Decide(t.Context(), proto.DecideRequest{ID: kept.ID, Choice: proto.ChoiceUndo, Confirm: "demo"}); err != nil {
+		t.Fatal(err)
+	}
+	if o := g.wait(t); o.State != proto.OpUndone || g.w.home() != "otter" {
+		t.Errorf("%s, service: %s", o.Outcome, g.w.home())
+	}
+}
+
+// end starts an operation that decides by itself and waits until it is over.
+func (g *rig) end(t *testing.T, req proto.OpStartRequest) proto.Op {
+	t.Helper()
+	o := g.begin(t, req)
+	for !o.State.Final() {
+		o = g.wait(t)
+	}
+	return o
+}
+
 func TestKnownSurvives(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ops")
 	j, err := OpenJournal(dir, "weasel")
