@@ -64,7 +64,7 @@ func (a *Agent) listen(ctx context.Context) ([]listener, error) {
 	}
 	opt := a.sessionOptions(session.KindAgent, a.peerMux)
 	opt.Admit = func(h session.Hello) error {
-		if h.Node != a.peerName {
+		if h.Kind != session.KindPeer || h.Node != a.peerName {
 			return proto.Errorf(proto.CodeDenied, "this port is for the agent of %s", a.peerName).On(a.cfg.Node)
 		}
 		return nil
