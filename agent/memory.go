@@ -53,7 +53,7 @@ func (a *Agent) dress(r *resource, st proto.Resource) proto.Resource {
 	k := a.journal.Known(r.name)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st.ConnSince, st.LastWrite, st.NeedsRejoin = r.linkAt, r.lastWrite, k.Rejoin
+	st.ConnSince, st.LastWrite, st.NeedsRejoin, st.SplitBrain = r.linkAt, r.lastWrite, k.Rejoin, r.split != ""
 	if st.Role == k.Role {
 		st.RoleSince = k.Since
 	}

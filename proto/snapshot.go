@@ -75,6 +75,8 @@ type Resource struct {
 	LastWrite time.Time `json:"last_write,omitzero"`
 	// NeedsRejoin says that this node took over and the other one has not followed it since, "" otherwise.
 	NeedsRejoin string `json:"needs_rejoin,omitempty"`
+	// SplitBrain says that both nodes were seen to have changed the data on their own.
+	SplitBrain bool `json:"split_brain,omitempty"`
 	// Problem is the newest condition that needs a human (split brain, I/O error ...), with its remedy.
 	Problem string `json:"problem,omitempty"`
 }

@@ -68,6 +68,11 @@ func (m *Model) exec(reqs []wizard.Request) tea.Cmd {
 				w.Loaded(r.Gen, p, err, m.o.now())
 				return nil
 			}))
+		case wizard.LoadOp:
+			cmds = append(cmds, ask(m, r.Node, proto.MethodReport, proto.OpRequest{ID: r.ID}, func(w *wizard.Model, rep proto.Report, err error) []wizard.Request {
+				w.LoadedOp(r.Gen, rep.Op, err, m.o.now())
+				return nil
+			}))
 		case wizard.Begin:
 			cmds = append(cmds, ask(m, r.Req.To, proto.MethodOpStart, r.Req, func(w *wizard.Model, op proto.Op, err error) []wizard.Request {
 				if err == nil && !r.Req.DryRun {
@@ -77,6 +82,9 @@ func (m *Model) exec(reqs []wizard.Request) tea.Cmd {
 			}))
 		case wizard.Decide:
 			cmds = append(cmds, ask(m, r.Node, proto.MethodOpDecide, r.Req, func(w *wizard.Model, op proto.Op, err error) []wizard.Request {
+				if err == nil && !op.State.Final() {
+					m.started = op.ID
+				}
 				return w.Decided(op, err, m.o.now())
 			}))
 		case wizard.Fetch:
@@ -131,7 +139,7 @@ func (m *Model) watchOp(r wizard.Watch) []tea.Cmd {
 		})
 		return nil
 	})
-	return []tea.Cmd{read, nextOp(w, s, r.ID)}
+	return m.streams([]tea.Cmd{read, nextOp(w, s, r.ID)})
 }
 
 // put replaces a state that was not taken yet; there is one writer.

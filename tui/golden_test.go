@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"example.com/santui/tui/internal/scene"
+	"example.com/santui/tui/source"
 	"example.com/santui/tui/theme"
 	"github.com/charmbracelet/x/exp/golden"
 	"github.com/muesli/termenv"
@@ -31,7 +32,9 @@ func TestMain(m *testing.M) {
 
 func stillPilot(t *testing.T, s scene.Still, w, h int, ascii bool) *pilot {
 	t.Helper()
-	p := newPilot(t, w, h, s.Scene, ascii, newRecorder(s.Extra...))
+	src := newRecorder()
+	src.replay = source.NewReplay(scene.Static(s.Scene, false, s.Extra...), 1e6)
+	p := newPilot(t, w, h, s.Scene, ascii, src)
 	p.keys(s.Keys...)
 	return p
 }

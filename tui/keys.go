@@ -45,7 +45,7 @@ func (m *Model) key(msg tea.KeyMsg) tea.Cmd {
 		return nil
 	}
 	if why := b.Why(m.ctxFor().State()); why != "" {
-		return m.say(view.Line{Level: view.Warn, Text: b.Help().Desc + " is not possible now: " + why})
+		return m.say(view.Line{Level: view.Warn, Text: b.Desc(m.ctxFor().State()) + " is not possible now: " + why})
 	}
 	if cmd, done := m.commonKey(b.Action); done {
 		return cmd
@@ -146,10 +146,22 @@ func (m *Model) homeKey(a keymap.Action) tea.Cmd {
 	case keymap.Next, keymap.Prev:
 		m.nextResource(a)
 	case keymap.Failover:
-		w, reqs := wizard.New(m.wizardOptions(), m.pair.Resource, m.pair.Primary, m.pair.To)
+		return m.begin(proto.VerbFailover, m.pair.Primary, m.pair.To)
+	case keymap.Drill:
+		return m.begin(proto.VerbDrill, m.pair.Primary, m.pair.To)
+	case keymap.Takeover:
+		return m.begin(proto.VerbTakeover, m.pair.Takeover.From, m.pair.Takeover.To)
+	case keymap.Resolve:
+		return m.begin(proto.VerbResolve, m.pair.Resolve.From, m.pair.Resolve.To)
+	case keymap.Rejoin:
+		return m.begin(proto.VerbRejoin, m.pair.Rejoin.From, m.pair.Rejoin.To)
+	case keymap.UndoOp:
+		w, reqs := wizard.NewUndo(m.wizardOptions(), *m.pair.Op)
 		return m.openWizard(w, reqs)
 	case keymap.Attach:
-		m.started = m.pair.Op.ID
+		if m.pair.Running() {
+			m.started = m.pair.Op.ID
+		}
 		w, reqs := wizard.Attach(m.wizardOptions(), *m.pair.Op, m.o.now())
 		return m.openWizard(w, reqs)
 	case keymap.Pause, keymap.Resume, keymap.Rate, keymap.Start:
@@ -158,6 +170,12 @@ func (m *Model) homeKey(a keymap.Action) tea.Cmd {
 		m.scroll(a)
 	}
 	return nil
+}
+
+// begin opens the wizard for a verb.
+func (m *Model) begin(v proto.Verb, from, to string) tea.Cmd {
+	w, reqs := wizard.New(m.wizardOptions(), v, m.pair.Resource, from, to)
+	return m.openWizard(w, reqs)
 }
 
 func (m *Model) show(s keymap.Screen) {

@@ -27,6 +27,7 @@ type Model struct {
 	profile termenv.Profile
 	updates <-chan source.Update
 	after   func(time.Duration, tea.Msg) tea.Cmd // a message later; tests replace it
+	streams func([]tea.Cmd) []tea.Cmd            // commands that last as long as an operation; tests replace it
 
 	w, h  int
 	theme theme.Theme
@@ -79,7 +80,8 @@ const (
 func newModel(ctx context.Context, src source.Source, o Options, name theme.Name, ascii bool, profile termenv.Profile) *Model {
 	o.ASCII = ascii
 	m := &Model{ctx: ctx, src: src, o: o, profile: profile, theme: theme.New(name, ascii, profile),
-		in: map[string]source.Update{}, screen: keymap.Overview, resource: o.Resource, after: later}
+		in: map[string]source.Update{}, screen: keymap.Overview, resource: o.Resource, after: later,
+		streams: func(c []tea.Cmd) []tea.Cmd { return c }}
 	m.derive()
 	return m
 }
@@ -212,10 +214,11 @@ func (m *Model) say(l view.Line) tea.Cmd {
 
 func (m *Model) ctxFor() screen.Ctx {
 	var choices []proto.Choice
+	var verb proto.Verb
 	if m.wiz != nil {
-		choices = m.wiz.Offered()
+		choices, verb = m.wiz.Offered(), m.wiz.Verb()
 	}
-	return screen.Ctx{Choices: choices, Theme: m.theme, W: m.w, H: m.h, Pair: m.pair, Loc: m.o.Location, ReadOnly: m.o.ReadOnly, Note: m.note}
+	return screen.Ctx{Verb: verb, Choices: choices, Theme: m.theme, W: m.w, H: m.h, Pair: m.pair, Loc: m.o.Location, ReadOnly: m.o.ReadOnly, Note: m.note}
 }
 
 // draw draws what is on top and says where its scrolled part ended up.

@@ -80,19 +80,19 @@ func bareEnded(ctx context.Context, w, h int, s scene.Scene, ascii bool, src *re
 	p := &pilot{src: src}
 	o := Options{Pair: "store-1", Owner: "root@laptop", Location: time.UTC, Now: func() time.Time { return scene.Now }, Out: &p.out}.withDefaults()
 	p.Model = newModel(ctx, src, o, theme.Mono, ascii, termenv.Ascii)
-	p.after = func(time.Duration, tea.Msg) tea.Cmd { return nil }
+	p.frozen()
 	p.send(tea.WindowSizeMsg{Width: w, Height: h})
 	p.Update(updatesMsg(s.Inputs)) // its command waits for more
 	return p
 }
 
-// send feeds a message and all that follows from it within a moment.
+// send feeds a message and all that follows from it.
 func (p *pilot) send(msg tea.Msg) {
 	_, cmd := p.Update(msg)
 	p.run(cmd)
 }
 
-func (p *pilot) run(cmd tea.Cmd) { p.follow(p.ctx, cmd, 20*time.Millisecond) }
+func (p *pilot) run(cmd tea.Cmd) { p.follow(p.ctx, cmd, 10*time.Second) }
 
 func (p *pilot) keys(list ...string) {
 	for _, k := range list {
@@ -218,11 +218,13 @@ func TestFullSyncNeedsTheName(t *testing.T) {
 
 func TestDisabledKeysSayWhy(t *testing.T) {
 	p := newPilot(t, 80, 24, scene.StalePrimary(), false, newRecorder())
-	p.sees(t, "STALE 42 s otter, was PRIMARY", "(old)", "STILL PRIMARY", "planned failover not possible: otter does not answer")
+	p.sees(t, "STALE 42 s otter, was PRIMARY", "(old)", "STILL PRIMARY", "F takes over on weasel")
 	p.keys("f")
 	p.sees(t, "failover is not possible now: otter does not answer")
-	p.keys("F")
-	p.sees(t, "emergency is not possible now: not in this version")
+	p.keys("J")
+	p.sees(t, "rejoin is not possible now: otter does not answer")
+	p.keys("v")
+	p.sees(t, "verify is not possible now: not in this version")
 	p.keys("R")
 	if got := asked[string](p.src); !slices.Equal(got, []string{"retry otter"}) {
 		t.Errorf("%v", got)
@@ -329,7 +331,7 @@ func TestNoSizeYetIsNothing(t *testing.T) {
 
 // TestAnyKeysNeverStartUnconfirmed presses keys anywhere in the program; requests must always carry the typed name.
 func TestAnyKeysNeverStartUnconfirmed(t *testing.T) {
-	all := []string{"enter", "tab", "esc", "up", "down", "backspace", "pgdown", "end", "store-1", "s", "S", "P", "L", "30M", "f", "F", "v", "a", "l", "c", "?", "/", "n", "p",
+	all := []string{"enter", "tab", "esc", "up", "down", "backspace", "pgdown", "end", "store-1", "store-1 FORCE", "store-1 DISCARD weasel", "pulled", "s", "S", "P", "L", "30M", "f", "F", "D", "J", "u", "v", "a", "l", "c", "?", "/", "n", "p",
 		"t", "u", "k", "x", "d", "b", "r", "w", "T", " ", "g", "o"}
 	build := states()
 	rapid.Check(t, func(rt *rapid.T) {

@@ -23,7 +23,7 @@ type Picture struct {
 }
 
 // pictureLimit is how long an answer may take before the picture is drawn without it.
-const pictureLimit = 100 * time.Millisecond
+const pictureLimit = 10 * time.Second
 
 // Draw returns the screen after the updates and keys, as lines with colours.
 func (p Picture) Draw() string {
@@ -34,7 +34,7 @@ func (p Picture) Draw() string {
 		name = theme.Dark
 	}
 	m := newModel(ctx, p.Source, p.Options.withDefaults(), name, p.Options.ASCII, p.Profile)
-	m.after = func(time.Duration, tea.Msg) tea.Cmd { return nil }
+	m.frozen()
 	m.Update(tea.WindowSizeMsg{Width: p.W, Height: p.H})
 	m.takeUpdates(p.Updates)
 	for _, k := range p.Keys {
@@ -42,6 +42,17 @@ func (p Picture) Draw() string {
 		m.follow(ctx, cmd, pictureLimit)
 	}
 	return m.View()
+}
+
+// frozen makes the model one whose commands all end soon: nothing comes of time, and what follows an operation only reads.
+func (m *Model) frozen() {
+	m.after = func(time.Duration, tea.Msg) tea.Cmd { return nil }
+	m.streams = func(cmds []tea.Cmd) []tea.Cmd {
+		for _, c := range cmds {
+			safe.Go(m.ctx, func() { c() })
+		}
+		return nil
+	}
 }
 
 // follow runs a command and all that comes of it, without waiting for what takes longer than limit.

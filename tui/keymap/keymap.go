@@ -36,6 +36,11 @@ const (
 	Sync      Action = "sync"
 	Failover  Action = "failover"
 	Takeover  Action = "takeover"
+	Drill     Action = "drill"
+	Resolve   Action = "resolve"
+	Rejoin    Action = "rejoin"
+	UndoOp    Action = "undo-op"
+	Swap      Action = "swap"
 	Verify    Action = "verify"
 	Attach    Action = "attach"
 	Theme     Action = "theme"
@@ -86,6 +91,7 @@ var (
 type State struct {
 	Pair     view.Pair
 	ReadOnly bool
+	Verb     proto.Verb     // of the wizard, "" outside
 	Choices  []proto.Choice // what the operation on the wizard's fourth page offers now
 }
 
@@ -98,6 +104,7 @@ type Binding struct {
 	Changes bool
 	Long    string             // for the help screen
 	Reason  func(State) string // why it does not work now, "" if it does; nil: always works
+	Name    func(State) string // what it is called now, if that varies; else the help's words
 	hidden  bool               // works, but is not worth a place in the key line
 	rare    bool               // is worth a place only while it works
 }
@@ -113,6 +120,14 @@ func (b Binding) Why(s State) string {
 		return "this session is read-only"
 	}
 	return ""
+}
+
+// Desc is what the key is called now.
+func (b Binding) Desc(s State) string {
+	if b.Name != nil {
+		return b.Name(s)
+	}
+	return b.Help().Desc
 }
 
 // On says whether the binding works on a screen.
@@ -158,30 +173,50 @@ func k(keys ...string) []string { return keys }
 // Bindings is the table, in the order in which keys are shown.
 var Bindings = slices.Concat(syncKeys(), wizardKeys(), homeKeys(), commonKeys())
 
+// way takes the reason of a verb from the pair.
+func way(of func(view.Pair) string) func(State) string {
+	return func(s State) string { return of(s.Pair) }
+}
+
 func homeKeys() []Binding {
+	attach := rare(bind(Attach, k("a"), "a", "attach", "take up the operation that runs or waits; after its end, see its report", home...))
+	attach.Name = func(s State) string {
+		if s.Pair.Op != nil && s.Pair.Op.State.Final() {
+			return "last report"
+		}
+		return "attach"
+	}
+	check := way(func(p view.Pair) string { return p.Check })
 	return []Binding{
-		bind(Panel, k("tab"), "tab", "panel", "move to the next panel", home...),
-		quiet(bind(PanelBack, k("shift+tab"), "shift+tab", "panel back", "move to the panel before", home...)),
-		bind(Enter, k("enter"), "enter", "details", "open what has the focus", Overview),
-		when(bind(Failover, k("f", "f6"), "f", "failover", "check, plan, confirm and run a planned failover", home...),
-			func(s State) string { return s.Pair.Check }),
-		when(rare(bind(Attach, k("a"), "a", "attach", "take up the operation that runs or waits", home...)), func(s State) string {
+		when(attach, func(s State) string {
 			if s.Pair.Op == nil {
 				return "there is no operation"
 			}
 			return ""
 		}),
-		when(quiet(bind(Takeover, k("F"), "F", "emergency", "emergency takeover while the Primary is gone", home...)), never(later)),
-		bind(Sync, k("s"), "s", "sync", "the synchronisation: pause, resume, rate, start", home...),
-		when(quiet(bind(Verify, k("v"), "v", "verify", "compare both copies online", home...)), never(later)),
-		bind(Events, k("l"), "l", "log", "all events of both nodes", home...),
-		bind(Commands, k("c"), "c", "commands", "every command that operations ran", home...),
+		when(rare(bind(Takeover, k("F"), "F", "takeover", "the Primary is gone: make the other node Primary without it (asks how you know)", home...)),
+			way(func(p view.Pair) string { return p.Takeover.Why })),
+		when(rare(bind(Resolve, k("D"), "D", "discard a side", "split brain: see both sides and give the changes of one up", home...)),
+			way(func(p view.Pair) string { return p.Resolve.Why })),
+		when(rare(bind(Rejoin, k("J"), "J", "rejoin", "connect both nodes and let the older copy follow", home...)),
+			way(func(p view.Pair) string { return p.Rejoin.Why })),
+		when(rare(bind(UndoOp, k("u"), "u", "undo", "undo an operation that was left half way", home...)),
+			way(func(p view.Pair) string { return p.Undo })),
 		when(rare(bind(Reconnect, k("R"), "R", "retry", "try to reach silent agents now", home...)), func(s State) string {
 			if len(s.Pair.Stale()) == 0 {
 				return "both agents answer"
 			}
 			return ""
 		}),
+		when(bind(Failover, k("f", "f6"), "f", "failover", "check, plan, confirm and run a planned failover", home...), check),
+		when(bind(Drill, k("d"), "d", "drill", "move the service there and back, with files that prove the data came along", home...), check),
+		bind(Sync, k("s"), "s", "sync", "the synchronisation: pause, resume, rate, start", home...),
+		when(quiet(bind(Verify, k("v"), "v", "verify", "compare both copies online", home...)), never(later)),
+		bind(Events, k("l"), "l", "log", "all events of both nodes", home...),
+		bind(Commands, k("c"), "c", "commands", "every command that operations ran", home...),
+		bind(Panel, k("tab"), "tab", "panel", "move to the next panel", home...),
+		quiet(bind(PanelBack, k("shift+tab"), "shift+tab", "panel back", "move to the panel before", home...)),
+		bind(Enter, k("enter"), "enter", "details", "open what has the focus", Overview),
 		quiet(bind(Next, k("n"), "n", "next resource", "show the next resource of the pair", home...)),
 		quiet(bind(Prev, k("p"), "p", "previous", "show the resource before", Overview, NodeDetail, EventsScreen, CommandsScreen)),
 		bind(Filter, k("/"), "/", "filter", "show only lines with some text", lists...),
@@ -227,6 +262,12 @@ func wizardKeys() []Binding {
 	return []Binding{
 		bind(Refresh, k("r"), "r", "check again", "look at both nodes afresh", CheckPage, PlanPage),
 		bind(Enter, k("enter"), "enter", "next", "go on to the next page", CheckPage, PlanPage),
+		when(rare(bind(Swap, k("x"), "x", "other side", "let the other node's copy be the good one", CheckPage)), func(s State) string {
+			if s.Verb != proto.VerbResolve && s.Verb != proto.VerbRejoin {
+				return "only where both copies may be the good one"
+			}
+			return ""
+		}),
 		bind(DryRun, k("d"), "d", "dry run", "let both agents validate every step without acting", PlanPage),
 		bind(PageBack, k("b"), "b", "back", "the page before", PlanPage),
 		choice(bind(PauseOp, k("p"), "p", "pause", "choose to stop before the next step (enter does it)", RunPage), proto.ChoicePause),

@@ -66,7 +66,11 @@ func TestReasons(t *testing.T) {
 		s    State
 		want string
 	}{
-		{Takeover, State{}, "not in this version"},
+		{Takeover, State{Pair: view.Pair{Takeover: view.Way{Why: "both agents answer"}}}, "both agents answer"},
+		{Takeover, State{}, ""},
+		{UndoOp, State{Pair: view.Pair{Undo: "there is no operation"}}, "there is no operation"},
+		{Swap, State{Verb: proto.VerbFailover}, "only where both copies may be the good one"},
+		{Swap, State{Verb: proto.VerbResolve}, ""},
 		{Verify, State{}, "not in this version"},
 		{Failover, State{Pair: view.Pair{Check: "otter does not answer"}}, "otter does not answer"},
 		{Failover, State{}, ""},

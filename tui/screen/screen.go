@@ -23,12 +23,13 @@ type Ctx struct {
 	Loc      *time.Location // of the clock times shown
 	ReadOnly bool
 	Note     view.Line      // what just happened; takes the place of the next line
+	Verb     proto.Verb     // of the wizard, "" outside
 	Choices  []proto.Choice // what the wizard's operation offers now
 }
 
 // State is what the reasons of disabled keys are computed from.
 func (c Ctx) State() keymap.State {
-	return keymap.State{Pair: c.Pair, ReadOnly: c.ReadOnly, Choices: c.Choices}
+	return keymap.State{Pair: c.Pair, ReadOnly: c.ReadOnly, Choices: c.Choices, Verb: c.Verb}
 }
 
 // Ink is the style for a level.
@@ -79,7 +80,7 @@ func (c Ctx) Keys(s keymap.Screen) string {
 		if !b.Line(!off) {
 			continue
 		}
-		text := b.Help().Key + " " + b.Help().Desc
+		text := b.Help().Key + " " + b.Desc(c.State())
 		if b.Action == keymap.Help || b.Action == keymap.Quit {
 			right = append(right, text)
 			continue

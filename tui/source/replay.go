@@ -27,7 +27,7 @@ type Record struct {
 	Snapshot *proto.Snapshot `json:"snapshot,omitempty"`
 
 	Method proto.Method `json:"method,omitempty"`
-	// Case is what the reply or event answers: the choice of the last op.decide, "dry-run" for a dry run. A line
+	// Case is what the reply or event answers: the verb of a plan, the choice of the last op.decide, "dry-run" for a dry run. A line
 	// without a case answers all for which there is none of their own.
 	Case  string          `json:"case,omitempty"`
 	Event bool            `json:"event,omitempty"` // belongs to a stream
@@ -160,6 +160,8 @@ func (p *Replay) caseOf(in any) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch r := in.(type) {
+	case proto.CheckRequest:
+		return string(r.Verb)
 	case proto.DecideRequest:
 		p.decided = string(r.Choice)
 	case proto.OpStartRequest:

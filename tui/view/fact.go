@@ -38,6 +38,9 @@ func (n Node) Title() string {
 		}
 		return fmt.Sprintf("STALE %s %s, was %s", Age(n.Age), n.Name, role)
 	default:
+		if n.Mark != "" {
+			return role + "  " + n.Name + "  " + n.Mark
+		}
 		return role + "  " + n.Name
 	}
 }
@@ -106,6 +109,9 @@ func (n Node) agentFact(loc *time.Location) Fact {
 	default:
 	}
 	v := "ok"
+	if n.RTT > 0 {
+		v += "  " + Millis(n.RTT)
+	}
 	if a := n.Snapshot.Agent; a.Version != "" {
 		v += "  " + a.Version
 	}

@@ -80,6 +80,23 @@ func Seconds(s float64) string {
 	}
 }
 
+// Limit writes a time limit, which is a round number: 30 s, 5 min.
+func Limit(s float64) string {
+	if n := int64(s); s == float64(n) && n >= 120 && n%60 == 0 {
+		return fmt.Sprintf("%d min", n/60)
+	}
+	return fmt.Sprintf("%.0f s", s)
+}
+
+// Millis writes how long an exchange over the network took: 0.4 ms, 35 ms.
+func Millis(d time.Duration) string {
+	ms := float64(d) / float64(time.Millisecond)
+	if ms < 1 {
+		return fmt.Sprintf("%.1f ms", max(ms, 0.1))
+	}
+	return fmt.Sprintf("%.0f ms", ms)
+}
+
 // Age writes how old something is, coarser the older: 42 s, 3 min, 2 h, 5 d.
 func Age(d time.Duration) string {
 	switch {

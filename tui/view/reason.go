@@ -143,7 +143,7 @@ func (p Pair) next() Line {
 	if p.forked() {
 		return Line{Alert, "both nodes say they are Primary: stop all writing on one of them before anything else"}
 	}
-	if op := p.Op; p.Running() {
+	if op := p.Op; p.Running() && p.driven() {
 		switch op.State {
 		case proto.OpStopped:
 			return Line{Alert, fmt.Sprintf("operation %s stopped half way and waits for a decision: a attaches to it", op.ID)}
@@ -154,7 +154,13 @@ func (p Pair) next() Line {
 		}
 	}
 	if s := p.silent(); s != "" {
+		if p.Takeover.Why == "" {
+			return Line{Alert, s + ".  R retries now.  F takes over on " + p.Takeover.To + " (asks how you know that " + p.Takeover.From + " is off)"}
+		}
 		return Line{Warn, "planned failover not possible: " + s + ".  R retries now"}
+	}
+	if l, ok := p.recovery(); ok {
+		return l
 	}
 	for _, n := range p.byWeight() {
 		if n.Resource != nil && n.Resource.Problem != "" {
@@ -177,7 +183,10 @@ func (p Pair) next() Line {
 // meaning explains a silence: the path to the agent may be broken, the node may be down, or it may be cut off and write on.
 func (p Pair) meaning() []string {
 	stale := p.Stale()
-	if len(stale) == 0 || len(p.Nodes) < 2 {
+	if len(stale) == 0 {
+		return p.apart()
+	}
+	if len(p.Nodes) < 2 {
 		return nil
 	}
 	if len(stale) == len(p.Nodes) {
@@ -203,12 +212,20 @@ func (p Pair) meaning() []string {
 	switch {
 	case linked || control:
 		text = fmt.Sprintf("%s does not answer here, but %s still reaches it: the way from this machine, or its agent's socket, is broken. The pair is at work.", s.Name, other.Name)
+	case other.Role() == proto.Primary:
+		text = fmt.Sprintf("%s does not answer, and %s has lost it too. %s is Primary and goes on without a second copy.", s.Name, other.Name, other.Name)
+		if other.Resource.NeedsRejoin != "" {
+			text += " " + other.Resource.NeedsRejoin + "."
+		}
 	case was:
-		text = fmt.Sprintf("%s does not answer, and %s has lost it too. %s may be down, or only cut off and STILL PRIMARY: do not make %s Primary by other means.", s.Name, other.Name, s.Name, other.Name)
+		text = fmt.Sprintf("%s does not answer, and %s has lost it too. %s may be down, or only cut off and STILL PRIMARY: F makes %s Primary, once you know that %s is off.", s.Name, other.Name, s.Name, other.Name, s.Name)
 	default:
 		text = fmt.Sprintf("%s does not answer, and %s has lost it too. %s goes on without a second copy.", s.Name, other.Name, other.Name)
 	}
 	tail := "R retries now."
+	if text2 := p.statement(); text2 != "" {
+		tail = text2 + " " + tail
+	}
 	if s.Contact == Stale {
 		tail = "Values marked (old) are from the last contact. " + tail
 	}

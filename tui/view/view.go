@@ -16,6 +16,7 @@ type Input struct {
 	Err      error           // why the link is down
 	NextTry  time.Time       // when the next attempt begins, zero if none is planned
 	At       time.Time       // the receiver's clock at the last sign of life
+	RTT      time.Duration   // of an exchange with the agent, steady while it changes little; 0 if not measured
 }
 
 // Contact says how far a node's values can be trusted.
@@ -49,6 +50,8 @@ type Node struct {
 	Since    time.Time       // the last sign of life, receiver's clock
 	Snapshot *proto.Snapshot // nil while Waiting
 	Resource *proto.Resource // nil if the node does not have it
+	Mark     string          // what is extraordinary about it, in one or two words: SPLIT BRAIN, MUST REJOIN ...
+	RTT      time.Duration   // of the last exchange with its agent, 0 if not measured
 }
 
 // Live says whether the node's values are current.
@@ -68,6 +71,9 @@ type Sync struct {
 	Title string  // "full sync", "resync" or "verify"
 	Done  float64 // 0 to 1
 }
+
+// Way is the direction of a verb: To's copy is the good one afterwards. Why says why it cannot begin now, "" if it can.
+type Way struct{ From, To, Why string }
 
 // Line is one sentence and how grave it is.
 type Line struct {
@@ -97,7 +103,11 @@ type Pair struct {
 	Check string
 	// Start says why no copy can be declared the good one now, "" if it can.
 	Start string
-	Next  Line
+	// Takeover, Rejoin and Resolve say where these verbs would lead, and why they cannot begin now.
+	Takeover, Rejoin, Resolve Way
+	// Undo says why Op cannot be undone from outside, "" if it was left half way and can.
+	Undo string
+	Next Line
 	// Meaning explains, while a node does not answer, what that may mean.
 	Meaning []string
 }
@@ -174,18 +184,20 @@ func derive(pair, resource string, in []Input, now time.Time) Pair {
 		}
 	}
 	p.roles()
+	p.marks()
 	p.link()
 	p.sync()
 	p.Events = events(in)
 	p.Commands = commands(p.Op)
 	p.Danger = p.danger()
 	p.Check, p.Failover, p.Start = p.whyNoCheck(), p.whyNoFailover(), p.whyNoStart()
+	p.Takeover, p.Rejoin, p.Resolve, p.Undo = p.takeover(), p.rejoin(), p.resolve(), p.whyNoUndo()
 	p.Next, p.Meaning = p.next(), p.meaning()
 	return p
 }
 
 func node(resource string, i Input, now time.Time) Node {
-	n := Node{Name: i.Node, Err: i.Err, NextTry: i.NextTry, Since: i.At, Snapshot: i.Snapshot}
+	n := Node{Name: i.Node, Err: i.Err, NextTry: i.NextTry, Since: i.At, Snapshot: i.Snapshot, RTT: i.RTT}
 	switch {
 	case i.Snapshot == nil:
 		n.Contact = Waiting

@@ -27,7 +27,7 @@ func TestScenes(t *testing.T) {
 	}{
 		{scene.InSync(), "otter", "weasel", "", "", "ready: f moves r0 from otter to weasel", view.Good},
 		{scene.Syncing(0.452), "otter", "weasel", "", "weasel is Inconsistent (full sync 45%)", "failover not possible now: weasel is Inconsistent (full sync 45%)", view.Warn},
-		{scene.StalePrimary(), "otter", "weasel", "otter does not answer", "otter does not answer", "otter does not answer", view.Warn},
+		{scene.StalePrimary(), "otter", "weasel", "otter does not answer", "otter does not answer", "F takes over on weasel", view.Alert},
 		{scene.NewPair(), "", "", "no node is Primary", "no node is Primary", "no copy is declared good", view.Warn},
 		{scene.SplitBrain(), "otter", "weasel", "", "replication is StandAlone", "split brain", view.Alert},
 		{scene.Running(), "", "", "no node is Primary", "no node is Primary", "a attaches", view.Plain},
@@ -130,4 +130,53 @@ func TestAnythingCanBeDerived(t *testing.T) {
 			t.Fatal("a failover past a silent node")
 		}
 	})
+}
+
+func TestWaysOut(t *testing.T) {
+	early := scene.StalePrimary()
+	early.Inputs[1].Snapshot.PeerLink.Up = true
+	dead := scene.TookOver()
+	dead.Inputs[0].LinkUp = false
+	for _, c := range []struct {
+		name                            string
+		scene                           scene.Scene
+		takeover, rejoin, resolve, undo string // "" is possible
+		to                              string // of whichever is
+	}{
+		{"in sync", scene.InSync(), "both agents answer", "the nodes replicate", "the nodes replicate", "there is no operation", ""},
+		{"stale", scene.StalePrimary(), "", "otter does not answer", "otter does not answer", "there is no operation", "weasel"},
+		{"cut off here", scene.CutOffHere(), "still reaches", "otter does not answer", "otter does not answer", "there is no operation", ""},
+		{"the peer's link is up", early, "still reaches", "otter does not answer", "otter does not answer", "there is no operation", ""},
+		{"split", scene.SplitBrain(), "both agents answer", "must be given up", "", "there is no operation", "otter"},
+		{"took over", scene.TookOver(), "both agents answer", "", "no split brain", "no operation was left", "weasel"},
+		{"took over, peer still away", dead, "Primary already", "otter does not answer", "otter does not answer", "no operation was left", ""},
+		{"orphan", scene.Orphan(), "both agents answer", "the nodes replicate", "the nodes replicate", "", ""},
+		{"running", scene.Running(), "both agents answer", "under way", "under way", "is not over", ""},
+		{"waiting", scene.Waiting(), "no agent answers", "do not answer", "do not answer", "there is no operation", ""},
+		{"nothing", scene.Scene{}, "only one node", "only one node", "only one node", "there is no operation", ""},
+	} {
+		p := derive(c.scene)
+		for _, x := range []struct{ what, got, want string }{{"takeover", p.Takeover.Why, c.takeover}, {"rejoin", p.Rejoin.Why, c.rejoin},
+			{"resolve", p.Resolve.Why, strings.Replace(c.resolve, "no split brain", "there is a split brain", 1)}, {"undo", p.Undo, c.undo}} {
+			if !fits(x.got, x.want) {
+				t.Errorf("%s: %s is %q, want %q", c.name, x.what, x.got, x.want)
+			}
+		}
+		for _, w := range []view.Way{p.Takeover, p.Rejoin, p.Resolve} {
+			if w.Why == "" && (w.To != c.to || w.From == w.To || w.From == "") {
+				t.Errorf("%s: %+v", c.name, w)
+			}
+		}
+	}
+}
+
+func TestMarks(t *testing.T) {
+	for want, s := range map[string]scene.Scene{"PRIMARY  otter  SPLIT BRAIN": scene.SplitBrain(), "SECONDARY  otter  MUST REJOIN": scene.TookOver(), "PRIMARY  otter": scene.InSync()} {
+		if got := derive(s).Nodes[0].Title(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if m := strings.Join(derive(scene.TookOver()).Meaning, " "); !strings.Contains(m, "power cable pulled") || !strings.Contains(m, "J lets otter follow weasel") {
+		t.Errorf("meaning %q", m)
+	}
 }

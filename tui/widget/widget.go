@@ -21,6 +21,49 @@ func Fit(th theme.Theme, s string, w int) string {
 	return s + Spaces(w-n)
 }
 
+// Words shortens every path in s that has more than w cells from the left, so that its last elements stay.
+func Words(th theme.Theme, s string, w int) string {
+	words := strings.Split(s, " ")
+	for i, x := range words {
+		words[i] = shorten(th, x, w)
+	}
+	return strings.Join(words, " ")
+}
+
+// shorten drops the first elements of a path until it has at most w cells, but never the last one. What is no path stays.
+func shorten(th theme.Theme, path string, w int) string {
+	if ansi.StringWidth(path) <= w {
+		return path
+	}
+	elements := strings.Split(strings.TrimSuffix(path, "/"), "/")
+	short := path
+	for n := 1; n < len(elements) && ansi.StringWidth(short) > w; n++ {
+		if s := th.Glyphs.Ellipsis + "/" + strings.Join(elements[n:], "/"); ansi.StringWidth(s) < ansi.StringWidth(short) {
+			short = s
+		}
+	}
+	return short
+}
+
+// FitPaths is Fit for plain text with paths in it: where there is too little room, the longest paths give way first, from
+// their left ends.
+func FitPaths(th theme.Theme, s string, w int) string {
+	words := strings.Split(s, " ")
+	for over := ansi.StringWidth(s) - w; over > 0 && w > 0; over = ansi.StringWidth(strings.Join(words, " ")) - w {
+		at, gain := -1, 0
+		for i, x := range words {
+			if g := ansi.StringWidth(x) - ansi.StringWidth(shorten(th, x, 1)); g > gain {
+				at, gain = i, g
+			}
+		}
+		if at < 0 {
+			break
+		}
+		words[at] = shorten(th, words[at], ansi.StringWidth(words[at])-min(over, gain))
+	}
+	return Fit(th, strings.Join(words, " "), w)
+}
+
 // Spaces returns n spaces, none if n is negative.
 func Spaces(n int) string { return strings.Repeat(" ", max(n, 0)) }
 

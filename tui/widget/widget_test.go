@@ -79,3 +79,23 @@ func TestEverySizeIsExact(t *testing.T) {
 		}
 	})
 }
+
+func TestPathsKeepTheirEnd(t *testing.T) {
+	th := mono
+	for _, c := range []struct {
+		in   string
+		w    int
+		want string
+	}{
+		{"umount /var/tmp/santui-demo-83/otter/mnt", 40, "umount /var/tmp/santui-demo-83/otter/mnt"},
+		{"umount /var/tmp/santui-demo-83/otter/mnt", 24, "umount …/otter/mnt"},
+		{"umount /var/tmp/santui-demo-83/otter/mnt", 14, "umount …/mnt"},
+		{"mount /dev/drbd0 /var/tmp/x/otter/mnt", 30, "mount /dev/drbd0 …/x/otter/mnt"},
+		{"vgchange -an storage", 12, "vgchange -a…"},
+		{"/a/b", 3, "…/b"}, {"", 3, ""}, {"a b c", 0, ""},
+	} {
+		if got := strings.TrimRight(FitPaths(th, c.in, c.w), " "); got != c.want {
+			t.Errorf("%q in %d: %q, want %q", c.in, c.w, got, c.want)
+		}
+	}
+}

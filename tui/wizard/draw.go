@@ -34,22 +34,34 @@ func (m *Model) Draw(c screen.Ctx, now time.Time) (string, int) {
 }
 
 func (m *Model) left(c screen.Ctx) string {
-	return c.Theme.Strong.Render("FAILOVER") + fmt.Sprintf(" %s  %s > %s", m.pairName(), m.from, m.to)
+	title := c.Theme.Strong.Render(strings.ToUpper(string(m.verb))) + " " + m.pairName() + "  "
+	switch m.verb {
+	case VerbUndo:
+		return title + m.undoing.ID
+	case proto.VerbResolve:
+		return title + "discard " + m.from
+	case proto.VerbRejoin:
+		return title + m.from + " follows " + m.to
+	default:
+		return title + m.from + " > " + m.to
+	}
 }
 
 // steps names the five pages with the present one in capitals.
 func (m *Model) steps(c screen.Ctx) string {
 	names := []string{"check", "plan", "confirm", "run", "report"}
-	if c.W < 80 {
-		return fmt.Sprintf("%d/5 %s", m.page+1, strings.ToUpper(names[m.page]))
-	}
+	short := fmt.Sprintf("%d/5 %s", m.page+1, strings.ToUpper(names[m.page]))
 	for i, n := range names {
 		names[i] = fmt.Sprintf("%d %s", i+1, n)
 		if Page(i) == m.page {
 			names[i] = c.Theme.Accent.Render(strings.ToUpper(names[i]))
 		}
 	}
-	return strings.Join(names, "  ")
+	long := strings.Join(names, "  ")
+	if ansi.StringWidth(m.left(c))+1+ansi.StringWidth(long) > c.W {
+		return short
+	}
+	return long
 }
 
 func (m *Model) stack(c screen.Ctx, parts []screen.Part, foot ...string) (string, int) {
@@ -80,24 +92,43 @@ func (m *Model) drawCheck(c screen.Ctx) (string, int) {
 			count[proto.CheckOK], count[proto.CheckWarn], count[proto.CheckFail]+count[proto.CheckUnknown])
 		lines = append(lines, m.checkLines(c, w)...)
 	}
-	return m.stack(c, []screen.Part{{Panel: widget.Panel{Title: title, Lines: lines}, Fill: true, Top: m.top, Side: true}}, "", m.verdict(c), m.notes(c))
+	parts := []screen.Part{{Panel: widget.Panel{Title: title, Lines: lines}, Fill: true, Top: m.top, Side: true}}
+	if sides := m.sides(); len(sides) > 0 {
+		var text []string
+		for _, l := range sides {
+			text = append(text, widget.Wrap(l, c.W-4)...)
+		}
+		parts = append([]screen.Part{{Panel: widget.Panel{Title: "both sides  (x: discard the other one)", Lines: text}, H: len(text)}}, parts...)
+	}
+	return m.stack(c, parts, append(m.verdict(c), m.notes(c))...)
 }
 
 func (m *Model) notes(c screen.Ctx) string { return c.Say(c.Note) }
 
-func (m *Model) verdict(c screen.Ctx) string {
+// verdict says in two lines whether it can go on.
+func (m *Model) verdict(c screen.Ctx) []string {
+	l := m.judgement()
+	lines := widget.Wrap(l.Text, c.W-2)
+	if len(lines) < 2 {
+		return []string{"", c.Say(l)}
+	}
+	lines = []string{lines[0], strings.Join(lines[1:], " ")}
+	return []string{c.Say(view.Line{Level: l.Level, Text: lines[0]}), c.Ink(l.Level).Render(widget.Fit(c.Theme, "  "+lines[1], c.W))}
+}
+
+func (m *Model) judgement() view.Line {
 	switch {
 	case m.loading:
-		return "checking ..."
+		return view.Line{Text: "checking ..."}
 	case m.reply == nil || m.loadErr != nil:
-		return ""
+		return view.Line{}
 	case len(m.hard()) > 0:
 		k := m.hard()[0]
-		return c.Say(view.Line{Level: view.Alert, Text: "Blocking: " + remedy(k) + ", then press r to check again."})
+		return view.Line{Level: view.Alert, Text: "Blocking: " + remedy(k) + ", then press r to check again."}
 	case len(m.soft()) > 0:
-		return c.Say(view.Line{Level: view.Warn, Text: fmt.Sprintf("%d of these can be accepted on page 3: %s", len(m.soft()), m.soft()[0].Code)})
+		return view.Line{Level: view.Warn, Text: fmt.Sprintf("%d of these can be accepted on page 3: %s", len(m.soft()), m.soft()[0].Code)}
 	}
-	return c.Say(view.Line{Level: view.Good, Text: "Nothing blocks. enter shows the plan."})
+	return view.Line{Level: view.Good, Text: "Nothing blocks. enter shows the plan."}
 }
 
 func remedy(k proto.Check) string {
@@ -133,6 +164,9 @@ func (m *Model) checkLines(c screen.Ctx, w int) []string {
 			continue
 		}
 		for _, e := range k.Evidence {
+			if len(m.sides()) > 0 && k.Code == proto.CheckDiscard {
+				break // stands above
+			}
 			for _, l := range widget.Wrap(e, w-10) {
 				out = append(out, "          "+l)
 			}
@@ -156,7 +190,7 @@ func (m *Model) drawPlan(c screen.Ctx) (string, int) {
 	for _, e := range p.Effect {
 		effect = append(effect, widget.Wrap(e, w)...)
 	}
-	if m.reply.Last > 0 {
+	if m.reply.Last > 0 && (m.verb == proto.VerbFailover || m.verb == proto.VerbDrill) {
 		effect = append(effect, "Last time the service was away for "+view.Seconds(m.reply.Last)+".")
 	}
 	note := m.notes(c)
@@ -166,7 +200,7 @@ func (m *Model) drawPlan(c screen.Ctx) (string, int) {
 	return m.stack(c, []screen.Part{
 		{Panel: widget.Panel{Title: "what will run, in this order", Lines: m.planLines(c, c.W-4)}, Fill: true, Top: m.top},
 		{Panel: widget.Panel{Title: "effect", Lines: effect}, H: len(effect)},
-	}, note, widget.Fit(c.Theme, "Same from a shell:  santui failover --to "+p.To+" --confirm "+m.pairName(), c.W))
+	}, note, widget.Fit(c.Theme, "Same from a shell:  "+m.shell(), c.W))
 }
 
 func (m *Model) planLines(c screen.Ctx, w int) []string {
@@ -194,10 +228,14 @@ func (m *Model) planLines(c screen.Ctx, w int) []string {
 				undo = view.Command(s.Undo)
 			}
 		}
-		cmd := widget.Wrap(view.Command(s.Argv), cmdW-1)
-		out = append(out, row(fmt.Sprint(s.Index), s.Node, cmd[0], undo, view.Seconds(s.Limit)))
+		cmd := widget.Wrap(widget.Words(c.Theme, view.Command(s.Argv), cmdW-3), cmdW-3)
+		limit, ink := view.Limit(s.Limit), c.Theme.Text
+		if s.Skip != "" {
+			undo, limit, ink = "skipped", "", c.Theme.Dim
+		}
+		out = append(out, ink.Render(row(fmt.Sprint(s.Index), s.Node, cmd[0], undo, limit)))
 		for _, l := range cmd[1:] {
-			out = append(out, row("", "", "  "+l, "", ""))
+			out = append(out, ink.Render(row("", "", "  "+l, "", "")))
 		}
 		if m.dry != nil {
 			out = append(out, m.dryLine(c, s.Index)...)
@@ -223,32 +261,45 @@ func (m *Model) dryLine(c screen.Ctx, index int) []string {
 
 func (m *Model) drawConfirm(c screen.Ctx, now time.Time) string {
 	w := min(c.W, 76) - 4
-	lines := []string{
-		widget.Fit(c.Theme, m.from, 12) + " Primary   > Secondary",
-		widget.Fit(c.Theme, m.to, 12) + " Secondary > Primary", "",
-	}
-	for _, e := range m.reply.Plan.Effect[:min(1, len(m.reply.Plan.Effect))] {
-		lines = append(lines, widget.Wrap(e, w)...)
-	}
-	if m.reply.Last > 0 {
-		lines = append(lines, "Last time the service was away for "+view.Seconds(m.reply.Last)+".")
-	}
+	var asks []string // what must stay visible, however low the window is
 	for i, k := range m.soft() {
-		box, cursor := "[ ]", "  "
+		box := "[ ]"
 		if m.ticks[k.Code] {
 			box = "[x]"
 		}
-		if m.focus == i+2 {
-			cursor = "> "
-		}
-		text := cursor + box + " I accept " + k.Code + ": not so: " + k.Title
+		text := m.cursor(i+2) + box + " I accept " + k.Code + ": not so: " + k.Title
 		if len(k.Evidence) > 0 {
 			text += ": " + k.Evidence[0]
 		}
-		lines = append(lines, c.Theme.Warn.Render(widget.Fit(c.Theme, text, w)))
+		asks = append(asks, c.Theme.Warn.Render(widget.Fit(c.Theme, text, w)))
 	}
-	lines = append(lines, "", "Type the pair's name  "+c.Theme.Strong.Render(m.pairName())+"  to start:", "", "   > "+m.typed+"_", "")
-	for _, l := range widget.Wrap(c.Note.Text, w) {
+	phrase := "Type  " + c.Theme.Strong.Render(m.phrase()) + "  to start:"
+	if m.verb == proto.VerbTakeover {
+		asks = append(asks, "How do you know that "+m.from+" is off? It is recorded.", m.cursor(m.statementAt())+" > "+tail(m.statement, w-8)+"_",
+			phrase, m.cursor(m.phraseAt())+" > "+m.typed+"_")
+	} else {
+		asks = append(asks, "", phrase, "", "   > "+m.typed+"_")
+	}
+	note := widget.Wrap(c.Note.Text, w)
+	var tells []string
+	for _, x := range m.changes() {
+		tells = append(tells, widget.Fit(c.Theme, x[0], 12)+" "+x[1])
+	}
+	if len(tells) > 0 {
+		tells = append(tells, "")
+	}
+	for _, e := range m.risks() {
+		tells = append(tells, widget.Wrap(e, w)...)
+	}
+	if m.reply.Last > 0 && (m.verb == proto.VerbFailover || m.verb == proto.VerbDrill) {
+		tells = append(tells, "Last time the service was away for "+view.Seconds(m.reply.Last)+".")
+	}
+	if len(note) == 1 && note[0] == "" {
+		note = nil
+	}
+	room := c.H - 8 - len(asks) - len(note) // header, keys, frame, buttons and blank lines
+	lines := append(tells[:max(min(room, len(tells)), 0)], asks...)
+	for _, l := range note {
 		lines = append(lines, c.Ink(c.Note.Level).Render(l))
 	}
 	start := "Start"
@@ -260,21 +311,34 @@ func (m *Model) drawConfirm(c screen.Ctx, now time.Time) string {
 		focus = m.focus
 	}
 	header := widget.Ends(c.Theme, m.left(c), m.steps(c), c.W)
-	age := now.Sub(m.at)
-	keys := widget.Ends(c.Theme, "tab to Start, then enter   space ticks   esc cancel", "checks are "+view.Age(age)+" old", c.W)
-	return c.DrawDialog(screen.Dialog{Header: header, Title: "make " + m.to + " the Primary?", Lines: lines, Buttons: []string{"Cancel", start}, Focus: focus}, keys)
+	keys := widget.Ends(c.Theme, "tab to Start, then enter   space ticks   esc cancel", "checks are "+view.Age(now.Sub(m.at))+" old", c.W)
+	return c.DrawDialog(screen.Dialog{Header: header, Title: m.question(), Lines: lines, Buttons: []string{"Cancel", start}, Focus: focus}, keys)
+}
+
+// cursor marks what has the focus.
+func (m *Model) cursor(at int) string {
+	if m.focus == at {
+		return "> "
+	}
+	return "  "
+}
+
+// tail is the end of what is typed, as far as there is room for it.
+func tail(s string, w int) string {
+	r := []rune(s)
+	return string(r[max(len(r)-max(w, 1), 0):])
 }
 
 func (m *Model) drawRun(c screen.Ctx, now time.Time) (string, int) {
 	op := m.op
 	title := fmt.Sprintf("op %s  %s", op.ID, strings.ToUpper(string(op.State)))
-	if op.Outage > 0 {
+	if op.Outage > 0 && m.verb != VerbUndo {
 		title += "  service away " + view.Seconds(op.Outage)
 	}
 	title += fmt.Sprintf("  started %s by %s", op.Started.In(c.Loc).Format(time.TimeOnly), op.Owner)
 	steps := m.stepLines(c, now)
 	var out []string
-	for _, l := range m.outputLines() {
+	for _, l := range append(m.said(*op), m.outputLines()...) {
 		out = append(out, widget.Wrap(l, c.W-4)...)
 	}
 	top := m.top
@@ -306,7 +370,7 @@ func (m *Model) stepLines(c screen.Ctx, now time.Time) []string {
 		}
 		time := took(s.Result)
 		if t, ok := m.stepSince[s.Step.Index]; ok {
-			time = fmt.Sprintf("%s / %s", view.Age(now.Sub(t)), view.Seconds(s.Step.Limit))
+			time = fmt.Sprintf("%s / %s", view.Age(now.Sub(t)), view.Limit(s.Step.Limit))
 		}
 		cmd := view.Command(s.Step.Argv)
 		if s.Undo.State != "" && s.Undo.State != proto.StepWaiting {
@@ -320,7 +384,7 @@ func (m *Model) stepLines(c screen.Ctx, now time.Time) []string {
 		if layout.SizeOf(c.W, c.H) == layout.Wide {
 			w = c.W*3/5 - 4
 		}
-		out = append(out, left+widget.Fit(c.Theme, cmd, max(w-ansi.StringWidth(left)-14, 4))+" "+time)
+		out = append(out, left+widget.FitPaths(c.Theme, cmd, max(w-ansi.StringWidth(left)-14, 4))+" "+time)
 	}
 	return out
 }
@@ -455,6 +519,50 @@ func (m *Model) undoNote(ch proto.Choice) string {
 	return ": " + strings.Join(parts, ", ")
 }
 
+// said is what the operator stated, and what was at risk.
+func (m *Model) said(op proto.Op) []string {
+	var out []string
+	if op.Statement != "" {
+		out = append(out, fmt.Sprintf("%s said of %s: %q", op.Owner, op.Plan.From, op.Statement))
+	}
+	for _, l := range op.AtRisk {
+		out = append(out, "at risk: "+l)
+	}
+	return out
+}
+
+// outageText says how long the service, and where it was measured the storage, was away, each move of its own.
+func outageText(op proto.Op) string {
+	if len(op.Outages) == 0 {
+		if op.Outage == 0 {
+			return ""
+		}
+		return "service away " + view.Seconds(op.Outage) + "   "
+	}
+	var out strings.Builder
+	for _, x := range op.Outages {
+		fmt.Fprintf(&out, "to %s: service away %s", x.To, view.Seconds(x.Service))
+		if x.Storage > 0 {
+			fmt.Fprintf(&out, ", storage %.2f s", x.Storage)
+		}
+		out.WriteString("   ")
+	}
+	return out.String()
+}
+
+// hang wraps text beside a first column, which only its first line shows.
+func hang(first, text string, w int) []string {
+	indent := ansi.StringWidth(first)
+	var out []string
+	for i, l := range widget.Wrap(strings.TrimRight(text, " "), max(w-indent, 10)) {
+		if i > 0 {
+			first = widget.Spaces(indent)
+		}
+		out = append(out, first+l)
+	}
+	return out
+}
+
 func (m *Model) drawReport(c screen.Ctx) (string, int) {
 	r := m.final()
 	w := c.W - 4
@@ -471,21 +579,26 @@ func (m *Model) drawReport(c screen.Ctx) (string, int) {
 	for _, l := range widget.Wrap(op.Outcome, w) {
 		lines = append(lines, c.Ink(level).Render(l))
 	}
-	lines = append(lines, fmt.Sprintf("service away %s   started %s   by %s   run by the agent on %s", view.Seconds(op.Outage),
-		op.Started.In(c.Loc).Format(time.DateTime), op.Owner, op.Runner))
+	facts := "started " + op.Started.In(c.Loc).Format(time.DateTime) + " by " + op.Owner + ", run by the agent on " + op.Runner
+	lines = append(lines, widget.Wrap(outageText(op)+facts, w)...)
+	for _, l := range m.said(op) {
+		for _, x := range widget.Wrap(l, w) {
+			lines = append(lines, c.Theme.Warn.Render(x))
+		}
+	}
 	if len(op.Accepted) > 0 {
 		lines = append(lines, c.Theme.Warn.Render("accepted by "+op.Owner+": "+strings.Join(op.Accepted, ", ")))
 	}
 	lines = append(lines, "")
 	for _, s := range op.Steps {
-		lines = append(lines, fmt.Sprintf("%-8s%2d %s %s  %s", stateWord(s), s.Step.Index, widget.Fit(c.Theme, s.Step.Node, 8), view.Command(s.Step.Argv), took(s.Result)))
+		lines = append(lines, hang(fmt.Sprintf("%-8s%2d %s ", stateWord(s), s.Step.Index, widget.Fit(c.Theme, s.Step.Node, 8)), view.Command(s.Step.Argv)+"  "+took(s.Result), w)...)
 	}
 	for _, b := range []struct {
 		when string
 		list []proto.Resource
 	}{{"before", r.Before}, {"after", r.After}} {
 		for _, x := range b.list {
-			lines = append(lines, fmt.Sprintf("%-7s %s  %s/%s  peer %s/%s  %s", b.when, x.Name, x.Role, x.DiskState, x.PeerRole, x.PeerDisk, x.Conn))
+			lines = append(lines, hang(fmt.Sprintf("%-7s ", b.when), fmt.Sprintf("%s  %s/%s  peer %s/%s  %s", x.Name, x.Role, x.DiskState, x.PeerRole, x.PeerDisk, x.Conn), w)...)
 		}
 	}
 	lines = append(lines, "", c.Theme.Accent.Render("commands"))

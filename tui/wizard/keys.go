@@ -82,7 +82,14 @@ func (m *Model) readKey(a keymap.Action) []Request {
 		m.toPage(Check)
 	case keymap.Back:
 		return []Request{Close{}}
+	case keymap.Swap:
+		m.from, m.to, m.reply, m.dry = m.to, m.from, nil, nil
+		return m.load()
 	case keymap.DryRun:
+		if m.undoing != nil {
+			m.note = view.Line{Text: "an undo has no dry run: each inverse looks first whether there is anything to do"}
+			return nil
+		}
 		if m.reply == nil || m.reply.Hash == "" || m.drying || m.loading {
 			return nil
 		}
@@ -96,7 +103,7 @@ func (m *Model) readKey(a keymap.Action) []Request {
 	case keymap.Copy:
 		return []Request{CopyText{m.readText()}}
 	case keymap.Write:
-		return []Request{WriteText{Name: "plan-" + m.resource + "-" + m.to + ".txt", Text: m.readText()}}
+		return []Request{WriteText{Name: string(m.verb) + "-" + m.resource + "-" + m.to + ".txt", Text: m.readText()}}
 	default:
 	}
 	return nil
@@ -112,10 +119,19 @@ func (m *Model) readText() string {
 	return planText(m.reply.Plan)
 }
 
-// stops are what the tab key visits on the third page: the ticks, then Cancel, then Start. Cancel has the focus first.
-func (m *Model) cancelAt() int { return 0 }
-func (m *Model) startAt() int  { return 1 }
-func (m *Model) stops() int    { return 2 + len(m.soft()) }
+// The tab key visits, on the third page: Cancel, Start, the ticks, and in a takeover the two fields of text. Cancel has the
+// focus first, or else the first of the fields, where the enter key does nothing but go on.
+func (m *Model) cancelAt() int    { return 0 }
+func (m *Model) startAt() int     { return 1 }
+func (m *Model) statementAt() int { return 2 + len(m.soft()) }
+func (m *Model) phraseAt() int    { return m.statementAt() + 1 }
+
+func (m *Model) stops() int {
+	if m.verb == proto.VerbTakeover {
+		return m.phraseAt() + 1
+	}
+	return m.statementAt()
+}
 
 // confirmKey handles the third page, where letters are text. Pasted text fills the field and nothing else.
 func (m *Model) confirmKey(msg tea.KeyMsg, now time.Time) []Request {
@@ -131,17 +147,20 @@ func (m *Model) confirmKey(msg tea.KeyMsg, now time.Time) []Request {
 	case tea.KeyEsc:
 		m.toPage(Plan)
 	case tea.KeyBackspace:
-		if r := []rune(m.typed); len(r) > 0 {
-			m.typed = string(r[:len(r)-1])
+		if f := m.field(); *f != "" {
+			r := []rune(*f)
+			*f = string(r[:len(r)-1])
 		}
 	case tea.KeyCtrlU:
-		m.typed = ""
+		*m.field() = ""
 	case tea.KeyTab, tea.KeyDown, tea.KeyRight:
 		m.focus = (m.focus + 1) % m.stops()
 	case tea.KeyShiftTab, tea.KeyUp, tea.KeyLeft:
 		m.focus = (m.focus + m.stops() - 1) % m.stops()
 	case tea.KeySpace:
-		m.tick()
+		if !m.tick() {
+			m.typeText(" ")
+		}
 	case tea.KeyEnter:
 		return m.confirmEnter(now)
 	default:
@@ -149,23 +168,39 @@ func (m *Model) confirmKey(msg tea.KeyMsg, now time.Time) []Request {
 	return nil
 }
 
+// field is where letters go.
+func (m *Model) field() *string {
+	if m.verb == proto.VerbTakeover && m.focus == m.statementAt() {
+		return &m.statement
+	}
+	return &m.typed
+}
+
 func (m *Model) typeText(s string) {
 	s = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) && r != ' ' {
+		if unicode.IsPrint(r) {
 			return r
 		}
 		return -1
 	}, s)
-	if r := []rune(m.typed + s); len(r) <= maxTyped {
-		m.typed = string(r)
+	f, limit := m.field(), maxTyped
+	if f == &m.statement {
+		limit = maxStatement
+	}
+	if r := []rune(strings.TrimLeft(*f+s, " ")); len(r) <= limit {
+		*f = string(r)
 	}
 }
 
-func (m *Model) tick() {
-	if i := m.focus - 2; i >= 0 && i < len(m.soft()) {
-		code := m.soft()[i].Code
-		m.ticks[code] = !m.ticks[code]
+// tick turns the tick that has the focus over, and says whether one has.
+func (m *Model) tick() bool {
+	i := m.focus - 2
+	if i < 0 || i >= len(m.soft()) {
+		return false
 	}
+	code := m.soft()[i].Code
+	m.ticks[code] = !m.ticks[code]
+	return true
 }
 
 func (m *Model) confirmEnter(now time.Time) []Request {
@@ -176,7 +211,9 @@ func (m *Model) confirmEnter(now time.Time) []Request {
 	case m.startAt():
 		return m.begin(now)
 	}
-	m.tick()
+	if !m.tick() {
+		m.focus = (m.focus + 1) % m.stops() // from a field to the next, and on to Cancel
+	}
 	return nil
 }
 
@@ -191,10 +228,12 @@ func (m *Model) whyNotStart() string {
 		return "the checks are being made"
 	case m.reply == nil || m.reply.Hash == "" || len(m.hard()) > 0:
 		return "there is no plan"
+	case m.verb == proto.VerbTakeover && len(strings.TrimSpace(m.statement)) < minStatement:
+		return "say how you know that " + m.from + " is off"
 	case m.typed == "":
-		return "type the pair's name"
-	case m.typed != m.pairName():
-		return "the name does not match yet"
+		return "type " + m.phrase()
+	case m.confirmed() == "":
+		return "what is typed does not match yet"
 	}
 	if slices.ContainsFunc(m.soft(), func(c proto.Check) bool { return !m.ticks[c.Code] }) {
 		return "a warning is not accepted"
@@ -211,6 +250,10 @@ func (m *Model) begin(now time.Time) []Request {
 	if now.Sub(m.at) > checkAge {
 		m.note = view.Line{Text: "the checks are older than a minute and are made again"}
 		return m.load()
+	}
+	if m.undoing != nil {
+		m.starting = true
+		return []Request{Decide{Node: m.runner(), Req: proto.DecideRequest{ID: m.undoing.ID, Choice: proto.ChoiceUndo, Confirm: m.confirmed(), By: m.o.Owner}}}
 	}
 	r := m.request(false)
 	if m.requestID == "" {

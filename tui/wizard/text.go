@@ -28,12 +28,20 @@ func planText(p proto.Plan) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s of %s from %s to %s\n", p.Verb, p.Resource, p.From, p.To)
 	for _, s := range p.Steps {
-		fmt.Fprintf(&b, "# %d on %s: %s (limit %s)\n%s\n", s.Index, s.Node, s.Why, view.Seconds(s.Limit), view.Command(s.Argv))
+		fmt.Fprintf(&b, "# %d on %s: %s (limit %s)\n%s%s\n", s.Index, s.Node, s.Why, view.Limit(s.Limit), skipMark(s), view.Command(s.Argv))
 		if len(s.Undo) > 0 {
 			fmt.Fprintf(&b, "# undone by: %s\n", view.Command(s.Undo))
 		}
 	}
 	return b.String()
+}
+
+// skipMark keeps a step that is only shown from being pasted into a shell.
+func skipMark(s proto.Step) string {
+	if s.Skip == "" {
+		return ""
+	}
+	return "# skipped, " + s.Skip + ": "
 }
 
 // stepOutput is what a step said: its programs with their output and exit codes, or the agent's own words.
@@ -101,7 +109,15 @@ func reportText(r proto.Report) string {
 	op := r.Op
 	var b strings.Builder
 	b.WriteString(opText(op))
-	fmt.Fprintf(&b, "service away: %s\n", view.Seconds(op.Outage))
+	if t := strings.TrimSpace(outageText(op)); t != "" {
+		fmt.Fprintf(&b, "%s\n", t)
+	}
+	if op.Statement != "" {
+		fmt.Fprintf(&b, "%s said of %s: %s\n", op.Owner, op.Plan.From, op.Statement)
+	}
+	for _, l := range op.AtRisk {
+		fmt.Fprintf(&b, "at risk: %s\n", l)
+	}
 	if len(op.Accepted) > 0 {
 		fmt.Fprintf(&b, "accepted by %s: %s\n", op.Owner, strings.Join(op.Accepted, ", "))
 	}
@@ -124,7 +140,7 @@ func stateWord(s proto.StepStatus) string {
 }
 
 func took(r proto.StepResult) string {
-	if r.State == "" || r.State == proto.StepWaiting || r.State == proto.StepRunning {
+	if r.State == "" || r.State == proto.StepWaiting || r.State == proto.StepRunning || r.State == proto.StepSkipped {
 		return ""
 	}
 	return view.Seconds(r.Seconds)

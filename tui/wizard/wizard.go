@@ -3,6 +3,7 @@ package wizard
 import (
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"example.com/santui/proto"
@@ -32,7 +33,10 @@ const (
 	settle = time.Second
 	// watchAgain is the pause before a broken watch is begun again.
 	watchAgain = 2 * time.Second
-	maxTyped   = 64
+	maxTyped   = 160
+	// maxStatement and minStatement bound the statement about a gone node, runes and bytes; the agent asks for as much.
+	maxStatement = 200
+	minStatement = 5
 )
 
 // Request is what the wizard wants done.
@@ -44,6 +48,11 @@ type (
 	Load struct {
 		Gen int
 		Req proto.CheckRequest
+	}
+	// LoadOp asks for the operation that is to be undone.
+	LoadOp struct {
+		Gen      int
+		Node, ID string
 	}
 	// Begin starts the operation, or its dry run, on the agent of Req.To.
 	Begin struct {
@@ -81,7 +90,9 @@ type Options struct {
 // Model is the wizard's state. It belongs to the root model; nothing else touches it.
 type Model struct {
 	o                  Options
+	verb               proto.Verb
 	resource, from, to string
+	undoing            *proto.Op // the operation that VerbUndo undoes, as it was left
 
 	page Page
 	note view.Line
@@ -97,6 +108,7 @@ type Model struct {
 	dry    *proto.Op
 
 	typed     string
+	statement string // how the operator knows that the other node is off
 	ticks     map[string]bool
 	focus     int
 	starting  bool
@@ -117,21 +129,24 @@ type Model struct {
 	follow bool
 }
 
-// New begins on page 1 and asks for the checks.
-func New(o Options, resource, from, to string) (*Model, []Request) {
-	m := &Model{o: o, resource: resource, from: from, to: to, choice: -1, ticks: map[string]bool{}, follow: true}
+// New begins on page 1 and asks for the checks of a verb.
+func New(o Options, verb proto.Verb, resource, from, to string) (*Model, []Request) {
+	m := &Model{o: o, verb: verb, resource: resource, from: from, to: to, choice: -1, ticks: map[string]bool{}, follow: true}
 	return m, m.load()
 }
 
 // Attach takes up an operation that exists already.
 func Attach(o Options, op proto.Op, now time.Time) (*Model, []Request) {
-	m := &Model{o: o, resource: op.Plan.Resource, from: op.Plan.From, to: op.Plan.To, page: Run, choice: -1, ticks: map[string]bool{}, follow: true}
+	m := &Model{o: o, verb: op.Plan.Verb, resource: op.Plan.Resource, from: op.Plan.From, to: op.Plan.To, page: Run, choice: -1, ticks: map[string]bool{}, follow: true}
 	out := m.See(op, now)
 	if !op.State.Final() {
 		out = append(out, Watch{Node: m.runner(), ID: op.ID})
 	}
 	return m, out
 }
+
+// Verb is what the wizard leads to.
+func (m *Model) Verb() proto.Verb { return m.verb }
 
 // Page is the page shown.
 func (m *Model) Page() Page { return m.page }
@@ -152,6 +167,9 @@ func (m *Model) runner() string {
 	if m.op != nil && m.op.Runner != "" {
 		return m.op.Runner
 	}
+	if m.undoing != nil {
+		return m.undoing.Runner
+	}
 	return m.to
 }
 
@@ -165,7 +183,10 @@ func (m *Model) pairName() string {
 func (m *Model) load() []Request {
 	m.gen++
 	m.loading, m.loadErr = true, nil
-	return []Request{Load{Gen: m.gen, Req: proto.CheckRequest{Verb: proto.VerbFailover, Resource: m.resource, To: m.to}}}
+	if m.undoing != nil {
+		return []Request{LoadOp{Gen: m.gen, Node: m.runner(), ID: m.undoing.ID}}
+	}
+	return []Request{Load{Gen: m.gen, Req: proto.CheckRequest{Verb: m.verb, Resource: m.resource, To: m.to}}}
 }
 
 // Loaded is the answer to Load.
@@ -180,12 +201,15 @@ func (m *Model) Loaded(gen int, r proto.PlanReply, err error, now time.Time) {
 		}
 		var pe *proto.Error
 		if errors.As(err, &pe) && len(pe.Checks) > 0 {
-			m.reply = &proto.PlanReply{Checks: proto.CheckList{Verb: proto.VerbFailover, From: m.from, To: m.to, At: now, Checks: pe.Checks}}
+			m.reply = &proto.PlanReply{Checks: proto.CheckList{Verb: m.verb, From: m.from, To: m.to, At: now, Checks: pe.Checks}}
 		}
 		return
 	}
-	old := m.reply
+	old, ticks := m.reply, len(m.soft())
 	m.reply, m.at = &r, now
+	if ticks != len(m.soft()) {
+		m.focus = 0
+	}
 	if r.Plan.From != "" {
 		m.from = r.Plan.From
 	}
@@ -214,8 +238,11 @@ func (m *Model) Loaded(gen int, r proto.PlanReply, err error, now time.Time) {
 func (m *Model) toPage(p Page) {
 	m.page, m.top, m.note = p, 0, view.Line{}
 	m.follow = p == Run
-	if p != Confirm {
-		m.typed, m.focus = "", 0
+	switch {
+	case p != Confirm:
+		m.typed, m.statement, m.focus = "", "", m.cancelAt()
+	case m.verb == proto.VerbTakeover:
+		m.focus = m.statementAt()
 	}
 }
 
@@ -252,8 +279,8 @@ func (m *Model) whyNotNext() string {
 // request is the start of the operation as planned.
 func (m *Model) request(dry bool) proto.OpStartRequest {
 	r := proto.OpStartRequest{
-		RequestID: m.o.NewID(), Verb: proto.VerbFailover, Resource: m.resource, To: m.to, Confirm: m.typed,
-		PlanHash: m.reply.Hash, DryRun: dry, Owner: m.o.Owner,
+		RequestID: m.o.NewID(), Verb: m.verb, Resource: m.resource, To: m.to, Confirm: m.confirmed(),
+		PlanHash: m.reply.Hash, DryRun: dry, Owner: m.o.Owner, Statement: strings.TrimSpace(m.statement),
 	}
 	for _, c := range m.soft() {
 		if m.ticks[c.Code] && !slices.Contains(r.Accept, c.Code) {
@@ -277,9 +304,14 @@ func (m *Model) Began(gen int, dry bool, op proto.Op, err error, now time.Time) 
 		m.toPage(Run)
 		return append(m.See(op, now), m.watch(op)...)
 	}
+	return m.refused(err)
+}
+
+// refused says why the operation did not begin, and goes to the page where something can be done about it.
+func (m *Model) refused(err error) []Request {
 	m.note = view.Line{Level: view.Alert, Text: err.Error()}
 	switch {
-	case is(err, proto.CodeVeto):
+	case is(err, proto.CodeVeto), m.undoing != nil && is(err, proto.CodeState):
 		note := m.note
 		m.toPage(Check)
 		m.note, m.requestID = note, ""
@@ -391,6 +423,9 @@ func (m *Model) WatchEnded(id string, err error) []Request {
 
 // Decided is the answer to Decide.
 func (m *Model) Decided(op proto.Op, err error, now time.Time) []Request {
+	if m.starting {
+		return m.Began(m.gen, false, op, err, now)
+	}
 	m.deciding = false
 	if err != nil {
 		m.note = view.Line{Level: view.Warn, Text: err.Error()}

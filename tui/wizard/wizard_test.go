@@ -49,7 +49,7 @@ func begin(reqs []Request) (proto.OpStartRequest, bool) {
 // loaded is a wizard whose checks are there.
 func loaded(t *testing.T, o Options, extra ...proto.Check) *Model {
 	t.Helper()
-	m, reqs := New(o, "r0", "otter", "weasel")
+	m, reqs := New(o, proto.VerbFailover, "r0", "otter", "weasel")
 	l, ok := reqs[0].(Load)
 	if !ok || l.Req.To != "weasel" || l.Req.Verb != proto.VerbFailover {
 		t.Fatalf("it asks for %+v", reqs)
@@ -162,7 +162,7 @@ func TestChangedPlanMustBeReadAgain(t *testing.T) {
 }
 
 func TestAnswersOfAnOlderGenerationAreDropped(t *testing.T) {
-	m, reqs := New(options(), "r0", "otter", "weasel")
+	m, reqs := New(options(), proto.VerbFailover, "r0", "otter", "weasel")
 	old := reqs[0].(Load).Gen
 	press(m, runes("r"))
 	m.Loaded(old, scene.Reply(), nil, scene.Now)
@@ -246,39 +246,196 @@ func TestABrokenWatchBeginsAgainAndOldStatesAreIgnored(t *testing.T) {
 	}
 }
 
-// TestNothingStartsUnconfirmed presses anything, in any order, with any answers in between.
+// asks finds the request that changes something: the start of an operation, or the undoing of one that does not run.
+func asks(reqs []Request) (confirm string, ok bool) {
+	for _, r := range reqs {
+		switch r := r.(type) {
+		case Begin:
+			if !r.Req.DryRun {
+				return r.Req.Confirm, true
+			}
+		case Decide:
+			return r.Req.Confirm, true
+		}
+	}
+	return "", false
+}
+
+// feed answers what the wizard asked for.
+func feed(m *Model, reqs []Request, extra ...proto.Check) {
+	for _, r := range reqs {
+		switch r := r.(type) {
+		case Load:
+			p := scene.Replies(extra...)[r.Req.Verb]
+			p.Plan.From, p.Plan.To = m.from, m.to
+			m.Loaded(r.Gen, p, nil, scene.Now)
+		case LoadOp:
+			m.LoadedOp(r.Gen, *scene.Orphan().Inputs[1].Snapshot.Op, nil, scene.Now)
+		}
+	}
+}
+
+func begun(v proto.Verb, extra ...proto.Check) (*Model, []Request) {
+	if v == VerbUndo {
+		return NewUndo(options(), *scene.Orphan().Inputs[1].Snapshot.Op)
+	}
+	return New(options(), v, "r0", "otter", "weasel")
+}
+
+var verbs = []proto.Verb{proto.VerbFailover, proto.VerbDrill, proto.VerbTakeover, proto.VerbResolve, proto.VerbRejoin, VerbUndo}
+
+var phrases = map[proto.Verb]string{proto.VerbTakeover: "store-1 FORCE", proto.VerbResolve: "store-1 DISCARD otter"}
+
+func TestEveryVerbNeedsItsPhrase(t *testing.T) {
+	for _, v := range verbs {
+		m, reqs := begun(v)
+		feed(m, reqs)
+		press(m, enter, enter)
+		if m.Page() != Confirm {
+			t.Fatalf("%s: page %d, note %q", v, m.Page(), m.note.Text)
+		}
+		if v == proto.VerbTakeover {
+			press(m, runes("store-1"), tab, tab, tab, enter) // the name in the wrong field
+			m.focus = m.startAt()
+			if _, ok := asks(press(m, enter)); ok {
+				t.Fatalf("%s without its phrase", v)
+			}
+			m.toPage(Confirm)
+			m.statement = ""
+			press(m, runes("cable pulled"), tea.KeyMsg{Type: tea.KeySpace, Runes: []rune(" ")}, runes("by me"), enter)
+			if m.statement != "cable pulled by me" || m.focus != m.phraseAt() {
+				t.Fatalf("statement %q, focus %d", m.statement, m.focus)
+			}
+		}
+		phrase := phrases[v]
+		if phrase == "" {
+			phrase = "store-1"
+		}
+		m.typed = ""
+		press(m, runes(phrase[:len(phrase)-1]))
+		m.focus = m.startAt()
+		if _, ok := asks(press(m, enter)); ok {
+			t.Fatalf("%s starts with half of its phrase", v)
+		}
+		m.focus = m.cancelAt()
+		press(m, runes(phrase[len(phrase)-1:]), tab)
+		confirm, ok := asks(press(m, enter))
+		if !ok || confirm != "store-1" {
+			t.Fatalf("%s: confirm %q, %v, typed %q, note %q", v, confirm, ok, m.typed, m.note.Text)
+		}
+	}
+}
+
+func TestATakeoverCarriesTheStatement(t *testing.T) {
+	m, reqs := begun(proto.VerbTakeover)
+	feed(m, reqs)
+	press(m, enter, enter, runes("off by me"), enter, runes("store-1 FORCE"), enter)
+	if m.focus != m.cancelAt() {
+		t.Fatalf("enter in the last field leads to %d", m.focus)
+	}
+	r, ok := begin(press(m, tab, enter))
+	if !ok || r.Statement != "off by me" || r.Verb != proto.VerbTakeover || r.Confirm != "store-1" || r.To != "weasel" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestTheOtherSide(t *testing.T) {
+	m, reqs := begun(proto.VerbResolve)
+	feed(m, reqs)
+	reqs = press(m, runes("x"))
+	if l, ok := reqs[0].(Load); !ok || l.Req.To != "otter" {
+		t.Fatalf("%+v", reqs)
+	}
+	feed(m, reqs)
+	if m.phrase() != "store-1 DISCARD weasel" {
+		t.Errorf("asks for %q", m.phrase())
+	}
+}
+
+func TestUndoOfAnOrphan(t *testing.T) {
+	m, reqs := begun(VerbUndo)
+	feed(m, reqs)
+	var kinds []proto.StepKind
+	for _, s := range m.reply.Plan.Steps {
+		kinds = append(kinds, s.Kind)
+	}
+	if !slices.Equal(kinds, []proto.StepKind{proto.StepPromote, proto.StepActivate, proto.StepMount}) {
+		t.Errorf("would run %v", kinds)
+	}
+	press(m, enter, enter, runes("store-1"), tab)
+	reqs = press(m, enter)
+	d, ok := reqs[0].(Decide)
+	if !ok || d.Node != "weasel" || d.Req.Choice != proto.ChoiceUndo || d.Req.ID != scene.Op().ID {
+		t.Fatalf("%+v", reqs)
+	}
+	op := scene.Undone()
+	op.State = proto.OpUndoing
+	if reqs = m.Decided(op, nil, scene.Now); m.Page() != Run || len(reqs) != 1 || reqs[0].(Watch).ID != op.ID {
+		t.Fatalf("page %d, %+v", m.Page(), reqs)
+	}
+	end := scene.Undone()
+	end.Rev++
+	m.See(end, scene.Now)
+	if m.Page() != Report {
+		t.Errorf("page %d", m.Page())
+	}
+	done, reqs := begun(VerbUndo)
+	done.LoadedOp(reqs[0].(LoadOp).Gen, scene.Finished(), nil, scene.Now)
+	if press(done, enter); done.Page() != Check {
+		t.Error("a finished operation could be undone")
+	}
+}
+
+// TestNothingStartsUnconfirmed presses anything, in any order, in the wizard of any verb, with any answers in between.
 func TestNothingStartsUnconfirmed(t *testing.T) {
-	keys := []tea.KeyMsg{enter, enter, enter, tab, tab, esc, runes("store-1"), runes("store-1"), runes("s"), runes("r"), runes("b"), runes("d"), runes("y"),
-		{Type: tea.KeySpace, Runes: []rune(" ")}, {Type: tea.KeyShiftTab}, {Type: tea.KeyBackspace}, {Type: tea.KeyCtrlU}, {Type: tea.KeyUp},
-		{Type: tea.KeyRunes, Runes: []rune("store-1\r\n"), Paste: true}, {Type: tea.KeyEnter, Paste: true}}
-	started := 0
+	keys := []tea.KeyMsg{enter, enter, enter, tab, tab, esc, runes("store-1"), runes("store-1 FORCE"), runes("store-1 DISCARD otter"), runes("pulled the plug"), runes("s"), runes("r"),
+		runes("b"), runes("d"), runes("y"), runes("x"), {Type: tea.KeySpace, Runes: []rune(" ")}, {Type: tea.KeyShiftTab}, {Type: tea.KeyBackspace}, {Type: tea.KeyCtrlU},
+		{Type: tea.KeyUp}, {Type: tea.KeyRunes, Runes: []rune("store-1\r\n"), Paste: true}, {Type: tea.KeyEnter, Paste: true}}
+	started := map[proto.Verb]int{}
 	rapid.Check(t, func(rt *rapid.T) {
 		soft := rapid.Bool().Draw(rt, "soft veto")
+		verb := rapid.SampledFrom(verbs).Draw(rt, "verb")
+		soft = soft && (verb == proto.VerbFailover || verb == proto.VerbDrill)
 		var extra []proto.Check
 		if soft {
 			extra = append(extra, scene.Failed(proto.CheckBusyProc, "otter", "pid 1"))
 		}
-		m, reqs := New(options(), "r0", "otter", "weasel")
-		for range rapid.IntRange(1, 60).Draw(rt, "keys") {
-			for _, r := range reqs {
-				if l, ok := r.(Load); ok && rapid.IntRange(0, 9).Draw(rt, "answered") > 0 {
-					m.Loaded(l.Gen, scene.Reply(extra...), nil, scene.Now)
-				}
+		m, reqs := begun(verb)
+		if rapid.Bool().Draw(rt, "already on the third page") {
+			feed(m, reqs, extra...)
+			reqs = press(m, enter, enter)
+			if rapid.Bool().Draw(rt, "phrase typed") {
+				press(m, runes(m.phrase()))
 			}
-			page, text, focus, ticked := m.Page(), m.typed, m.focus, m.ticks[proto.CheckBusyProc]
-			k := rapid.SampledFrom(keys).Draw(rt, "key")
+		}
+		for range rapid.IntRange(1, 60).Draw(rt, "keys") {
+			if rapid.IntRange(0, 9).Draw(rt, "answered") > 0 {
+				feed(m, reqs, extra...)
+			}
+			page, text, statement, focus, ticked, phrase := m.Page(), m.typed, m.statement, m.focus, m.ticks[proto.CheckBusyProc], "store-1"
+			switch verb {
+			case proto.VerbTakeover:
+				phrase = "store-1 FORCE"
+			case proto.VerbResolve:
+				phrase = "store-1 DISCARD " + m.from
+			}
+			from := keys
+			if page == Confirm && rapid.Bool().Draw(rt, "on the way") {
+				from = []tea.KeyMsg{tab, tab, enter, enter, {Type: tea.KeySpace, Runes: []rune(" ")}}
+			}
+			k := rapid.SampledFrom(from).Draw(rt, "key")
 			reqs = press(m, k)
-			if _, ok := begin(reqs); !ok {
+			confirm, ok := asks(reqs)
+			if !ok {
 				continue
 			}
-			started++
-			if page != Confirm || text != "store-1" || focus != m.startAt() || k.Type != tea.KeyEnter || k.Paste || soft && !ticked {
-				rt.Fatalf("started from page %d, typed %q, focus %d, key %v, ticked %v", page, text, focus, k, ticked)
+			started[verb]++
+			if page != Confirm || strings.TrimSpace(text) != phrase || confirm != "store-1" || focus != m.startAt() || k.Type != tea.KeyEnter || k.Paste || soft && !ticked ||
+				verb == proto.VerbTakeover && len(statement) < 5 {
+				rt.Fatalf("%s started from page %d, typed %q, statement %q, focus %d, key %v, ticked %v", verb, page, text, statement, focus, k, ticked)
 			}
 			m.Began(m.gen, false, proto.Op{}, proto.Errorf(proto.CodeLocked, "busy"), scene.Now)
 		}
 	})
-	if started == 0 {
-		t.Log("no sequence got as far as starting; the other tests do")
-	}
+	t.Logf("started %v", started)
 }

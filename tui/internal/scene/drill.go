@@ -165,7 +165,13 @@ func updates(after float64, s Scene) []source.Record {
 
 // Static is a recording of one scene that answers every request of the wizard. With fail the operation stops half way.
 func Static(s Scene, fail bool, extra ...proto.Check) []source.Record {
-	return append(updates(0, s), answers(fail, extra...)...)
+	out := updates(0, s)
+	for _, in := range s.Inputs {
+		if in.Snapshot != nil && in.Snapshot.Op != nil && in.Snapshot.Op.State.Final() {
+			out = append(out, source.Record{Method: proto.MethodReport, Out: must(proto.Report{Schema: proto.Schema, Op: *in.Snapshot.Op})})
+		}
+	}
+	return append(out, answers(fail, extra...)...)
 }
 
 func answers(fail bool, extra ...proto.Check) []source.Record {
@@ -173,6 +179,10 @@ func answers(fail bool, extra ...proto.Check) []source.Record {
 	dry.State, dry.Outcome = proto.OpDone, "dry run: both agents accept every step; nothing was changed"
 	out := []source.Record{
 		{Method: proto.MethodPlan, After: 0.2, Out: must(Reply(extra...))},
+		{Method: proto.MethodPlan, Case: string(proto.VerbDrill), After: 0.2, Out: must(DrillReply(extra...))},
+		{Method: proto.MethodPlan, Case: string(proto.VerbTakeover), After: 0.2, Out: must(TakeoverReply(extra...))},
+		{Method: proto.MethodPlan, Case: string(proto.VerbResolve), After: 0.2, Out: must(ResolveReply(extra...))},
+		{Method: proto.MethodPlan, Case: string(proto.VerbRejoin), After: 0.2, Out: must(RejoinReply(extra...))},
 		{Method: proto.MethodOpStart, Case: "dry-run", After: 0.3, Out: must(dry)},
 		{Method: proto.MethodOpStart, After: 0.2, Out: must(Op())},
 		{Method: proto.MethodOps, Out: must(proto.OpsReply{Schema: proto.Schema, Ops: []proto.Op{}})},

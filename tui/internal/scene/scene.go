@@ -196,12 +196,40 @@ func SplitBrain() Scene {
 	for _, in := range s.Inputs {
 		r := &in.Snapshot.Resources[0]
 		r.Conn, r.PeerRole, r.PeerDisk = proto.StandAlone, proto.RoleUnknown, proto.DUnknown
-		r.OutOfSync = 3 * mib
+		r.OutOfSync, r.SplitBrain = 3*mib, true
 		r.Problem = "split brain: both copies were written apart; choose which to discard"
 		r.Lights.InSync, r.Lights.Redundant = no("the copies differ"), no("the copies differ")
 		in.Snapshot.Events = append(in.Snapshot.Events, event(9, in.Node, 20*time.Second, proto.LevelAlert, "split brain detected, dropping the connection"))
 	}
 	s.Inputs[1].Snapshot.Readiness = nil
+	return s
+}
+
+// TookOver is the pair after weasel took over and otter came back as Secondary.
+func TookOver() Scene {
+	s := Moved()
+	s.Name = "took-over"
+	a, b := &s.Inputs[0].Snapshot.Resources[0], &s.Inputs[1].Snapshot.Resources[0]
+	b.NeedsRejoin = "weasel took over from otter at 2026-11-22 13:58:40 (operation 20261122-135838-4c1): otter must rejoin. It must not be used before"
+	b.Problem = b.NeedsRejoin
+	for _, r := range []*proto.Resource{a, b} {
+		r.Conn, r.PeerRole, r.PeerDisk = proto.StandAlone, proto.RoleUnknown, proto.DUnknown
+		r.Lights.InSync, r.Lights.Redundant = no("the nodes do not replicate"), no("the nodes do not replicate")
+	}
+	b.OutOfSync = 12 * mib
+	op := Taken()
+	s.Inputs[0].Snapshot.Op, s.Inputs[1].Snapshot.Op = nil, &op
+	return s
+}
+
+// Orphan is the pair after the agent on weasel died in the middle of a failover and came back.
+func Orphan() Scene {
+	s := Running()
+	s.Name = "orphan"
+	op := Done(Op(), 4)
+	op.Steps[4].Result = proto.StepResult{State: proto.StepWaiting}
+	op.State, op.Outcome, op.Rev = proto.OpOrphaned, "the agent on weasel was stopped: the last completed step is 4 (attest on otter)", 9
+	s.Inputs[1].Snapshot.Op, s.Inputs[1].Snapshot.Lock = &op, nil
 	return s
 }
 
@@ -212,5 +240,5 @@ func Waiting() Scene {
 
 // Overviews are the scenes of the home screen.
 func Overviews() []Scene {
-	return []Scene{InSync(), Syncing(0.452), Paused(), StalePrimary(), CutOffHere(), NewPair(), SplitBrain(), Waiting()}
+	return []Scene{InSync(), Syncing(0.452), Paused(), StalePrimary(), CutOffHere(), NewPair(), SplitBrain(), TookOver(), Orphan(), Waiting()}
 }

@@ -37,6 +37,17 @@ func Stills() []Still {
 		Still{Name: "wizard-4-run", Scene: with(Running(), Done(Op(), 4)), Keys: []string{"a"}},
 		Still{Name: "wizard-4-stopped", Scene: with(Running(), Stopped()), Keys: []string{"a"}},
 		Still{Name: "wizard-5-report", Scene: with(Moved(), Finished()), Keys: []string{"a"}},
+		Still{Name: "drill-2-plan", Scene: InSync(), Keys: []string{"d", "enter"}},
+		Still{Name: "takeover-1-check", Scene: StalePrimary(), Keys: []string{"F"}},
+		Still{Name: "takeover-1-too-early", Scene: StalePrimary(), Keys: []string{"F"}, Extra: []proto.Check{
+			Failed(proto.CheckPeerGone, "otter", "the control link to otter has been down for 12 s only; 30 s are needed")}},
+		Still{Name: "takeover-2-plan", Scene: StalePrimary(), Keys: []string{"F", "enter"}},
+		Still{Name: "takeover-3-confirm", Scene: StalePrimary(), Keys: []string{"F", "enter", "enter", "cable pulled at the rack by me", "enter", "store-1 FO"}},
+		Still{Name: "takeover-5-report", Scene: TookOver(), Keys: []string{"a"}},
+		Still{Name: "resolve-1-check", Scene: SplitBrain(), Keys: []string{"D"}},
+		Still{Name: "resolve-3-confirm", Scene: SplitBrain(), Keys: []string{"D", "enter", "enter"}},
+		Still{Name: "rejoin-2-plan", Scene: TookOver(), Keys: []string{"J", "enter"}},
+		Still{Name: "undo-2-plan", Scene: Orphan(), Keys: []string{"u", "enter"}},
 	)
 }
 
