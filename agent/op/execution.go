@@ -111,6 +111,7 @@ func (x *execution) between(ctx context.Context) bool {
 				return true
 			case proto.ChoiceResume, proto.ChoiceRetry:
 				x.pausing = false
+			default:
 			}
 		case <-ctx.Done():
 		}

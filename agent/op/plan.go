@@ -84,6 +84,7 @@ func moved(verb proto.Verb, v View) service {
 		return service{}
 	case proto.VerbTakeover:
 		s = serviceOf(v.Known.Peer, v.Known.PeerDevice)
+	default:
 	}
 	if v.continues() {
 		s.also(v.Unfinished)

@@ -360,6 +360,7 @@ func (r *Runner) undoLater(ctx context.Context, d proto.DecideRequest) (proto.Op
 		case proto.StepRunning:
 			res.State = proto.StepFailed
 			res.Err = proto.Errorf(proto.CodeTimeout, "the agent ended during this step").On(r.local.Name())
+		default:
 		}
 		last = i
 	}

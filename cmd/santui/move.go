@@ -241,10 +241,12 @@ func (a *app) printSteps(o proto.Op, printed map[string]bool) {
 		switch s.Result.State {
 		case proto.StepDone, proto.StepAlready, proto.StepFailed, proto.StepSkipped:
 			line("", s.Step, s.Result)
+		default:
 		}
 		switch s.Undo.State {
 		case proto.StepUndone, proto.StepFailed:
 			line("undo ", s.Step, s.Undo)
+		default:
 		}
 	}
 }
