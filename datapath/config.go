@@ -55,7 +55,7 @@ type Config struct {
 
 	// Features that drbd.conf may ask for. They are here so that New can refuse them by name.
 	DataIntegrityAlg string
-	CsumsAlg         string
+	CsumsAlg         string // digest of checksum based resync, one of DigestAlgs; "" = blocks are copied unseen. Both nodes must agree
 	VerifyAlg        string // digest of online verify, one of DigestAlgs; "" = no verify. Both nodes must agree
 	AllowTwoPrimaries,
 	PullAhead,
@@ -158,6 +158,8 @@ func (c *Config) check() error {
 		return bad("cram-hmac-alg %q is not one of %v", c.CRAMAlg, CRAMAlgs)
 	case c.CRAMAlg != "" && len(c.Secret) == 0:
 		return bad("cram-hmac-alg %s needs a shared-secret", c.CRAMAlg)
+	case c.CsumsAlg != "" && !slices.Contains(DigestAlgs, c.CsumsAlg):
+		return bad("csums-alg %q is not one of %v", c.CsumsAlg, DigestAlgs)
 	case c.VerifyAlg != "" && !slices.Contains(DigestAlgs, c.VerifyAlg):
 		return bad("verify-alg %q is not one of %v", c.VerifyAlg, DigestAlgs)
 	case len(c.Secret) > maxSecret:
@@ -174,7 +176,6 @@ func (c *Config) refuse() error {
 	}{
 		{c.Protocol > proto.ProtocolC, "protocol " + c.Protocol.String()},
 		{c.DataIntegrityAlg != "", "data-integrity-alg"},
-		{c.CsumsAlg != "", "csums-alg (checksum based resync)"},
 		{c.AllowTwoPrimaries, "allow-two-primaries"},
 		{c.PullAhead, "on-congestion pull-ahead"},
 		{c.ThinResync, "rs-discard-granularity (thin resync)"},

@@ -107,7 +107,7 @@ func (o *owner) send(e state.Effect) {
 		}
 		sendPacket(l, drbd.CmdProtocol, p)
 	case state.SendSyncParam:
-		sendPacket(l, drbd.CmdSyncParam89, drbd.SyncParam{Rate: uint32(min(o.r.rate.Load()>>10, 1<<31)), VerifyAlg: c.VerifyAlg})
+		sendPacket(l, drbd.CmdSyncParam89, drbd.SyncParam{Rate: uint32(min(o.r.rate.Load()>>10, 1<<31)), VerifyAlg: c.VerifyAlg, CSumsAlg: c.CsumsAlg})
 	case state.SendSizes:
 		p := drbd.Sizes{Disk: o.st.OwnSize, Current: o.st.Size, MaxBio: drbd.MaxData}
 		if o.disk == nil {

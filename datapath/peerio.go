@@ -17,12 +17,16 @@ const (
 	peerResync                   // RS_DATA_REPLY
 	peerRSRead                   // RS_DATA_REQUEST
 	peerRead                     // DATA_REQUEST
+	peerCsum                     // CSUM_RS_REQUEST
+	peerCsumAsk                  // a request of this node that needs the digest of a block
 	peerOVDigest                 // OV_REQUEST
 	peerOVCheck                  // OV_REPLY
 )
 
 // reads says whether the peer wants to be sent what is read. Only an UpToDate disk may answer.
-func (k peerKind) reads() bool { return k == peerRSRead || k == peerRead || k == peerOVDigest }
+func (k peerKind) reads() bool {
+	return k == peerRSRead || k == peerRead || k == peerOVDigest || k == peerCsum
+}
 
 // modifies says whether the disk is written.
 func (k peerKind) modifies() bool { return k == peerWrite || k == peerZeroes || k == peerResync }
@@ -211,6 +215,10 @@ func (l *link) worker() {
 			l.doResync(p)
 		case peerRSRead, peerRead:
 			l.doRead(p)
+		case peerCsum:
+			l.doCsum(p)
+		case peerCsumAsk:
+			l.doCsumAsk(p)
 		case peerOVDigest:
 			l.doDigest(p)
 		case peerOVCheck:

@@ -47,7 +47,7 @@ func (l *link) data(rd *drbd.Reader, h drbd.Header) error {
 		return l.resyncReply(rd, h)
 	case drbd.CmdDataReply:
 		return l.dataReply(rd, h)
-	case drbd.CmdRSDataRequest, drbd.CmdDataRequest, drbd.CmdOVRequest:
+	case drbd.CmdRSDataRequest, drbd.CmdDataRequest, drbd.CmdOVRequest, drbd.CmdCSumRSRequest:
 		return l.blockRequest(rd, h)
 	case drbd.CmdOVReply:
 		return l.verifyReply(rd, h)
@@ -102,8 +102,6 @@ func (l *link) conversation(rd *drbd.Reader, h drbd.Header) error {
 	case drbd.CmdAuthChallenge:
 		return fatalLink("%s asks this node to authenticate, but %s has no cram-hmac-alg and shared-secret configured here",
 			l.r.cfg.Peer, l.r.cfg.Resource)
-	case drbd.CmdCSumRSRequest:
-		return l.refused(h.Cmd, "checksum based resync")
 	case drbd.CmdRSThinReq, drbd.CmdRSDeallocated:
 		return l.refused(h.Cmd, "thin resync")
 	case drbd.CmdWSame:
@@ -344,6 +342,10 @@ func (l *link) blockRequest(rd *drbd.Reader, h drbd.Header) error {
 	switch h.Cmd {
 	case drbd.CmdRSDataRequest:
 		kind, neg = peerRSRead, drbd.CmdNegRSDReply
+	case drbd.CmdCSumRSRequest:
+		if kind, neg = peerCsum, drbd.CmdNegRSDReply; l.r.csums == nil {
+			return l.refused(h.Cmd, "checksum based resync without a csums-alg")
+		}
 	case drbd.CmdOVRequest:
 		if kind, neg = peerOVDigest, drbd.CmdNegRSDReply; l.r.verifies == nil {
 			return l.refused(h.Cmd, "online verify without a verify-alg")
@@ -353,6 +355,17 @@ func (l *link) blockRequest(rd *drbd.Reader, h drbd.Header) error {
 		return net.ErrClosed
 	}
 	p := l.newReq(kind, off, int64(req.Size), drbd.Data{ID: req.ID})
+	if kind == peerCsum {
+		sum, err := rd.Rest()
+		if err == nil && len(sum) != l.r.csums.size {
+			err = badData(h.Cmd, "the digest has %d bytes", len(sum))
+		}
+		if err != nil {
+			p.recycle()
+			return err
+		}
+		p.sum.n = copy(p.sum.b[:], sum)
+	}
 	if !l.r.traffic.enter(p, spanRead) {
 		l.answer(neg, p)
 		p.recycle()
@@ -562,6 +575,8 @@ func (l *link) blockAck(cmd drbd.Cmd, p drbd.BlockAck) error {
 		return t.refusedRead(l, p)
 	case drbd.CmdOVResult:
 		return l.verifyResult(p)
+	case drbd.CmdRSIsInSync:
+		return l.sameAlready(p)
 	case drbd.CmdNegRSDReply:
 		if part, ok := l.ov.claim(int64(p.Sector)*block.SectorSize, int64(p.Size)); ok {
 			if part != nil {

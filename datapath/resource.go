@@ -17,6 +17,7 @@ type Resource struct {
 	traffic  *traffic
 	rate     atomic.Int64 // of resync and verify, bytes a second
 	verifies *digester    // nil without verify-alg
+	csums    *digester    // nil without csums-alg
 	status   atomic.Pointer[Status]
 	changed  atomic.Pointer[chan struct{}]
 
@@ -32,7 +33,7 @@ func New(cfg Config) (*Resource, error) {
 		return nil, err
 	}
 	r := &Resource{cfg: cfg, inbox: newMailbox(), gone: make(chan struct{})}
-	r.verifies = newDigester(cfg.VerifyAlg)
+	r.verifies, r.csums = newDigester(cfg.VerifyAlg), newDigester(cfg.CsumsAlg)
 	r.traffic = newTraffic(&r.cfg)
 	r.traffic.fail = r.diskFailed
 	r.rate.Store(cfg.ResyncRate)

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"example.com/santui/datapath/meta"
+	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
 )
 
@@ -26,6 +27,7 @@ type askedBlocks struct {
 	failed *meta.Bitmap  // blocks that could not be read or written; nil: none
 	kick   chan struct{} // capacity 1: something arrived
 	srcBad atomic.Uint64 // as source: blocks that failed
+	equal  atomic.Int64  // bytes that were the same already, by their checksums
 }
 
 func (a *askedBlocks) init() {
@@ -129,6 +131,7 @@ func startResync(l *link, d *disk, paused bool) *resync {
 	ctx, cancel := context.WithCancel(l.ctx)
 	rs := &resync{l: l, d: d, cancel: cancel, done: make(chan struct{}), pacer: pacer{rate: &l.r.rate}}
 	rs.paused.Store(paused)
+	l.asked.equal.Store(0)
 	go func() {
 		defer close(rs.done)
 		defer cancel()
@@ -205,8 +208,11 @@ func (rs *resync) next(cursor *uint64) (off, n int64, ok bool) {
 
 // largest is the size of a request: such that there are some each second, so that a low rate does not come in gulps.
 func (rs *resync) largest() int64 {
-	n := rs.l.r.rate.Load() / 16
-	return max(meta.BlockSize, min(maxResyncRequest, n-n%meta.BlockSize))
+	n, most := rs.l.r.rate.Load()/16, int64(maxResyncRequest)
+	if rs.l.r.csums != nil {
+		most = maxCsumRequest
+	}
+	return max(meta.BlockSize, min(most, n-n%meta.BlockSize))
 }
 
 // room waits until so little is outstanding that n more bytes may be asked for.
@@ -248,7 +254,9 @@ func (rs *resync) ask(ctx context.Context, off, n int64) bool {
 	l.asked.m[off] = b
 	l.asked.bytes += n
 	l.asked.mu.Unlock()
-	l.out.put(outItem{kind: outAsk, cmd: drbd.CmdRSDataRequest, off: off, n: n, id: drbd.IDSyncer})
+	if l.r.csums == nil || !l.askCsum(rs.d, off, n) {
+		l.out.put(outItem{kind: outAsk, cmd: drbd.CmdRSDataRequest, off: off, n: n, id: drbd.IDSyncer})
+	}
 	return true
 }
 
@@ -257,6 +265,9 @@ func (rs *resync) finish(ctx context.Context) {
 	if err := rs.d.dev.Flush(); err != nil {
 		rs.l.r.diskFailed(rs.d, false, err)
 		return
+	}
+	if n := rs.l.asked.equal.Load(); n > 0 {
+		rs.l.r.event(proto.LevelInfo, "checksum based resync: %d KiB were the same already and were not copied", n>>10)
 	}
 	if rs.l.roundTrip(ctx) {
 		rs.l.r.inbox.put(resyncFinished{rs: rs, failed: rs.l.asked.bad()})

@@ -218,7 +218,7 @@ func (s *sender) add(it *outItem) error {
 		addPacket(s, it.cmd, req, nil)
 	case outReply:
 		s.sent = append(s.sent, it.p)
-		if it.p.kind == peerOVDigest {
+		if it.p.kind == peerOVDigest || it.p.kind == peerCsumAsk {
 			req := drbd.BlockRequest{Sector: uint64(it.p.off / block.SectorSize), ID: it.p.id, Size: uint32(it.p.n)}
 			addPacket(s, it.cmd, req, it.p.sum.bytes())
 			break
