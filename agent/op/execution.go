@@ -187,6 +187,8 @@ func (x *execution) gone(ctx context.Context, s proto.Step) proto.StepResult {
 	switch {
 	case err == nil:
 		res.Err = proto.Errorf(proto.CodeState, "%s answers: it is %s. It is not gone", peer.Node, peer.Resource.Role).On(x.r.peer.Name())
+	case here == nil && o.PeerLink.Up:
+		res.Err = proto.Errorf(proto.CodeState, "the control link to %s is up: it is not gone", x.r.peer.Name()).On(o.Node)
 	case here != nil:
 		res.Err = asError(here, proto.CodeFailed).On(x.r.local.Name())
 	case o.Resource.Conn >= proto.Connected:

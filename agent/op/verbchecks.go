@@ -93,7 +93,7 @@ func (c *checker) takeover(v View) {
 	if k.PeerAt.IsZero() {
 		c.add(proto.CheckLastStack, v.To.Node, proto.CheckWarn, v.To.Node+" has never seen what is mounted on "+v.From.Node)
 	} else {
-		c.add(proto.CheckLastStack, v.To.Node, proto.CheckOK, describe(k.Peer)+", as of "+stamp(k.PeerAt))
+		c.add(proto.CheckLastStack, v.To.Node, proto.CheckOK, describe(k.Peer)+"; last changed "+stamp(k.PeerAt))
 	}
 	v.From.Resource.Stack = k.Peer
 	c.target(v)

@@ -160,7 +160,7 @@ func planOf(t *testing.T, wd world) []proto.Step {
 func TestVerbMatrix(t *testing.T) {
 	var rows []cell
 	for _, wd := range worlds {
-		for i, s := range planOf(t, wd) {
+		for _, s := range planOf(t, wd) {
 			if s.Skip != "" || s.Kind == proto.StepAttest || s.Kind == proto.StepGone {
 				continue // done by the runner itself
 			}
@@ -171,7 +171,7 @@ func TestVerbMatrix(t *testing.T) {
 						row.fault = "times out after effect"
 					}
 					t.Run(strings.Join([]string{row.verb, row.step, row.fault, row.choice}, " "), func(t *testing.T) {
-						row.end, row.state = faulted(t, wd, i, after, choice)
+						row.end, row.state = faulted(t, wd, s, after, choice)
 						if row.state != "ok" {
 							t.Error(row.state)
 						}
@@ -184,11 +184,10 @@ func TestVerbMatrix(t *testing.T) {
 	printMatrix(t, rows)
 }
 
-// faulted runs a verb whose step i fails once and returns how the operation ended, and "ok" or what is wrong.
-func faulted(t *testing.T, wd world, i int, after bool, choice proto.Choice) (end, verdict string) {
+// faulted runs a verb whose step s fails once and returns how the operation ended, and "ok" or what is wrong.
+func faulted(t *testing.T, wd world, s proto.Step, after bool, choice proto.Choice) (end, verdict string) {
 	g := newRig(t)
 	wd.prepare(g)
-	s := planOf(t, wd)[i]
 	node := g.weasel
 	if s.Node == "otter" {
 		node = g.otter
