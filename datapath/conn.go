@@ -39,6 +39,7 @@ type link struct {
 	turn atomic.Int64 // when it last changed, nanoseconds
 
 	replicates bool // writes were sent on this link; the traffic lock guards it
+	tracked    bool // a Primary without disk wrote over this link; the traffic lock guards it
 
 	lastData atomic.Int64  // when something arrived on the data socket, nanoseconds
 	pings    pingBook      // pings sent and answered

@@ -65,6 +65,7 @@ func (o *owner) diskEffect(e state.Effect) {
 	case state.PersistMD:
 		if state.MDFlags(d.md.Superblock().Flags)&^e.Flags&state.MDPrimary != 0 {
 			// Without the flag nobody applies the activity log: what it covers must be on the disk before.
+			o.r.traffic.awaitTracked()
 			if err = d.dev.Flush(); err == nil {
 				err = d.bm.WriteDirty(ctx)
 			}
@@ -179,6 +180,9 @@ func (o *owner) startResync(target bool) {
 		weight = o.disk.bm.Weight()
 	}
 	o.progress.begin(weight * block4k)
+	if o.link != nil {
+		o.link.asked.forget()
+	}
 	if target && o.disk != nil && o.link != nil {
 		o.rs = startResync(o.link, o.disk, o.st.Conn == proto.PausedSyncT)
 	}

@@ -329,6 +329,7 @@ func (o *owner) gate() gate {
 		size:    int64(st.Size) * 512,
 		good:    st.Disk == proto.UpToDate,
 		serve:   st.Disk == proto.UpToDate && st.Conn >= proto.Connected,
+		linked:  st.Conn >= proto.Connected,
 		tracks:  st.PeerRole == proto.Primary && st.PeerDisk < proto.Inconsistent && st.Conn >= proto.Connected,
 		syncing: st.Conn.Syncing(),
 		frozen:  o.demote != nil,

@@ -34,19 +34,20 @@ func (k peerKind) modifies() bool { return k == peerWrite || k == peerZeroes || 
 // peerReq is one request of the peer on the local disk. It goes from the receiver, in its turn among overlapping ones,
 // to a worker, and for reads on to the sender.
 type peerReq struct {
-	kind  peerKind
-	off   int64
-	n     int64
-	buf   []byte
-	id    drbd.BlockID
-	flags uint32
-	link  *link
-	disk  *disk
-	logs  bool // holds the activity log's extent
-	span  span
-	asked *askedBlock
-	part  *verifyPart
-	sum   digest
+	kind    peerKind
+	off     int64
+	n       int64
+	buf     []byte
+	id      drbd.BlockID
+	flags   uint32
+	link    *link
+	disk    *disk
+	logs    bool // holds the activity log's extent
+	tracked bool // counts in traffic.tracking
+	span    span
+	asked   *askedBlock
+	part    *verifyPart
+	sum     digest
 }
 
 var peerReqs = sync.Pool{New: func() any {
@@ -160,13 +161,19 @@ func (t *traffic) enter(p *peerReq, kind spanKind) bool {
 	if p.kind.reads() && !t.gate.serve {
 		d = nil
 	}
+	writes := p.kind == peerWrite || p.kind == peerZeroes
+	if writes && p.link.tracked && !t.gate.linked {
+		d = nil // nobody would keep the marks: the Primary has no disk, and its link is ending
+	}
 	if d == nil || p.off+p.n > t.gate.size {
 		t.mu.Unlock()
 		return false
 	}
 	d.refs++
 	p.disk = d
-	if p.logs = t.gate.tracks && (p.kind == peerWrite || p.kind == peerZeroes); p.logs {
+	if p.logs = t.gate.tracks && writes; p.logs {
+		p.tracked, p.link.tracked = true, true
+		t.tracking++
 		// At once, for a bitmap may be asked for before a worker gets to it.
 		d.bm.SetRange(p.off, p.n)
 	}
@@ -175,7 +182,7 @@ func (t *traffic) enter(p *peerReq, kind spanKind) bool {
 		p.span.off, p.span.end, p.span.kind = p.off, p.off+p.n, kind
 		now = t.ranges.add(&p.span)
 	}
-	if p.kind == peerWrite || p.kind == peerZeroes {
+	if writes {
 		// Protocol B: it is here. No worker can answer before this.
 		if p.flags&drbd.DPSendRecvAck != 0 {
 			p.link.answer(drbd.CmdRecvAck, p)
@@ -188,12 +195,36 @@ func (t *traffic) enter(p *peerReq, kind spanKind) bool {
 	return true
 }
 
+// tracked ends what enter began for a Primary without disk. The lock is held.
+func (t *traffic) tracked(p *peerReq) {
+	if p.tracked {
+		p.tracked = false
+		if t.tracking--; t.tracking == 0 {
+			t.rouse()
+		}
+	}
+}
+
+// awaitTracked returns when no write is under way whose marks this node keeps for a Primary without disk. The gate lets
+// no more of them in.
+func (t *traffic) awaitTracked() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.tracking > 0 && !t.gate.tracks {
+		ch := t.await()
+		t.mu.Unlock()
+		<-ch
+		t.mu.Lock()
+	}
+}
+
 // leave ends p's turn. bytes counts in its direction if the disk did it.
 func (t *traffic) leave(p *peerReq, ok bool) {
 	t.mu.Lock()
 	if p.kind != peerRead {
 		t.ranges.remove(&p.span)
 	}
+	t.tracked(p)
 	if ok {
 		if !p.kind.modifies() {
 			t.count.read += p.n
@@ -367,6 +398,7 @@ func (t *traffic) abandon(l *link) {
 		}
 		p := s.req
 		t.ranges.remove(s)
+		t.tracked(p)
 		p.disk.put()
 		t.mu.Unlock()
 		if p.kind == peerWrite || p.kind == peerZeroes {

@@ -64,6 +64,14 @@ func (a *askedBlocks) isBad(bit uint64) bool {
 	return a.failed != nil && a.failed.Test(bit)
 }
 
+// forget makes nothing of the failures of an earlier resync on this link: the disk may be another one now.
+func (a *askedBlocks) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.failed = nil
+	a.srcBad.Store(0)
+}
+
 // claim finds the block that an answer is for. Nobody may send a block that was not asked for, or twice.
 func (a *askedBlocks) claim(off, n int64) *askedBlock {
 	a.mu.Lock()

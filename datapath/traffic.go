@@ -21,6 +21,7 @@ type gate struct {
 	link    *link // takes writes too; nil: they are marked out of sync instead
 	peer    *link // can answer reads
 	serve   bool  // this disk may answer the peer's reads
+	linked  bool  // the peer is there
 	tracks  bool  // the peer is a Primary without disk: this node keeps the activity log for it
 	syncing bool  // a resync is under way (conn 16..21): acknowledged writes clear bits
 }
@@ -33,6 +34,7 @@ type traffic struct {
 
 	mu       sync.Mutex
 	gate     gate
+	tracking int           // writes of a Primary without disk on this node's disk
 	inflight int           // application writes that passed the gate
 	wake     chan struct{} // closed when writers or drainers should look again
 	waiting  bool          // somebody holds wake

@@ -90,7 +90,7 @@ func (m *machine) unfit(e Attached) *Refusal {
 			Text:   fmt.Sprintf("attach: the disk has %d sectors, the device in use has %d", e.OwnSize, m.s.Size),
 			Remedy: "use a disk that is at least as large"}
 	case m.s.Role == proto.Primary && m.s.Conn < proto.Connected && m.s.Exposed != 0 &&
-		masked(m.s.Exposed) != masked(e.UUIDs.Current):
+		(m.s.LeftBehind || masked(m.s.Exposed) != masked(e.UUIDs.Current)):
 		return &Refusal{Code: drbd.SSNoUpToDateDisk,
 			Text:   "attach: the disk does not hold the generation of data that is in use",
 			Remedy: "connect to the peer that has it"}

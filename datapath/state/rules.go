@@ -46,7 +46,7 @@ func sanitize(ns State) State {
 	}
 	if ns.Conn < proto.Connected && ns.Disk == proto.Negotiating {
 		// The link broke before the peer said whether this disk is good. It is if it holds what users have seen.
-		if masked(ns.Exposed) == masked(ns.UUIDs.Current) {
+		if masked(ns.Exposed) == masked(ns.UUIDs.Current) && !ns.LeftBehind {
 			ns.Disk, ns.PeerDisk = ns.NegDisk, ns.NegPeerDisk
 		} else {
 			ns.Disk, ns.PeerDisk = proto.Failed, proto.DUnknown

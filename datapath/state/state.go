@@ -93,6 +93,7 @@ type State struct {
 	PeerUUIDs PeerUUIDs
 	Exposed   uint64 // generation of the data that users of the device have seen (ed_uuid, drbd_int.h)
 
+	LeftBehind     bool // this Primary went on without its disk, which may lack what users have seen
 	CrashedPrimary bool // this node went down as Primary and has not been in sync since
 
 	// NegDisk and NegPeerDisk are what the disks become if the negotiation of a late attach finds no reason against it.

@@ -155,6 +155,13 @@ func (m *machine) commit(ns State) {
 		os.PeerRole == proto.Secondary && ns.PeerRole == proto.Primary {
 		ns.ConsiderResync = true
 	}
+	switch {
+	case ns.Role != proto.Primary || ns.Conn >= proto.Connected && ns.Disk >= proto.Inconsistent:
+		ns.LeftBehind = false
+	case os.Disk >= proto.Inconsistent && ns.Disk < proto.Inconsistent:
+		// Stricter than DRBD, which goes by the generation alone: the peer tells of its new one only when it has heard.
+		ns.LeftBehind = true
+	}
 	m.s = ns
 	m.markCurrent()
 	if m.s.Disk >= proto.Inconsistent && os.Disk < proto.Consistent && ns.Disk >= proto.Consistent {

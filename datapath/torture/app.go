@@ -27,32 +27,34 @@ func (w *world) worker(k int) {
 		}
 		w.working++
 		w.mu.Unlock()
-		w.operate(inc, rnd)
+		if !w.operate(inc, rnd) {
+			time.Sleep(10 * pause) // nothing can be reached
+		}
 		w.mu.Lock()
 		w.working--
 		w.mu.Unlock()
 	}
 }
 
-func (w *world) operate(inc *incarnation, rnd *rand.Rand) {
+func (w *world) operate(inc *incarnation, rnd *rand.Rand) (ok bool) {
 	win := w.model.windows[rnd.IntN(len(w.model.windows))]
 	off, n := place(win, rnd)
 	switch r := rnd.IntN(100); {
 	case r < 60:
-		w.write(inc, off, n, func(id uint32) error {
+		return w.write(inc, off, n, func(id uint32) error {
 			p := block.Buffer(int(n))
 			fill(p, id, off)
 			_, err := inc.res.WriteAt(p, off)
 			return err
 		}, false)
 	case r < 66:
-		w.write(inc, off, n, func(uint32) error { return inc.res.WriteZeroes(off, n, rnd.IntN(2) == 0) }, true)
+		return w.write(inc, off, n, func(uint32) error { return inc.res.WriteZeroes(off, n, rnd.IntN(2) == 0) }, true)
 	case r < 70:
-		w.write(inc, off, n, func(uint32) error { return inc.res.Discard(off, n) }, true)
+		return w.write(inc, off, n, func(uint32) error { return inc.res.Discard(off, n) }, true)
 	case r < 80:
-		w.flush(inc)
+		return w.flush(inc)
 	default:
-		w.read(inc, off, n)
+		return w.read(inc, off, n)
 	}
 }
 
@@ -75,11 +77,11 @@ func place(win *window, rnd *rand.Rand) (off, n int64) {
 	return win.off + off, n
 }
 
-func (w *world) write(inc *incarnation, off, n int64, do func(id uint32) error, zero bool) {
+func (w *world) write(inc *incarnation, off, n int64, do func(id uint32) error, zero bool) (ok bool) {
 	w.mu.Lock()
 	if inc.isDead() {
 		w.mu.Unlock()
-		return
+		return false
 	}
 	id := w.model.begin(off, n, zero)
 	inc.pending[id] = [2]int64{off, n}
@@ -93,13 +95,14 @@ func (w *world) write(inc *incarnation, off, n int64, do func(id uint32) error, 
 	defer w.mu.Unlock()
 	delete(inc.pending, id)
 	if inc.isDead() {
-		return
+		return false
 	}
 	if w.log || err != nil {
 		w.note("write %d of %d at %d ended: %v", id, n, off, err)
 	}
 	w.stats.writes++
 	w.model.finish(id, off, n, err == nil && w.acknowledged(inc))
+	return err == nil
 }
 
 // acknowledged takes note of which copies have what was just confirmed, and says whether any is known to. The lock is
@@ -129,11 +132,11 @@ func replicated(s *datapath.Status) bool {
 	return s.Conn >= proto.Connected && s.PeerDisk == proto.UpToDate
 }
 
-func (w *world) flush(inc *incarnation) {
+func (w *world) flush(inc *incarnation) (ok bool) {
 	w.mu.Lock()
 	if inc.isDead() {
 		w.mu.Unlock()
-		return
+		return false
 	}
 	since := w.model.tick()
 	w.mu.Unlock()
@@ -142,17 +145,18 @@ func (w *world) flush(inc *incarnation) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if inc.isDead() || err != nil || !w.acknowledged(inc) {
-		return
+		return false
 	}
 	w.stats.flushes++
 	w.model.flush(since)
+	return true
 }
 
-func (w *world) read(inc *incarnation, off, n int64) {
+func (w *world) read(inc *incarnation, off, n int64) (ok bool) {
 	w.mu.Lock()
 	if inc.isDead() {
 		w.mu.Unlock()
-		return
+		return false
 	}
 	since, before := w.model.tick(), w.model.snapshot(off, n)
 	w.mu.Unlock()
@@ -161,10 +165,11 @@ func (w *world) read(inc *incarnation, off, n int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if inc.isDead() || err != nil {
-		return
+		return false
 	}
 	w.stats.reads++
 	if err := w.model.check(p, off, before, since); err != nil {
 		w.fail("on %s: %v", inc.n.name, err)
 	}
+	return true
 }
