@@ -153,6 +153,8 @@ func (a *Agent) cockpitMux() *session.Mux {
 		return proto.OpsReply{Schema: proto.Schema, Ops: brief(a.journal.All())}, nil
 	})
 	session.HandleFunc(x, proto.MethodReport, a.report)
+	session.HandleFunc(x, proto.MethodDoctor, a.doctor)
+	session.StreamFunc(x, proto.MethodSetup, a.setup)
 	session.HandleFunc(x, proto.MethodSync, a.sync)
 	session.HandleFunc(x, proto.MethodVerify, a.verify)
 	session.HandleFunc(x, proto.MethodResource, a.resourceAction)

@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"example.com/santui/cmd/internal/cli"
-	"example.com/santui/proto"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -101,23 +100,8 @@ func (a *app) root() *cobra.Command {
 	opt.register(root)
 	root.AddCommand(a.statusCmd(), a.watchCmd(), a.checkCmd(), a.failoverCmd(), a.drillCmd(), a.takeoverCmd(), a.rejoinCmd(), a.resolveCmd(), a.undoCmd(),
 		a.syncCmd(), a.verifyCmd(), a.opsCmd(), a.attachCmd(),
-		a.reportCmd(), a.commandsCmd(), a.explainCmd(), a.configCmd(), a.demoCmd())
-	for verb, why := range map[string]string{
-		"doctor": "the LVM doctor",
-	} {
-		root.AddCommand(a.laterCmd(verb, why))
-	}
+		a.reportCmd(), a.commandsCmd(), a.explainCmd(), a.configCmd(), a.doctorCmd(), a.setupCmd(), a.demoCmd())
 	return root
-}
-
-// laterCmd is a verb of the contract that this version refuses by name.
-func (a *app) laterCmd(verb, what string) *cobra.Command {
-	return &cobra.Command{
-		Use: verb, Short: what + " (not in this version)", DisableFlagParsing: true,
-		RunE: func(*cobra.Command, []string) error {
-			return proto.Errorf(proto.CodeUnsupported, "%s is not in this version; nothing was done", what)
-		},
-	}
 }
 
 func (a *app) jsonFlag(cmd *cobra.Command) {
