@@ -164,6 +164,8 @@ func (m *Model) homeKey(a keymap.Action) tea.Cmd {
 		}
 		w, reqs := wizard.Attach(m.wizardOptions(), *m.pair.Op, m.o.now())
 		return m.openWizard(w, reqs)
+	case keymap.Verify:
+		m.ask = m.verifyQuestion()
 	case keymap.Pause, keymap.Resume, keymap.Rate, keymap.Start:
 		m.ask = m.syncQuestion(a)
 	default:

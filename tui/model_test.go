@@ -128,6 +128,9 @@ func TestDrillFromTheOverview(t *testing.T) {
 		t.Fatalf("started %+v", starts)
 	}
 	p.sees(t, "4 RUN", "umount /srv/store")
+	for limit := time.Now().Add(10 * time.Second); len(asked[proto.OpRequest](p.src)) == 0 && time.Now().Before(limit); {
+		time.Sleep(time.Millisecond)
+	}
 	if w := asked[proto.OpRequest](p.src); len(w) != 1 || w[0].ID != scene.Op().ID {
 		t.Errorf("watches %+v", w)
 	}
@@ -201,6 +204,27 @@ func TestSyncIsSteeredOnlyAfterAQuestion(t *testing.T) {
 	p.sees(t, "not possible now: otter is UpToDate")
 }
 
+func TestVerifyAsksFirst(t *testing.T) {
+	p := newPilot(t, 80, 24, scene.InSync(), false, newRecorder())
+	p.keys("v")
+	p.sees(t, "verify both copies?", "> [ Cancel ]")
+	p.keys("enter", "v", "esc")
+	if got := asked[proto.VerifyRequest](p.src); len(got) != 0 {
+		t.Fatalf("cancel asked for %+v", got)
+	}
+	p.keys("v", "tab", "enter")
+	got := asked[proto.VerifyRequest](p.src)
+	if len(got) != 1 || got[0].Action != proto.VerifyStart || got[0].Resource != "r0" || got[0].By != "root@laptop" {
+		t.Fatalf("%+v", got)
+	}
+	p = newPilot(t, 80, 24, scene.Verifying(), false, newRecorder())
+	p.sees(t, "verify  weasel > otter", "v stop verify", "4.00 KiB differ")
+	p.keys("v", "tab", "enter")
+	if got := asked[proto.VerifyRequest](p.src); len(got) != 1 || got[0].Action != proto.VerifyStop {
+		t.Fatalf("%+v", got)
+	}
+}
+
 func TestFullSyncNeedsTheName(t *testing.T) {
 	p := newPilot(t, 80, 24, scene.NewPair(), false, newRecorder())
 	p.sees(t, "no copy is declared good yet")
@@ -224,13 +248,13 @@ func TestDisabledKeysSayWhy(t *testing.T) {
 	p.keys("J")
 	p.sees(t, "rejoin is not possible now: otter does not answer")
 	p.keys("v")
-	p.sees(t, "verify is not possible now: not in this version")
+	p.sees(t, "verify is not possible now: otter does not answer")
 	p.keys("R")
 	if got := asked[string](p.src); !slices.Equal(got, []string{"retry otter"}) {
 		t.Errorf("%v", got)
 	}
 	p.keys("?")
-	p.sees(t, "HELP", "not now: otter does not answer", "not now: not in this version")
+	p.sees(t, "HELP", "not now: otter does not answer")
 	p.keys("esc")
 	p.sees(t, "STALE")
 }

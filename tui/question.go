@@ -154,6 +154,37 @@ func (m *Model) syncQuestion(a keymap.Action) *question {
 	}
 }
 
+// verifyQuestion asks before a verify is started, or the running one is stopped.
+func (m *Model) verifyQuestion() *question {
+	resource, node, peer := m.pair.Resource, m.pair.Verify.To, m.pair.Verify.From
+	if s := m.pair.Sync; s != nil && s.Kind == "verify" {
+		return &question{title: "stop the verify?", buttons: []string{"Cancel", "Stop"},
+			lines: []string{fmt.Sprintf("%s of the device is compared. What was found stays marked; the next verify begins anew.", view.Percent(s.Done))},
+			yes: func(*question) tea.Cmd {
+				return m.verify(node, proto.VerifyRequest{Resource: resource, Action: proto.VerifyStop}, "the verify is stopped")
+			}}
+	}
+	return &question{title: "verify both copies?", buttons: []string{"Cancel", "Verify"},
+		lines: []string{fmt.Sprintf("%s reads its whole copy, %s does the same, and their digests are compared. The service goes on; both disks are busy meanwhile.", node, peer),
+			"Blocks that differ are marked out of sync; nothing is repaired by it."},
+		yes: func(*question) tea.Cmd {
+			return m.verify(node, proto.VerifyRequest{Resource: resource, Action: proto.VerifyStart}, "the verify runs on "+node)
+		}}
+}
+
+// verify sends a request about a verify to a node and says how it went.
+func (m *Model) verify(node string, r proto.VerifyRequest, done string) tea.Cmd {
+	r.By = m.o.Owner
+	return safe.Cmd(func() tea.Msg {
+		ctx, cancel := contextWithLimit(m.ctx)
+		defer cancel()
+		if err := m.src.Call(ctx, node, proto.MethodVerify, r, nil); err != nil {
+			return doneMsg{view.Line{Level: view.Alert, Text: "verify " + string(r.Action) + " on " + node + ": " + err.Error()}}
+		}
+		return doneMsg{view.Line{Level: view.Good, Text: done}}
+	})
+}
+
 func limitText(n int64) string {
 	if n <= 0 {
 		return "no limit"

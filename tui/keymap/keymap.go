@@ -136,10 +136,6 @@ func (b Binding) On(s Screen) bool { return b.Screens == nil || slices.Contains(
 // Line says whether it is shown in the key line, given whether it works now.
 func (b Binding) Line(works bool) bool { return !b.hidden && (works || !b.rare) }
 
-const later = "not in this version"
-
-func never(why string) func(State) string { return func(State) string { return why } }
-
 func bind(a Action, keys []string, shown, short, long string, screens ...Screen) Binding {
 	return Binding{Binding: key.NewBinding(key.WithKeys(keys...), key.WithHelp(shown, short)), Action: a, Long: long, Screens: screens}
 }
@@ -211,7 +207,7 @@ func homeKeys() []Binding {
 		when(bind(Failover, k("f", "f6"), "f", "failover", "check, plan, confirm and run a planned failover", home...), check),
 		when(bind(Drill, k("d"), "d", "drill", "move the service there and back, with files that prove the data came along", home...), check),
 		bind(Sync, k("s"), "s", "sync", "the synchronisation: pause, resume, rate, start", home...),
-		when(quiet(bind(Verify, k("v"), "v", "verify", "compare both copies online", home...)), never(later)),
+		verifyKey(),
 		bind(Events, k("l"), "l", "log", "all events of both nodes", home...),
 		bind(Commands, k("c"), "c", "commands", "every command that operations ran", home...),
 		bind(Panel, k("tab"), "tab", "panel", "move to the next panel", home...),
@@ -223,13 +219,26 @@ func homeKeys() []Binding {
 	}
 }
 
+// verifyKey starts an online verify, or stops the one that runs.
+func verifyKey() Binding {
+	b := changes(bind(Verify, k("v"), "v", "verify", "compare both copies online, block by block; stops the one that runs (asks)", home...),
+		way(func(p view.Pair) string { return p.Verify.Why }))
+	b.Name = func(s State) string {
+		if s.Pair.Sync != nil && s.Pair.Sync.Kind == "verify" {
+			return "stop verify"
+		}
+		return "verify"
+	}
+	return b
+}
+
 func syncKeys() []Binding {
 	running := func(s State) string {
 		switch {
 		case s.Pair.Sync == nil:
 			return "nothing is being synchronised"
 		case s.Pair.Sync.Kind == "verify":
-			return "a verify is " + later
+			return "a verify runs, which v stops"
 		}
 		return ""
 	}

@@ -14,7 +14,7 @@ import (
 // NodeDetail draws all that is known of one node.
 func (c Ctx) NodeDetail(name string, top int) (string, int) {
 	n, _ := c.Pair.Node(name)
-	lines := c.factLines(c.Pair.Facts(n, c.Loc))
+	lines := c.factLines(c.Pair.Facts(n, c.Loc), c.W-4)
 	if n.Contact != view.Live && n.Err != nil {
 		w, _ := c.Inner(1, true)
 		lines = append(lines, "")
@@ -117,6 +117,11 @@ func (c Ctx) SyncScreen(top int) (string, int) {
 		for _, n := range c.Pair.Nodes {
 			if n.Resource != nil {
 				lines = append(lines, fmt.Sprintf("%s  %s  %s  %s", n.Name, n.Resource.Role, n.Resource.DiskState, n.Resource.Conn))
+			}
+		}
+		if v := c.Pair.Verified(c.Loc); v != nil {
+			for _, l := range widget.Wrap(v.Text, w) {
+				lines = append(lines, c.Ink(v.Level).Render(l))
 			}
 		}
 	}

@@ -40,8 +40,8 @@ func (c Ctx) Overview(f Focus) string {
 		lines = append(lines, c.shortPanel(second, f == SecondNode).Draw(c.Theme, l.Second.W, l.Second.H)...)
 	} else {
 		lines = append(lines, widget.Beside(
-			c.panelFor(first, f == FirstNode, l.First.H-2).Draw(c.Theme, l.First.W, l.First.H),
-			c.panelFor(second, f == SecondNode, l.Second.H-2).Draw(c.Theme, l.Second.W, l.Second.H))...)
+			c.panelFor(first, f == FirstNode, l.First.W, l.First.H).Draw(c.Theme, l.First.W, l.First.H),
+			c.panelFor(second, f == SecondNode, l.Second.W, l.Second.H).Draw(c.Theme, l.Second.W, l.Second.H))...)
 	}
 	lines = append(lines, widget.Panel{Title: title, Lines: body, Focus: f == Middle}.Draw(c.Theme, l.Middle.W, l.Middle.H)...)
 	foot := "l: all events"
@@ -91,15 +91,9 @@ func (c Ctx) nodeTitle(n view.Node) string {
 	return c.mark(n) + " " + t
 }
 
-func (c Ctx) nodePanel(n view.Node, focus bool) widget.Panel {
-	return widget.Panel{Title: c.nodeTitle(n), Lines: c.factLines(c.Pair.Facts(n, c.Loc)), Focus: focus, Dim: !n.Live()}
-}
-
-// panelFor is the node's panel with the facts that matter most in the given number of lines.
-func (c Ctx) panelFor(n view.Node, focus bool, room int) widget.Panel {
-	p := c.nodePanel(n, focus)
-	p.Lines = c.factLines(most(c.Pair.Facts(n, c.Loc), room))
-	return p
+// panelFor is the node's panel of w cells and h lines with the facts that matter most.
+func (c Ctx) panelFor(n view.Node, focus bool, w, h int) widget.Panel {
+	return widget.Panel{Title: c.nodeTitle(n), Lines: c.factLines(most(c.Pair.Facts(n, c.Loc), h-2), w-4), Focus: focus, Dim: !n.Live()}
 }
 
 // most keeps the n facts of lowest rank, in their order.
@@ -133,17 +127,18 @@ func most(facts []view.Fact, n int) []view.Fact {
 	return out
 }
 
-func (c Ctx) factLines(facts []view.Fact) []string {
+func (c Ctx) factLines(facts []view.Fact, w int) []string {
 	label := 0
 	for _, f := range facts {
 		label = max(label, len(f.Label))
 	}
 	out := make([]string, 0, len(facts))
 	for _, f := range facts {
-		text := c.Ink(f.Level).Render(f.Value)
+		ink := c.Ink(f.Level)
 		if f.Old {
-			text = c.Theme.Dim.Render(f.Text())
+			ink = c.Theme.Dim
 		}
+		text := ink.Render(strings.TrimRight(widget.FitPaths(c.Theme, f.Text(), w-label-2), " "))
 		out = append(out, c.Theme.Dim.Render(widget.Fit(c.Theme, f.Label, label))+"  "+text)
 	}
 	return out
@@ -155,7 +150,7 @@ func (c Ctx) shortPanel(n view.Node, focus bool) widget.Panel {
 	for _, f := range c.Pair.Facts(n, c.Loc) {
 		switch f.Label {
 		case "disk", "mount", "problem":
-			parts = append(parts, c.Ink(f.Level).Render(f.Value))
+			parts = append(parts, c.Ink(f.Level).Render(strings.TrimRight(widget.FitPaths(c.Theme, f.Value, min(24, ansi.StringWidth(f.Value))), " ")))
 		case "vg":
 			if f.Value != "-" {
 				parts = append(parts, c.Ink(f.Level).Render("vg "+f.Value))
@@ -211,6 +206,12 @@ func (c Ctx) syncLines(w int) []string {
 	}
 	if s.Limit > 0 {
 		parts = append(parts, "limit "+view.Rate(s.Limit))
+	}
+	if s.Kind == "verify" {
+		parts = append(parts, view.Bytes(s.Differ)+" differ")
+		if s.Differ > 0 {
+			parts[len(parts)-1] = c.Theme.Alert.Render(parts[len(parts)-1])
+		}
 	}
 	if s.Failed > 0 {
 		parts = append(parts, c.Theme.Alert.Render(view.Bytes(s.Failed)+" FAILED"))

@@ -182,7 +182,7 @@ func (c Ctx) side(r layout.Rect) []string {
 	left := r.H
 	for i, n := range c.Pair.Nodes {
 		h := left / (len(c.Pair.Nodes) - i)
-		out = append(out, c.panelFor(n, false, h-2).Draw(c.Theme, r.W, h)...)
+		out = append(out, c.panelFor(n, false, r.W, h).Draw(c.Theme, r.W, h)...)
 		left -= h
 	}
 	return widget.Block(c.Theme, out, r.W, r.H)

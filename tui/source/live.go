@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -34,11 +35,23 @@ type link struct {
 	node string
 	dial func(context.Context) (io.ReadWriteCloser, error)
 	news *latest
+	pace pace
 
 	mu     sync.Mutex      // protects what follows
 	keeper *session.Keeper // nil before Watch
 	cur    Update          // what was told last; its Snapshot is safe to draw
+	mute   bool            // the session is open and the agent does not answer on it
+	again  func()          // ends the present watch, so that it begins anew
 }
+
+// pace is how an agent is asked for a sign of life. A session's own keep-alive says that its process is there, not that it
+// works.
+type pace struct {
+	every, limit time.Duration
+	seq          int // how many signs of life apart the watch is compared with the agent's newest snapshot
+}
+
+var usualPace = pace{every: 2 * time.Second, limit: 4 * time.Second, seq: 15}
 
 // NewLive prepares a Source over the endpoints. Watch opens a session to each; they are kept open until ctx ends or
 // Close. o describes the caller; its Kind is set to session.KindCockpit if empty.
@@ -49,7 +62,7 @@ func NewLive(ctx context.Context, endpoints []Endpoint, o session.Options) *Live
 	l := &Live{ctx: ctx, options: o, links: map[string]*link{}, news: newLatest()}
 	for _, e := range endpoints {
 		l.nodes = append(l.nodes, e.Node)
-		l.links[e.Node] = &link{node: e.Node, dial: e.Dial, news: l.news, cur: Update{Node: e.Node}}
+		l.links[e.Node] = &link{node: e.Node, dial: e.Dial, news: l.news, pace: usualPace, cur: Update{Node: e.Node}}
 	}
 	return l
 }
@@ -74,7 +87,10 @@ func (l *Live) Watch(ctx context.Context) <-chan Update {
 		k.mu.Lock()
 		if k.keeper == nil {
 			k.keeper = session.Keep(l.ctx, k.dial, l.options,
-				func(s *session.Session) { safe.Go(ctx, func() { k.watch(ctx, s) }) }, k.down)
+				func(s *session.Session) {
+					safe.Go(ctx, func() { k.watch(ctx, s) })
+					safe.Go(ctx, func() { k.vouch(ctx, s) })
+				}, k.down)
 		}
 		k.mu.Unlock()
 	}
@@ -136,7 +152,11 @@ func (l *Live) session(node string, m proto.Method) (*session.Session, error) {
 func (k *link) watch(ctx context.Context, s *session.Session) {
 	for ctx.Err() == nil && s.Err() == nil {
 		var have *proto.Snapshot
-		err := s.Stream(ctx, proto.MethodWatch, proto.Empty{}, func(raw json.RawMessage) error {
+		stream, cut := context.WithCancel(ctx)
+		k.mu.Lock()
+		k.again = cut
+		k.mu.Unlock()
+		err := s.Stream(stream, proto.MethodWatch, proto.Empty{}, func(raw json.RawMessage) error {
 			var e proto.WatchEvent
 			if err := json.Unmarshal(raw, &e); err != nil {
 				return proto.Errorf(proto.CodeInvalid, "watch: the agent sent what cannot be read: %v", err).On(k.node)
@@ -149,7 +169,9 @@ func (k *link) watch(ctx context.Context, s *session.Session) {
 			k.up(*have)
 			return nil
 		})
-		if err != nil && s.Err() == nil {
+		hung := stream.Err() != nil
+		cut()
+		if err != nil && s.Err() == nil && !hung {
 			k.refused(err)
 		}
 		t := time.NewTimer(time.Second) // the session may be alive and the agent unable; do not spin
@@ -160,6 +182,107 @@ func (k *link) watch(ctx context.Context, s *session.Session) {
 		}
 		t.Stop()
 	}
+}
+
+// vouch asks the agent for a sign of life every few seconds for as long as the session lasts. Without one the node counts
+// as silent, whatever the session says; a watch that stands still while the agent has newer states is begun again.
+func (k *link) vouch(ctx context.Context, s *session.Session) {
+	t := time.NewTicker(k.pace.every)
+	defer t.Stop()
+	var behind uint64 // the agent's newest snapshot a moment ago, 0 if it was not asked for
+	for n := 1; ; n++ {
+		asked, cancel := context.WithTimeout(ctx, k.pace.limit)
+		began := time.Now()
+		err := s.Call(asked, proto.MethodPing, proto.Empty{}, nil) // any answer will do, a refusal too
+		late := asked.Err() != nil
+		cancel()
+		if ctx.Err() != nil || s.Err() != nil {
+			return
+		}
+		if late {
+			k.silent(err)
+		} else {
+			k.answered(time.Since(began))
+		}
+		k.catchUp(behind)
+		behind = 0
+		if n%k.pace.seq == 0 && !late {
+			behind = k.newest(ctx, s)
+		}
+		select {
+		case <-t.C:
+		case <-s.Done():
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// newest is the number of the agent's newest snapshot if the watch has not brought it yet.
+func (k *link) newest(ctx context.Context, s *session.Session) uint64 {
+	ctx, cancel := context.WithTimeout(ctx, k.pace.limit)
+	defer cancel()
+	var snap proto.Snapshot
+	if s.Call(ctx, proto.MethodSnapshot, proto.Empty{}, &snap) != nil {
+		return 0
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.cur.Snapshot == nil || snap.Seq <= k.cur.Snapshot.Seq {
+		return 0
+	}
+	return snap.Seq
+}
+
+// catchUp begins the watch anew if it has not come as far as the agent was a round ago.
+func (k *link) catchUp(seq uint64) {
+	k.mu.Lock()
+	again := k.again
+	stuck := seq > 0 && k.cur.LinkUp && k.cur.Snapshot != nil && k.cur.Snapshot.Seq < seq
+	k.mu.Unlock()
+	if stuck && again != nil {
+		again()
+	}
+}
+
+func (k *link) silent(err error) {
+	k.mu.Lock()
+	up := k.cur.LinkUp
+	k.mute = true
+	k.mu.Unlock()
+	if !up {
+		return
+	}
+	k.change(func(u *Update) {
+		u.LinkUp, u.RTT = false, 0
+		u.Err = fmt.Errorf("the session is open, but the agent does not answer within %v", k.pace.limit)
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			u.Err = errors.New(clean.String(err.Error()))
+		}
+	})
+}
+
+// answered takes in a sign of life. The time it took is told only when it changed much: a screen on which nothing happens
+// stays the same.
+func (k *link) answered(rtt time.Duration) {
+	k.mu.Lock()
+	back := k.mute && !k.cur.LinkUp && k.cur.Snapshot != nil
+	k.mute = false
+	if k.cur.LinkUp || back {
+		k.cur.At = time.Now()
+	}
+	told := k.cur.RTT
+	k.mu.Unlock()
+	if !back && told > 0 && rtt < 3*told && rtt > told/3 {
+		return
+	}
+	k.change(func(u *Update) {
+		u.RTT = rtt
+		if back {
+			u.LinkUp, u.Err, u.NextTry = true, nil, time.Time{}
+		}
+	})
 }
 
 var errGap = errors.New("a delta does not follow the snapshot before it")
@@ -192,6 +315,7 @@ func (k *link) up(s proto.Snapshot) {
 	s = clean.Value(s)
 	k.change(func(u *Update) {
 		u.Snapshot, u.LinkUp, u.Err, u.NextTry, u.At = &s, true, nil, time.Time{}, time.Now()
+		k.mute = false
 	})
 }
 
@@ -201,19 +325,14 @@ func (k *link) refused(err error) {
 		return
 	}
 	k.change(func(u *Update) {
-		if u.LinkUp {
-			u.At = time.Now()
-		}
 		u.LinkUp, u.Err = false, errors.New(clean.String(err.Error()))
 	})
 }
 
 func (k *link) down(err error, retry time.Duration) {
 	k.change(func(u *Update) {
-		if u.LinkUp {
-			u.At = time.Now() // the session's keep-alive vouched for it until now
-		}
-		u.LinkUp, u.NextTry = false, time.Now().Add(retry)
+		k.mute = false
+		u.LinkUp, u.RTT, u.NextTry = false, 0, time.Now().Add(retry)
 		if err != nil {
 			u.Err = errors.New(clean.String(err.Error()))
 		}

@@ -27,6 +27,8 @@ type agent struct {
 	refuse bool
 	first  *proto.Snapshot // sent at the start of each watch, as agents do
 	events chan proto.WatchEvent
+	mute   bool // pings are not answered
+	seq    uint64
 	wg     sync.WaitGroup
 }
 
@@ -39,6 +41,17 @@ func (a *agent) dial(ctx context.Context) (io.ReadWriteCloser, error) {
 	here, there := net.Pipe()
 	a.conns = append(a.conns, there)
 	x := session.NewMux()
+	session.HandleFunc(x, proto.MethodPing, func(ctx context.Context, _ session.Peer, _ proto.Empty) (proto.Empty, error) {
+		if a.quiet() {
+			<-ctx.Done()
+		}
+		return proto.Empty{}, nil
+	})
+	session.HandleFunc(x, proto.MethodSnapshot, func(context.Context, session.Peer, proto.Empty) (proto.Snapshot, error) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return proto.Snapshot{Node: "otter", Seq: a.seq}, nil
+	})
 	session.HandleFunc(x, proto.MethodOps, func(context.Context, session.Peer, proto.Empty) (proto.OpsReply, error) {
 		return proto.OpsReply{Schema: "santui/\x07"}, nil
 	})
@@ -74,6 +87,18 @@ func (a *agent) cut(refuse bool) {
 		_ = c.Close()
 	}
 	a.conns = nil
+}
+
+func (a *agent) quiet() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mute
+}
+
+func (a *agent) silence(mute bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mute = mute
 }
 
 func (a *agent) restart(seq uint64) {
@@ -133,6 +158,39 @@ func TestLive(t *testing.T) {
 	a.restart(72)
 	a.events <- proto.WatchEvent{Delta: &proto.Delta{Base: 70, Seq: 71}}
 	next(t, ch, func(u Update) bool { return u.LinkUp && u.Snapshot.Seq == 72 })
+	cancel()
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	a.cut(true)
+	a.wg.Wait()
+	for range ch { // closed by the end of ctx
+	}
+}
+
+// TestASilentAgentIsNoticed holds an agent whose session lives and which answers nothing, and a watch that stands still.
+func TestASilentAgentIsNoticed(t *testing.T) {
+	a := &agent{events: make(chan proto.WatchEvent, 4), first: &proto.Snapshot{Node: "otter", Seq: 4}}
+	ctx, cancel := context.WithCancel(context.Background())
+	l := NewLive(ctx, []Endpoint{{Node: "otter", Dial: a.dial}}, session.Options{Node: "root@laptop"})
+	l.links["otter"].pace = pace{every: 20 * time.Millisecond, limit: 200 * time.Millisecond, seq: 2}
+	ch := l.Watch(ctx)
+	next(t, ch, func(u Update) bool { return u.LinkUp && u.RTT > 0 })
+	a.silence(true)
+	u := next(t, ch, func(u Update) bool { return !u.LinkUp })
+	if u.Err == nil || !strings.Contains(u.Err.Error(), "does not answer within 200ms") || u.Snapshot == nil || u.RTT != 0 || u.At.IsZero() {
+		t.Errorf("%+v", u)
+	}
+	a.silence(false)
+	u = next(t, ch, func(u Update) bool { return u.LinkUp })
+	if u.Err != nil || u.RTT == 0 {
+		t.Errorf("%+v", u)
+	}
+	a.restart(6) // the agent went on, and the watch did not tell
+	a.mu.Lock()
+	a.seq = 6
+	a.mu.Unlock()
+	next(t, ch, func(u Update) bool { return u.LinkUp && u.Snapshot.Seq == 6 })
 	cancel()
 	if err := l.Close(); err != nil {
 		t.Error(err)

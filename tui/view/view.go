@@ -105,6 +105,8 @@ type Pair struct {
 	Start string
 	// Takeover, Rejoin and Resolve say where these verbs would lead, and why they cannot begin now.
 	Takeover, Rejoin, Resolve Way
+	// Verify says whether a verify can be started or, while one runs, stopped; To is the node that compares.
+	Verify Way
 	// Undo says why Op cannot be undone from outside, "" if it was left half way and can.
 	Undo string
 	Next Line
@@ -192,6 +194,7 @@ func derive(pair, resource string, in []Input, now time.Time) Pair {
 	p.Danger = p.danger()
 	p.Check, p.Failover, p.Start = p.whyNoCheck(), p.whyNoFailover(), p.whyNoStart()
 	p.Takeover, p.Rejoin, p.Resolve, p.Undo = p.takeover(), p.rejoin(), p.resolve(), p.whyNoUndo()
+	p.Verify = p.verify()
 	p.Next, p.Meaning = p.next(), p.meaning()
 	return p
 }

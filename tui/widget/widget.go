@@ -35,6 +35,10 @@ func shorten(th theme.Theme, path string, w int) string {
 	if ansi.StringWidth(path) <= w {
 		return path
 	}
+	first, _, _ := strings.Cut(path, "/")
+	if option, _, ok := strings.Cut(first, "="); ok { // of=/srv/file: what it is for stays
+		return option + "=" + shorten(th, path[len(option)+1:], max(w-len(option)-1, 1))
+	}
 	elements := strings.Split(strings.TrimSuffix(path, "/"), "/")
 	short := path
 	for n := 1; n < len(elements) && ansi.StringWidth(short) > w; n++ {
@@ -82,6 +86,26 @@ func Wrap(s string, w int) []string {
 		return nil
 	}
 	return strings.Split(ansi.Wrap(s, w, ""), "\n")
+}
+
+// WrapCommand breaks a command line at its spaces only, so that words stay whole where they fit.
+func WrapCommand(s string, w int) []string {
+	if w <= 0 {
+		return nil
+	}
+	var out []string
+	line := ""
+	for _, word := range strings.Split(s, " ") {
+		if line != "" && ansi.StringWidth(line)+1+ansi.StringWidth(word) > w {
+			out, line = append(out, line), ""
+		}
+		if line != "" {
+			word = line + " " + word
+		}
+		parts := strings.Split(ansi.Hardwrap(word, w, true), "\n")
+		out, line = append(out, parts[:len(parts)-1]...), parts[len(parts)-1]
+	}
+	return append(out, line)
 }
 
 // Block makes of lines exactly h lines of w cells: what is missing is blank, what is too much is dropped at the end.

@@ -92,10 +92,25 @@ func TestPathsKeepTheirEnd(t *testing.T) {
 		{"umount /var/tmp/santui-demo-83/otter/mnt", 14, "umount …/mnt"},
 		{"mount /dev/drbd0 /var/tmp/x/otter/mnt", 30, "mount /dev/drbd0 …/x/otter/mnt"},
 		{"vgchange -an storage", 12, "vgchange -a…"},
+		{"dd of=/var/tmp/x/otter/mnt/1", 16, "dd of=…/mnt/1"},
 		{"/a/b", 3, "…/b"}, {"", 3, ""}, {"a b c", 0, ""},
 	} {
 		if got := strings.TrimRight(FitPaths(th, c.in, c.w), " "); got != c.want {
 			t.Errorf("%q in %d: %q, want %q", c.in, c.w, got, c.want)
+		}
+	}
+}
+
+func TestWrapCommand(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		w    int
+		want string
+	}{
+		{"umount /srv/santui-demo-1/mnt", 24, "umount|/srv/santui-demo-1/mnt"}, {"a b c", 3, "a b|c"}, {"abcdefgh i", 3, "abc|def|gh|i"}, {"", 5, ""},
+	} {
+		if got := strings.Join(WrapCommand(c.in, c.w), "|"); got != c.want {
+			t.Errorf("%q in %d: %q", c.in, c.w, got)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package wizard
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,7 +73,10 @@ func (m *Model) stack(c screen.Ctx, parts []screen.Part, foot ...string) (string
 func (m *Model) Settle(top int) { m.top = top }
 
 func (m *Model) drawCheck(c screen.Ctx) (string, int) {
-	w, _ := c.Inner(3, true)
+	w := c.W - 4
+	if layout.SizeOf(c.W, c.H) == layout.Wide {
+		w = c.W*3/5 - 4 // the nodes stand beside it
+	}
 	title, lines := "preflight", []string{}
 	switch {
 	case m.loading && m.reply == nil:
@@ -138,9 +142,22 @@ func remedy(k proto.Check) string {
 	return k.Remedy
 }
 
+// gravity puts what blocks first, then what warns.
+func gravity(k proto.Check) int {
+	switch {
+	case k.Blocks():
+		return 0
+	case k.Result == proto.CheckWarn:
+		return 1
+	}
+	return 2
+}
+
 func (m *Model) checkLines(c screen.Ctx, w int) []string {
 	var out []string
-	for _, k := range m.reply.Checks.Checks {
+	list := slices.Clone(m.reply.Checks.Checks)
+	slices.SortStableFunc(list, func(a, b proto.Check) int { return gravity(a) - gravity(b) })
+	for _, k := range list {
 		word, level := string(k.Result), view.Plain
 		switch k.Result {
 		case proto.CheckFail:
@@ -211,13 +228,16 @@ func (m *Model) planLines(c screen.Ctx, w int) []string {
 	}
 	node = min(node, 12)
 	undoW, limitW := 20, 7
-	if w < 90 {
+	switch {
+	case w < 90:
 		undoW = 14
+	case w >= 130:
+		undoW = 36
 	}
 	cmdW := max(w-4-node-2-undoW-limitW, 10)
 	row := func(i, n, cmd, undo, limit string) string {
 		return fmt.Sprintf("%-3s", i) + " " + widget.Fit(c.Theme, n, node) + " " + widget.Fit(c.Theme, cmd, cmdW) + " " +
-			widget.Fit(c.Theme, undo, undoW) + limit
+			widget.FitPaths(c.Theme, undo, undoW-1) + " " + limit
 	}
 	out := []string{c.Theme.Dim.Render(row("#", "node", "command", "undo", "limit"))}
 	for _, s := range p.Steps {
@@ -228,7 +248,7 @@ func (m *Model) planLines(c screen.Ctx, w int) []string {
 				undo = view.Command(s.Undo)
 			}
 		}
-		cmd := widget.Wrap(widget.Words(c.Theme, view.Command(s.Argv), cmdW-3), cmdW-3)
+		cmd := widget.WrapCommand(widget.Words(c.Theme, view.Command(s.Argv), cmdW-3), cmdW-3)
 		limit, ink := view.Limit(s.Limit), c.Theme.Text
 		if s.Skip != "" {
 			undo, limit, ink = "skipped", "", c.Theme.Dim
@@ -554,7 +574,7 @@ func outageText(op proto.Op) string {
 func hang(first, text string, w int) []string {
 	indent := ansi.StringWidth(first)
 	var out []string
-	for i, l := range widget.Wrap(strings.TrimRight(text, " "), max(w-indent, 10)) {
+	for i, l := range widget.WrapCommand(strings.TrimRight(text, " "), max(w-indent, 10)) {
 		if i > 0 {
 			first = widget.Spaces(indent)
 		}

@@ -54,6 +54,9 @@ func resultOutput(node string, argv []string, internal bool, r proto.StepResult)
 	if r.State == "" || r.State == proto.StepWaiting {
 		return nil
 	}
+	if r.State == proto.StepSkipped {
+		return []string{node + ": not done, " + r.Now + ": " + view.Command(argv)}
+	}
 	var out []string
 	for _, e := range r.Commands {
 		out = append(out, e.Node+"$ "+view.Command(e.Argv))

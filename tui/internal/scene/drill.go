@@ -189,6 +189,7 @@ func answers(fail bool, extra ...proto.Check) []source.Record {
 		{Method: proto.MethodOpDecide, Case: string(proto.ChoiceUndo), Out: must(Stopped())},
 		{Method: proto.MethodOpDecide, Out: must(Stopped())},
 		{Method: proto.MethodSync, Out: must(proto.Empty{})},
+		{Method: proto.MethodVerify, Out: must(proto.Empty{})},
 	}
 	event := func(c string, op proto.Op) {
 		out = append(out, source.Record{Method: proto.MethodOpWatch, Event: true, Case: c, After: 0.6, Out: must(op)})

@@ -154,6 +154,33 @@ func Paused() Scene {
 	return s
 }
 
+// Verifying is the healthy pair whose copies are being compared.
+func Verifying() Scene {
+	s := InSync()
+	s.Name = "verifying"
+	total := 2048 * gib
+	y := proto.Sync{Kind: "verify", Source: "weasel", Target: "otter", Started: ago(12 * time.Minute), Total: total, Left: total / 4 * 3, Differ: 4 << 10,
+		Rate: 730 * mib, Mean: 715 * mib, Finish: 2154, Why: "asked for by root@laptop"}
+	for i, conn := range []proto.ConnState{proto.VerifyT, proto.VerifyS} {
+		r := &s.Inputs[i].Snapshot.Resources[0]
+		sync := y
+		r.Conn, r.Sync = conn, &sync
+	}
+	return s
+}
+
+// Verified is the pair after a verify that found everything the same.
+func Verified() Scene {
+	s := InSync()
+	s.Name = "verified"
+	for _, in := range s.Inputs {
+		r := &in.Snapshot.Resources[0]
+		r.Verify = &proto.Verify{Started: ago(50 * time.Minute), Ended: ago(2 * time.Minute), By: "weasel", Alg: "sha256", Size: r.Size, Checked: r.Size, Complete: true}
+		r.Lights.Verified = yes("all 2.00 TiB compared 2 min ago, 0 B differ")
+	}
+	return s
+}
+
 // StalePrimary is a Primary that nobody hears any more.
 func StalePrimary() Scene {
 	s := InSync()
@@ -240,5 +267,5 @@ func Waiting() Scene {
 
 // Overviews are the scenes of the home screen.
 func Overviews() []Scene {
-	return []Scene{InSync(), Syncing(0.452), Paused(), StalePrimary(), CutOffHere(), NewPair(), SplitBrain(), TookOver(), Orphan(), Waiting()}
+	return []Scene{InSync(), Syncing(0.452), Paused(), Verifying(), StalePrimary(), CutOffHere(), NewPair(), SplitBrain(), TookOver(), Orphan(), Waiting()}
 }

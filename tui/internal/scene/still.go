@@ -25,6 +25,8 @@ func Stills() []Still {
 	return append(out,
 		Still{Name: "node", Scene: InSync(), Keys: []string{"enter"}},
 		Still{Name: "sync", Scene: Syncing(0.452), Keys: []string{"s"}},
+		Still{Name: "verify-ask", Scene: InSync(), Keys: []string{"v"}},
+		Still{Name: "verified", Scene: Verified(), Keys: []string{"s"}},
 		Still{Name: "sync-start", Scene: NewPair(), Keys: []string{"s", "S"}},
 		Still{Name: "events", Scene: InSync(), Keys: []string{"l"}},
 		Still{Name: "commands", Scene: Moved(), Keys: []string{"c"}},
