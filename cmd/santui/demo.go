@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -128,8 +129,9 @@ func (a *app) demoCockpit(ctx context.Context, o demo.Options, opt cockpitFlags)
 	if err != nil {
 		return err
 	}
+	goodbye := sync.OnceFunc(func() { _, _ = fmt.Fprintln(a.stdout, "taking the demo down ...") })
 	defer func() {
-		_, _ = fmt.Fprintln(a.stdout, "taking the demo down ...")
+		goodbye()
 		if err := p.Close(); err != nil {
 			_, _ = fmt.Fprintf(a.stderr, "santui: %v\n", err)
 		}
@@ -147,6 +149,7 @@ func (a *app) demoCockpit(ctx context.Context, o demo.Options, opt cockpitFlags)
 		p.Fill(fill, o.Size/4, filepath.Join(p.Dir, "fill.log"))
 	}()
 	err = a.runCockpit(ctx, p.CLI(), opt)
+	goodbye() // before the filler's last write, which may take a while
 	stop()
 	<-done
 	return err

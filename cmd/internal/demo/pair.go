@@ -276,7 +276,7 @@ func (p *Pair) drbdConf(rate string, ports []int) string {
   protocol C;
   startup { wfc-timeout 0; }
   disk    { on-io-error detach; }
-  net     { cram-hmac-alg sha1; shared-secret "only-a-demo"; connect-int 1; }
+  net     { cram-hmac-alg sha1; shared-secret "only-a-demo"; connect-int 1; verify-alg sha1; }
   syncer  { rate %s; }
 `, rate)
 	for i, n := range p.nodes {
