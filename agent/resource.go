@@ -15,6 +15,7 @@ type resource struct {
 	name string
 	conf resourceConf
 	eng  engine.Engine
+	look chan struct{} // holds a token while a look at the stack runs: a look must not see another one's lvm as a user
 
 	mu    sync.Mutex // protects what follows
 	seen  proto.Stack
@@ -44,14 +45,26 @@ func (r *resource) stack(ctx context.Context, ops *lvmops.Ops, maxAge time.Durat
 	if st.Role != proto.Primary || st.Node == "" {
 		return proto.Stack{}
 	}
-	r.mu.Lock()
-	seen, at := r.seen, r.at
-	r.mu.Unlock()
-	if !at.IsZero() && time.Since(at) <= maxAge {
+	asked := time.Now()
+	recent := func() (proto.Stack, bool) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.seen, !r.at.IsZero() && asked.Sub(r.at) <= maxAge
+	}
+	if seen, ok := recent(); ok {
 		return seen
 	}
 	ctx, cancel := context.WithTimeout(ctx, stackLimit)
 	defer cancel()
+	select {
+	case r.look <- struct{}{}:
+		defer func() { <-r.look }()
+	case <-ctx.Done():
+		return proto.Stack{Err: "an earlier look at the stack does not end: " + ctx.Err().Error()}
+	}
+	if seen, ok := recent(); ok { // the one that we waited for is fresh enough
+		return seen
+	}
 	begin := time.Now()
 	seen, err := ops.Stack(ctx, st.Device, st.Node)
 	if err != nil {
