@@ -28,7 +28,7 @@ func (l local) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 		return proto.Observation{}, err
 	}
 	o := proto.Observation{
-		Node: l.cfg.Node, Pair: l.pair, At: time.Now(), Agent: l.info, PeerLink: l.peerLink(),
+		Node: l.cfg.Node, Pair: l.pair, Agent: l.info, PeerLink: l.peerLink(),
 		Resource: l.dress(r, r.eng.Status()), Tools: l.ops.Tools(), Managers: managers(),
 	}
 	l.mu.Lock()
@@ -54,6 +54,7 @@ func (l local) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 	if o.Resource.Role != proto.Primary {
 		o.VGClash = facts.LVM.Others
 	}
+	o.At = time.Now() // as late as can be: the other side compares it with its own clock
 	return o, nil
 }
 

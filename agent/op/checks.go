@@ -15,6 +15,7 @@ import (
 type View struct {
 	From, To   proto.Observation
 	FromErr    error
+	Heard      time.Time // when From arrived, by the clock of To
 	Unfinished *proto.Op // an earlier operation on this resource that did not come to an end
 	Known      Known     // what this node remembers of the resource
 }
@@ -77,7 +78,11 @@ func (c *checker) agents(v View) {
 	} else {
 		c.add(proto.CheckVersions, "", proto.CheckOK, a)
 	}
-	if skew := v.From.At.Sub(v.To.At); math.Abs(skew.Seconds()) > maxSkew.Seconds() {
+	heard := v.Heard // looking at a node may take seconds: the two looks are not at the same time
+	if heard.IsZero() {
+		heard = v.To.At
+	}
+	if skew := v.From.At.Sub(heard); math.Abs(skew.Seconds()) > maxSkew.Seconds() {
 		c.add(proto.CheckClock, "", proto.CheckWarn, fmt.Sprintf("%s and %s differ by %.1f s", v.From.Node, v.To.Node, math.Abs(skew.Seconds())))
 	} else {
 		c.add(proto.CheckClock, "", proto.CheckOK)

@@ -96,6 +96,7 @@ func (r *Runner) reply(verb proto.Verb, v View) proto.PlanReply {
 func (r *Runner) view(ctx context.Context, verb proto.Verb, resource string, maxAge time.Duration) (View, error) {
 	v := View{Known: r.journal.Known(resource)}
 	v.From, v.FromErr = r.peer.Observe(ctx, proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds()})
+	v.Heard = time.Now()
 	if v.FromErr != nil {
 		v.From = proto.Observation{Node: r.peer.Name()}
 	}
