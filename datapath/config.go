@@ -54,7 +54,7 @@ type Config struct {
 	OnIOError IOErrorPolicy
 
 	// Features that drbd.conf may ask for. They are here so that New can refuse them by name.
-	DataIntegrityAlg string
+	DataIntegrityAlg string // digest on every block that travels, one of DigestAlgs; "" = none. Both nodes must agree
 	CsumsAlg         string // digest of checksum based resync, one of DigestAlgs; "" = blocks are copied unseen. Both nodes must agree
 	VerifyAlg        string // digest of online verify, one of DigestAlgs; "" = no verify. Both nodes must agree
 	AllowTwoPrimaries,
@@ -158,6 +158,8 @@ func (c *Config) check() error {
 		return bad("cram-hmac-alg %q is not one of %v", c.CRAMAlg, CRAMAlgs)
 	case c.CRAMAlg != "" && len(c.Secret) == 0:
 		return bad("cram-hmac-alg %s needs a shared-secret", c.CRAMAlg)
+	case c.DataIntegrityAlg != "" && !slices.Contains(DigestAlgs, c.DataIntegrityAlg):
+		return bad("data-integrity-alg %q is not one of %v", c.DataIntegrityAlg, DigestAlgs)
 	case c.CsumsAlg != "" && !slices.Contains(DigestAlgs, c.CsumsAlg):
 		return bad("csums-alg %q is not one of %v", c.CsumsAlg, DigestAlgs)
 	case c.VerifyAlg != "" && !slices.Contains(DigestAlgs, c.VerifyAlg):
@@ -175,7 +177,6 @@ func (c *Config) refuse() error {
 		name  string
 	}{
 		{c.Protocol > proto.ProtocolC, "protocol " + c.Protocol.String()},
-		{c.DataIntegrityAlg != "", "data-integrity-alg"},
 		{c.AllowTwoPrimaries, "allow-two-primaries"},
 		{c.PullAhead, "on-congestion pull-ahead"},
 		{c.ThinResync, "rs-discard-granularity (thin resync)"},

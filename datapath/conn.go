@@ -54,6 +54,7 @@ type link struct {
 	asked askedBlocks
 	ov    verifyBook
 	bits  *drbd.BitmapDecoder // of a bitmap that is arriving
+	sum   digest              // of the block that is arriving; the receiver's
 }
 
 const (

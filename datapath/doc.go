@@ -34,7 +34,7 @@
 //
 // # What is refused by name
 //
-// data-integrity-alg, thin resync, two Primaries, pull-ahead,
+// Thin resync, two Primaries, pull-ahead,
 // after-sb policies other than disconnect, resizing while connected, write-same: New, or the packet or option of the
 // peer, is refused with a text that says so.
 package datapath

@@ -102,7 +102,7 @@ func (o *owner) send(e state.Effect) {
 	l, c := o.link, &o.r.cfg
 	switch e := e.(type) {
 	case state.SendProtocol:
-		p := drbd.Protocol{Protocol: c.Protocol}
+		p := drbd.Protocol{Protocol: c.Protocol, IntegrityAlg: c.DataIntegrityAlg}
 		if e.DiscardMyData {
 			p.Flags |= drbd.ConnDiscardMyData
 		}

@@ -22,6 +22,15 @@ import (
 // trim or zeroes covers at most 4 MiB.
 const ourFeatures = drbd.FeatureTrim | drbd.FeatureZeroes
 
+// features leaves out zeroes when data carries digests: sender and receiver of a kernel disagree whether zeroes do
+// (drbd_send_dblock and read_in_block), and the stream breaks.
+func (c *Config) features() uint32 {
+	if c.DataIntegrityAlg != "" {
+		return ourFeatures &^ drbd.FeatureZeroes
+	}
+	return ourFeatures
+}
+
 // maxRange is the largest trim or zeroes without FeatureWSame (drbd_protocol.h, DRBD_MAX_BBIO_SECTORS without it).
 const maxRange = 4 << 20
 
@@ -54,7 +63,7 @@ func (c *Config) shake(ctx context.Context, s *sock) (agreement, error) {
 }
 
 func (c *Config) shakeFeatures(s *sock, rd *drbd.Reader) (agreement, error) {
-	own := drbd.Features{Min: drbd.ProtocolVersion, Max: drbd.ProtocolVersion, Flags: ourFeatures}
+	own := drbd.Features{Min: drbd.ProtocolVersion, Max: drbd.ProtocolVersion, Flags: c.features()}
 	if _, err := s.Write(drbd.AppendPacket(nil, drbd.H80, 0, drbd.CmdFeatures, own, 0)); err != nil {
 		return agreement{}, asLinkError(err)
 	}
@@ -77,7 +86,7 @@ func (c *Config) shakeFeatures(s *sock, rd *drbd.Reader) (agreement, error) {
 		return agreement{}, fatalLink("%s speaks replication protocol versions %d to %d, this node only %d: upgrade the older node",
 			c.Peer, f.Min, f.Max, drbd.ProtocolVersion)
 	}
-	return agreement{version: drbd.ProtocolVersion, features: f.Flags & ourFeatures}, nil
+	return agreement{version: drbd.ProtocolVersion, features: f.Flags & c.features()}, nil
 }
 
 func newHash(alg string) func() hash.Hash {

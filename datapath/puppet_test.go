@@ -146,7 +146,7 @@ func (p *puppet) hello(role proto.Role, disk proto.DiskState, u drbd.UUIDs) {
 	p.t.Helper()
 	p.accept()
 	p.features(drbd.Features{Min: 86, Max: 101, Flags: 15})
-	p.send(drbd.CmdProtocol, drbd.Protocol{Protocol: p.n.cfg.Protocol})
+	p.send(drbd.CmdProtocol, drbd.Protocol{Protocol: p.n.cfg.Protocol, IntegrityAlg: p.n.cfg.DataIntegrityAlg})
 	p.send(drbd.CmdSyncParam89, drbd.SyncParam{VerifyAlg: p.n.cfg.VerifyAlg, CSumsAlg: p.n.cfg.CsumsAlg})
 	size := uint64(p.n.Size() / 512)
 	p.send(drbd.CmdSizes, drbd.Sizes{Disk: size, Current: size, MaxBio: 1 << 20})

@@ -139,8 +139,8 @@ func (l *link) protocol(b []byte) error {
 	switch {
 	case p.Protocol != c.Protocol:
 		return differ("protocol", p.Protocol, c.Protocol)
-	case p.IntegrityAlg != "":
-		return differ("data-integrity-alg", p.IntegrityAlg, "none")
+	case p.IntegrityAlg != c.DataIntegrityAlg:
+		return differ("data-integrity-alg", orNone(p.IntegrityAlg), orNone(c.DataIntegrityAlg))
 	case p.TwoPrimaries:
 		return differ("allow-two-primaries", "yes", "no")
 	case p.AfterSB0P != drbd.AfterSBDisconnect:
@@ -153,6 +153,13 @@ func (l *link) protocol(b []byte) error {
 		return fatalLink("%s asks for a dry run of the connection, which is not in this version of santui", c.Peer)
 	}
 	return nil
+}
+
+func orNone(alg string) string {
+	if alg == "" {
+		return "none"
+	}
+	return alg
 }
 
 func (l *link) syncParam(b []byte) error {
@@ -196,6 +203,7 @@ func (l *link) mayWrite(cmd drbd.Cmd) error {
 	return nil
 }
 
+// readData reads what stands before a block. With a data-integrity-alg the block's digest does, which l.sum takes.
 func (l *link) readData(rd *drbd.Reader, h drbd.Header) (drbd.Data, int64, error) {
 	b, err := rd.Fixed()
 	if err != nil {
@@ -205,7 +213,14 @@ func (l *link) readData(rd *drbd.Reader, h drbd.Header) (drbd.Data, int64, error
 	if err != nil {
 		return d, 0, err
 	}
-	n, err := drbd.BlockSize(h.Cmd, h.Length, 0)
+	l.sum.n = 0
+	if g := l.r.seals; g != nil {
+		l.sum.n = g.size
+	}
+	n, err := drbd.BlockSize(h.Cmd, h.Length, l.sum.n)
+	if err == nil && l.sum.n > 0 {
+		err = rd.ReadBlock(l.sum.bytes())
+	}
 	return d, int64(n), err
 }
 
@@ -216,7 +231,21 @@ func (l *link) block(rd *drbd.Reader, p *peerReq) error {
 	}
 	if p.n > 0 {
 		p.buf = block.GetBuffer(int(p.n))
-		return rd.ReadBlock(p.buf)
+		return l.sealed(rd, p.buf)
+	}
+	return nil
+}
+
+// sealed reads a block and compares it with the digest that came before it.
+func (l *link) sealed(rd *drbd.Reader, p []byte) error {
+	if err := rd.ReadBlock(p); err != nil || l.r.seals == nil {
+		return err
+	}
+	var own digest
+	l.r.seals.sum(p, &own)
+	if !own.is(l.sum.bytes()) {
+		return rd.Bad("the data is not what was sent: its digest differs (data-integrity-alg). It was damaged on the way, or changed by the " +
+			"application while it was sent")
 	}
 	return nil
 }
@@ -316,7 +345,7 @@ func (l *link) dataReply(rd *drbd.Reader, h drbd.Header) error {
 	if err != nil {
 		return err
 	}
-	if err := rd.ReadBlock(rr.p); err != nil {
+	if err := l.sealed(rd, rr.p); err != nil {
 		t.answered(rr, errLinkLost)
 		return err
 	}

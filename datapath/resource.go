@@ -18,6 +18,7 @@ type Resource struct {
 	rate     atomic.Int64 // of resync and verify, bytes a second
 	verifies *digester    // nil without verify-alg
 	csums    *digester    // nil without csums-alg
+	seals    *digester    // nil without data-integrity-alg
 	status   atomic.Pointer[Status]
 	changed  atomic.Pointer[chan struct{}]
 
@@ -33,6 +34,7 @@ func New(cfg Config) (*Resource, error) {
 		return nil, err
 	}
 	r := &Resource{cfg: cfg, inbox: newMailbox(), gone: make(chan struct{})}
+	r.seals = newDigester(cfg.DataIntegrityAlg)
 	r.verifies, r.csums = newDigester(cfg.VerifyAlg), newDigester(cfg.CsumsAlg)
 	r.traffic = newTraffic(&r.cfg)
 	r.traffic.fail = r.diskFailed

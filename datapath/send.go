@@ -224,7 +224,7 @@ func (s *sender) add(it *outItem) error {
 			break
 		}
 		d := drbd.Data{Sector: uint64(it.p.off / block.SectorSize), ID: it.p.id}
-		addPacket(s, it.cmd, d, it.p.buf)
+		s.addBlock(it.cmd, d, it.p.buf)
 	case outPacket:
 		s.push(it.raw)
 	case outBitmap:
@@ -266,8 +266,29 @@ func (s *sender) addWrite(w *write) {
 		addPacket(s, w.cmd, drbd.Range{Data: d, Size: uint32(w.n)}, nil)
 		return
 	}
-	addPacket(s, w.cmd, d, w.p)
+	s.addBlock(w.cmd, d, w.p)
 }
+
+// addBlock puts the digest before the data if there is a data-integrity-alg (drbd_send_dblock, drbd_main.c).
+func (s *sender) addBlock(cmd drbd.Cmd, d drbd.Data, data []byte) {
+	g := s.l.r.seals
+	if g == nil {
+		addPacket(s, cmd, d, data)
+		return
+	}
+	h := sealedHead{Data: d}
+	g.sum(data, &h.sum)
+	addPacket(s, cmd, h, data)
+}
+
+// sealedHead is the fixed part of a block's packet with the digest behind it.
+type sealedHead struct {
+	drbd.Data
+	sum digest
+}
+
+// Append encodes both.
+func (h sealedHead) Append(dst []byte) []byte { return append(h.Data.Append(dst), h.sum.bytes()...) }
 
 func (s *sender) barrier() {
 	t := s.l.r.traffic

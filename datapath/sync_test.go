@@ -707,7 +707,6 @@ func TestDisconnectTellsPeer(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	base := Config{Resource: "r0", Node: "otter", Peer: "weasel", Open: nil, LocalAddr: "a", PeerAddr: "b"}
 	for _, f := range []func(c *Config){
-		func(c *Config) { c.DataIntegrityAlg = "sha1" },
 		func(c *Config) { c.AllowTwoPrimaries = true },
 		func(c *Config) { c.PullAhead = true },
 		func(c *Config) { c.ThinResync = true },

@@ -101,7 +101,7 @@ func netOptions() []option {
 		{section: "net", name: "verify-alg", kind: kWord, set: str(func(n *Net) *string { return &n.VerifyAlg })},
 		{section: "net", name: "csums-alg", kind: kWord, set: str(func(n *Net) *string { return &n.CsumsAlg })},
 		{section: "net", name: "csums-after-crash-only", kind: kBool, def: "no", ignored: "ignored: with a csums-alg every resync compares checksums"},
-		{section: "net", name: "data-integrity-alg", kind: kWord, set: str(func(n *Net) *string { return &n.DataIntegrityAlg }), refused: notYet},
+		{section: "net", name: "data-integrity-alg", kind: kWord, set: str(func(n *Net) *string { return &n.DataIntegrityAlg })},
 		{section: "net", name: "allow-two-primaries", kind: kBool, def: "no", set: func(r *Resource, v parsed) { r.Net.AllowTwoPrimaries = v.yes }, refused: "santui keeps one Primary"},
 		{section: "net", name: "always-asbp", kind: kBool, def: "no", ignored: "ignored: there is no automatic recovery from split brain"},
 		afterSB(0), afterSB(1), afterSB(2),

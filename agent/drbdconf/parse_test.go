@@ -241,7 +241,6 @@ func TestErrors(t *testing.T) {
 
 func TestFindings(t *testing.T) {
 	for _, c := range []struct{ section, want string }{
-		{"net { data-integrity-alg md5; }", "net data-integrity-alg md5: not in this version"},
 		{"net { on-congestion pull-ahead; }", "net on-congestion pull-ahead: pull-ahead is not in this version"},
 		{"net { on-disconnect freeze_io; }", "net on-disconnect freeze_io: only reconnect"},
 		{"net { transport rdma; }", "net transport rdma: belongs to DRBD 9"},
@@ -277,7 +276,7 @@ func TestFindings(t *testing.T) {
 			t.Errorf("%s: findings %v", ignored, r.Unsupported)
 		}
 	}
-	for _, silent := range []string{"net { verify-alg sha1; csums-alg md5; }", "net { protocol C; after-sb-0pri disconnect; use-rle no; }", "disk { fencing dont-care; md-flushes yes; }", "protocol C;", "disk { al-extents 257; }"} {
+	for _, silent := range []string{"net { verify-alg sha1; csums-alg md5; data-integrity-alg sha256; }", "net { protocol C; after-sb-0pri disconnect; use-rle no; }", "disk { fencing dont-care; md-flushes yes; }", "protocol C;", "disk { al-extents 257; }"} {
 		conf, err := ParseReader(strings.NewReader("resource r0 { "+silent+pairOfHosts+"}"), "x")
 		if err != nil || len(conf.Resources[0].Unsupported) != 0 {
 			t.Errorf("%s: %v, %v", silent, conf, err)

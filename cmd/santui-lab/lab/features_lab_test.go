@@ -272,3 +272,34 @@ func TestChecksumResyncWithKernel(t *testing.T) {
 	}
 	m.metadata()
 }
+
+// TestIntegrityWithKernel: digests on every block, both ways, with live writes, discards and resyncs; neither side finds
+// one wrong, and the disks are equal.
+func TestIntegrityWithKernel(t *testing.T) {
+	m := newMixedConf(t, "weasel", "otter", func(c *DRBDConf) { c.NetExtra += patience + "    data-integrity-alg sha1;\n" })
+	ctx := t.Context()
+	m.santui("sync", "start", "--from", "otter", "--confirm", PairName)
+	m.synced("full resync to the kernel")
+	m.workload(m.ours, 1)
+	m.synced("live writes to the kernel")
+	if err := m.ours.StopAgent(ctx); err != nil { // demotes and leaves
+		t.Fatal(err)
+	}
+	if err := m.kernel.Primary(ctx, false); err != nil {
+		t.Fatal(err)
+	}
+	m.must(m.theirs.Sh(ctx, "dd if=/dev/urandom of=/dev/drbd0 bs=1M count=5 seek=20 oflag=direct conv=notrunc status=none"))
+	if err := m.ours.StartAgent(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.synced("bitmap resync from the kernel")
+	m.workload(m.theirs, 2)
+	m.synced("live writes of the kernel")
+	if out := m.must(m.theirs.Sh(ctx, "dmesg | grep -c -i 'digest' || true")); strings.TrimSpace(out) != "0" {
+		t.Errorf("the kernel speaks of digests:\n%s", m.dmesg())
+	}
+	if err := m.kernel.Secondary(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.metadata()
+}
