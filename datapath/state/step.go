@@ -167,6 +167,11 @@ func (m *machine) commit(ns State) {
 	if m.s.Disk >= proto.Inconsistent && os.Disk < proto.Consistent && ns.Disk >= proto.Consistent {
 		m.s.Exposed = m.s.UUIDs.Current
 	}
+	if s := &m.s; os.Disk >= proto.Inconsistent && s.Disk < proto.Inconsistent && s.Conn >= proto.Connected && s.Exposed != 0 &&
+		s.PeerUUIDs.Known && masked(s.PeerUUIDs.Bitmap) == masked(s.Exposed) {
+		// The peer's new generation, begun because this disk goes, came before its consent did: they use different sockets.
+		s.Exposed = s.PeerUUIDs.Current
+	}
 	m.afterDisks(os, ns)
 	m.afterLink(os, ns)
 	m.s.Flags = m.s.MDFlags()
