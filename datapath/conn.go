@@ -32,11 +32,12 @@ type link struct {
 	wg      sync.WaitGroup // sockets and watch
 	workers sync.WaitGroup
 
-	out  outQueue
-	acks ackQueue
-	seq  atomic.Uint32
-	conn atomic.Int32 // the owner's connection state
-	turn atomic.Int64 // when it last changed, nanoseconds
+	out    outQueue
+	sender *sender
+	acks   ackQueue
+	seq    atomic.Uint32
+	conn   atomic.Int32 // the owner's connection state
+	turn   atomic.Int64 // when it last changed, nanoseconds
 
 	replicates bool // writes were sent on this link; the traffic lock guards it
 	tracked    bool // a Primary without disk wrote over this link; the traffic lock guards it
@@ -66,7 +67,9 @@ func newLink(r *Resource, s *sockets, a agreement) *link {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &link{r: r, socks: s, agreed: a, ctx: ctx, cancel: cancel, dead: make(chan struct{}), answered: make(chan struct{}, 1)}
 	l.out.init()
+	l.sender = newSender(l)
 	l.acks.init()
+	l.acks.w = deadlineWriter{conn: s.meta, limit: r.cfg.Timeout}
 	l.pings.init()
 	l.work.init()
 	l.rx.init()

@@ -55,12 +55,13 @@ func TestDisklessPrimaryLosesPeer(t *testing.T) {
 	a := p.node[0]
 	want := pattern(5, 64<<10)
 	a.write(1<<20, want)
+	b := p.node[1]
+	was := b.Status().UUIDs.Current
 	a.ok("detach", a.Detach(bg()))
 	// A node without disk takes back only the generation it knows; as with DRBD it must have heard of the newest one.
-	b := p.node[1]
-	a.await("the new generation", func(s *Status) bool {
-		return s.PeerUUIDs.Current&^1 == b.Status().UUIDs.Current&^1 && s.UUIDs.Current == 0
-	})
+	b.await("a new generation", func(s *Status) bool { return s.UUIDs.Current&^1 != was&^1 })
+	now := b.Status().UUIDs.Current
+	a.await("news of it", func(s *Status) bool { return s.PeerUUIDs.Current&^1 == now&^1 })
 	p.cable.pull()
 	a.await("the cut", func(s *Status) bool { return s.Conn < proto.Connected })
 	got := make([]byte, len(want))

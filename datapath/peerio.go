@@ -44,6 +44,7 @@ type peerReq struct {
 	disk    *disk
 	logs    bool // holds the activity log's extent
 	tracked bool // counts in traffic.tracking
+	alone   bool // nothing came behind it
 	span    span
 	asked   *askedBlock
 	part    *verifyPart
@@ -134,12 +135,14 @@ func (e *rxEpoch) begin() {
 	e.mu.Unlock()
 }
 
-func (e *rxEpoch) end() {
+// end gives the number of writes still active.
+func (e *rxEpoch) end() int {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	if e.active--; e.active == 0 {
 		e.quiet.Broadcast()
 	}
-	e.mu.Unlock()
+	return e.active
 }
 
 // finish waits until all writes of the epoch are on the disk and starts the next one.
@@ -279,11 +282,12 @@ func (l *link) doWrite(p *peerReq) {
 	}
 	// Answers to overlapping requests go out in the order in which they were done.
 	if p.flags&drbd.DPSendWriteAck != 0 || cmd == drbd.CmdNegAck {
-		l.answer(cmd, p)
+		addAck(&l.acks, cmd, l.ackOf(p))
 	}
 	l.r.traffic.leave(p, err == nil)
-	l.rx.end()
+	alone := l.rx.end() == 0 && p.alone
 	p.recycle()
+	l.ackNow(alone)
 }
 
 // write does what a Primary asks for. A flush flag makes what came before durable first, FUA this write before it is
@@ -326,9 +330,11 @@ func (l *link) track(p *peerReq) error {
 	return nil
 }
 
-func (l *link) answer(cmd drbd.Cmd, p *peerReq) {
-	putAck(&l.acks, cmd, drbd.BlockAck{Sector: uint64(p.off / block.SectorSize), ID: p.id, Size: uint32(p.n), Seq: l.nextSeq()})
+func (l *link) ackOf(p *peerReq) drbd.BlockAck {
+	return drbd.BlockAck{Sector: uint64(p.off / block.SectorSize), ID: p.id, Size: uint32(p.n), Seq: l.nextSeq()}
 }
+
+func (l *link) answer(cmd drbd.Cmd, p *peerReq) { putAck(&l.acks, cmd, l.ackOf(p)) }
 
 // doResync writes a block that this node asked for as SyncTarget.
 func (l *link) doResync(p *peerReq) {

@@ -188,7 +188,7 @@ func (l *link) inside(cmd drbd.Cmd, sector uint64, n int64) (off int64, err erro
 
 func (l *link) newReq(kind peerKind, off, n int64, d drbd.Data) *peerReq {
 	p := peerReqs.Get().(*peerReq)
-	p.kind, p.off, p.n, p.id, p.flags, p.link = kind, off, n, d.ID, d.Flags, l
+	p.kind, p.off, p.n, p.id, p.flags, p.link, p.alone = kind, off, n, d.ID, d.Flags, l, false
 	return p
 }
 
@@ -266,6 +266,7 @@ func (l *link) peerWrite(rd *drbd.Reader, h drbd.Header) error {
 	if err := l.block(rd, p); err != nil {
 		return err
 	}
+	p.alone = l.socks.data.r.Buffered() == 0
 	l.enterWrite(p)
 	return nil
 }

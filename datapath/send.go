@@ -48,16 +48,23 @@ func (q *outQueue) init() {
 	q.idle.L = &q.mu
 }
 
-// put queues an item; on a dead link it is dropped, and false returned.
+// put queues an item and wakes the sender; on a dead link it is dropped, and false returned.
 func (q *outQueue) put(it outItem) bool {
+	if !q.add(it) {
+		return false
+	}
+	q.kick()
+	return true
+}
+
+// add is put for a caller that sees to the sending itself.
+func (q *outQueue) add(it outItem) bool {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	if q.closed {
-		q.mu.Unlock()
 		return false
 	}
 	q.items = append(q.items, it)
-	q.mu.Unlock()
-	q.kick()
 	return true
 }
 
@@ -79,6 +86,16 @@ func (q *outQueue) take(into []outItem) []outItem {
 		q.idle.Broadcast()
 	}
 	return into
+}
+
+// rest ends one round of sending and says whether something was queued meanwhile.
+func (q *outQueue) rest() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.busy = len(q.items) > 0; !q.busy {
+		q.idle.Broadcast()
+	}
+	return q.busy
 }
 
 func (q *outQueue) empty() bool {
@@ -120,9 +137,12 @@ const (
 	maxHeadBytes  = 64      // of one item, barrier included
 )
 
-// sender is the state of the goroutine that writes the data socket.
+// sender is what writes the data socket: a goroutine of its own, or that of an application whose write is the only one.
+// mu is held while writing to the socket, by one of them at a time; the traffic lock is taken inside it.
 type sender struct {
+	mu    sync.Mutex
 	l     *link
+	over  bool   // the goroutine has ended, nothing is sent any more
 	cur   *epoch // of the last write sent, until its barrier is sent
 	heads []byte
 	vec   [][]byte
@@ -142,46 +162,106 @@ type sender struct {
 // idleTime is how long a link without writes keeps its epoch open. DRBD's barriers follow as late (drbd_worker.c).
 const idleTime = time.Millisecond
 
+func newSender(l *link) *sender {
+	return &sender{l: l, heads: make([]byte, 0, maxBatch*2*maxHeadBytes), vec: make([][]byte, 0, maxBatch*4),
+		idle: time.NewTimer(time.Hour), w: deadlineWriter{conn: l.socks.data, limit: l.r.cfg.patience()}}
+}
+
 // sendData writes the data socket until the link dies. What is queued while it writes goes out in one system call; an
 // idle queue costs no delay.
 func (l *link) sendData() error {
-	s := &sender{l: l, heads: make([]byte, 0, maxBatch*2*maxHeadBytes), vec: make([][]byte, 0, maxBatch*4), idle: time.NewTimer(time.Hour)}
-	s.w = deadlineWriter{conn: l.socks.data, limit: l.r.cfg.patience()}
-	defer s.idle.Stop()
-	defer func() {
-		for _, p := range s.sent {
-			p.recycle()
-		}
-	}()
+	s := l.sender
+	defer s.end()
 	for {
-		s.items = l.out.take(s.items)
-		for i := range s.items {
-			if err := s.add(&s.items[i]); err != nil {
-				s.drop(i + 1)
-				return err
-			}
-		}
-		if len(s.items) == 0 {
-			s.idleBarrier()
-		}
-		if err := s.flush(); err != nil {
+		s.mu.Lock()
+		err := s.pump()
+		s.mu.Unlock()
+		if err != nil {
 			return err
-		}
-		if len(s.items) > 0 {
-			continue
-		}
-		if s.cur != nil && !s.armed {
-			s.armed, s.seen = true, s.count
-			s.idle.Reset(idleTime)
 		}
 		select {
 		case <-l.out.wake:
 		case <-s.idle.C:
+			s.mu.Lock()
 			s.armed = false
 			s.endEpoch()
+			s.mu.Unlock()
 		case <-l.dead:
 			return nil
 		}
+	}
+}
+
+// sendNow sends what is queued from the caller's goroutine, which saves a lone write the way through the scheduler; if
+// somebody is sending already it is left to the sender.
+func (l *link) sendNow() {
+	s := l.sender
+	if !s.mu.TryLock() {
+		l.out.kick()
+		return
+	}
+	_, err := s.round()
+	s.arm()
+	more := l.out.rest()
+	s.mu.Unlock()
+	if err != nil {
+		l.fail(err)
+	}
+	if more {
+		l.out.kick()
+	}
+}
+
+// end waits for whoever is sending and lets nobody send any more.
+func (s *sender) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	s.idle.Stop()
+	for _, p := range s.sent {
+		p.recycle()
+	}
+	s.sent = nil
+}
+
+// pump sends until nothing is queued. The lock is held.
+func (s *sender) pump() error {
+	for {
+		if more, err := s.round(); err != nil || !more {
+			s.arm()
+			return err
+		}
+	}
+}
+
+// round sends what is queued, and says whether that was anything. The lock is held.
+func (s *sender) round() (more bool, err error) {
+	if s.over {
+		return false, nil
+	}
+	s.items = s.l.out.take(s.items)
+	for i := range s.items {
+		if err := s.add(&s.items[i]); err != nil {
+			s.drop(i + 1)
+			s.over = true
+			return false, err
+		}
+	}
+	if len(s.items) == 0 {
+		s.idleBarrier()
+	}
+	if err := s.flush(); err != nil {
+		s.over = true
+		return false, err
+	}
+	return len(s.items) > 0, nil
+}
+
+// arm sees to it that the end of an open epoch is thought of. The lock is held.
+func (s *sender) arm() {
+	if s.cur != nil && !s.armed && !s.over {
+		s.armed, s.seen = true, s.count
+		s.idle.Reset(idleTime)
 	}
 }
 
@@ -369,6 +449,10 @@ type ackQueue struct {
 	closed bool
 	busy   bool
 	idle   sync.Cond
+
+	sending sync.Mutex // held while writing to the socket; guards what follows
+	batch   []byte
+	w       deadlineWriter
 }
 
 // maxAcks bounds what may wait for a peer that does not read its meta socket.
@@ -379,14 +463,19 @@ func (q *ackQueue) init() {
 	q.idle.L = &q.mu
 }
 
-// putAck queues a packet for the meta socket.
+// putAck queues a packet for the meta socket and wakes its sender.
 func putAck[P drbd.Payload](q *ackQueue, cmd drbd.Cmd, p P) {
+	addAck(q, cmd, p)
+	q.kick()
+}
+
+// addAck is putAck for a caller that sees to the sending itself.
+func addAck[P drbd.Payload](q *ackQueue, cmd drbd.Cmd, p P) {
 	q.mu.Lock()
 	if !q.closed {
 		q.buf = drbd.AppendPacket(q.buf, drbd.H100, 0, cmd, p, 0)
 	}
 	q.mu.Unlock()
-	q.kick()
 }
 
 func (q *ackQueue) kick() {
@@ -404,6 +493,16 @@ func (q *ackQueue) take(into []byte) []byte {
 		q.idle.Broadcast()
 	}
 	return into
+}
+
+// rest ends one round of sending and says whether something was queued meanwhile.
+func (q *ackQueue) rest() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.busy = len(q.buf) > 0; !q.busy {
+		q.idle.Broadcast()
+	}
+	return q.busy
 }
 
 func (q *ackQueue) finish(d time.Duration) {
@@ -426,20 +525,14 @@ func (q *ackQueue) close() {
 
 // sendMeta writes the meta socket until the link dies. Nothing it waits for depends on a disk.
 func (l *link) sendMeta() error {
-	w := deadlineWriter{conn: l.socks.meta, limit: l.r.cfg.Timeout}
-	buf := make([]byte, 0, 4096)
 	for {
-		buf = l.acks.take(buf)
-		if len(buf) > maxAcks {
-			return brokenLink(networkFailure, "%s does not read its meta socket", l.r.cfg.Peer)
+		l.acks.sending.Lock()
+		more, err := l.ackRound()
+		l.acks.sending.Unlock()
+		if err != nil {
+			return err
 		}
-		if len(buf) > 0 {
-			w.renew()
-			n, err := l.socks.meta.Write(buf)
-			l.r.traffic.sentBytes.Add(int64(n))
-			if err != nil {
-				return err
-			}
+		if more {
 			continue
 		}
 		select {
@@ -448,4 +541,37 @@ func (l *link) sendMeta() error {
 			return nil
 		}
 	}
+}
+
+// ackNow sends what is queued from the goroutine of a worker whose write was the only one, or leaves it to the sender.
+func (l *link) ackNow(alone bool) {
+	if !alone || !l.acks.sending.TryLock() {
+		l.acks.kick()
+		return
+	}
+	_, err := l.ackRound()
+	more := l.acks.rest()
+	l.acks.sending.Unlock()
+	if err != nil {
+		l.fail(err)
+	}
+	if more {
+		l.acks.kick()
+	}
+}
+
+// ackRound sends what is queued, and says whether that was anything. The lock is held.
+func (l *link) ackRound() (more bool, err error) {
+	q := &l.acks
+	q.batch = q.take(q.batch)
+	switch {
+	case len(q.batch) == 0:
+		return false, nil
+	case len(q.batch) > maxAcks:
+		return false, brokenLink(networkFailure, "%s does not read its meta socket", l.r.cfg.Peer)
+	}
+	q.w.renew()
+	n, err := l.socks.meta.Write(q.batch)
+	l.r.traffic.sentBytes.Add(int64(n))
+	return true, err
 }

@@ -125,7 +125,9 @@ func (t *traffic) write(cmd drbd.Cmd, p []byte, off, n int64, unmap bool) error 
 			t.fail(w.disk, true, alErr)
 		}
 	}
-	t.send(w, alErr != nil)
+	if l := t.send(w, alErr != nil); l != nil {
+		l.sendNow()
+	}
 	var diskErr error
 	if w.disk != nil && alErr == nil {
 		diskErr = w.disk.write(w)
@@ -181,8 +183,8 @@ func (t *traffic) begin(w *write) error {
 }
 
 // send queues w for the peer, or marks it out of sync if the peer does not get it. Both happen before the local write
-// begins.
-func (t *traffic) send(w *write, alFailed bool) {
+// begins. If w is the only one under way it gives the link, and the caller has to send.
+func (t *traffic) send(w *write, alFailed bool) *link {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if alFailed {
@@ -193,7 +195,7 @@ func (t *traffic) send(w *write, alFailed bool) {
 		if w.disk != nil {
 			w.disk.bm.SetRange(w.off, w.n)
 		}
-		return
+		return nil
 	}
 	w.link, w.netPending = l, true
 	w.refs++
@@ -221,7 +223,12 @@ func (t *traffic) send(w *write, alFailed bool) {
 		}
 	}
 	t.log.add(w, t.cfg.MaxEpochSize)
+	if t.inflight == 1 {
+		l.out.add(outItem{kind: outWrite, w: w})
+		return l
+	}
 	l.out.put(outItem{kind: outWrite, w: w})
+	return nil
 }
 
 // finish waits until w is settled and tells the outcome.
