@@ -85,6 +85,10 @@ func (c Ctx) nodeTitle(n view.Node) string {
 	switch {
 	case !n.Live():
 		t = c.Theme.Warn.Render(t)
+	case n.Resource != nil && n.Resource.SplitBrain:
+		t = c.Theme.Alert.Render(t)
+	case n.Mark != "":
+		t = c.Theme.Warn.Render(t)
 	case n.Role() == proto.Primary:
 		t = c.Theme.Good.Render(t)
 	}
@@ -204,14 +208,14 @@ func (c Ctx) syncLines(w int) []string {
 	default:
 		parts = append(parts, view.Speeds(s.Rate, s.Mean), "finish "+view.Clock(s.Finish))
 	}
-	if s.Limit > 0 {
-		parts = append(parts, "limit "+view.Rate(s.Limit))
-	}
 	if s.Kind == "verify" {
 		parts = append(parts, view.Bytes(s.Differ)+" differ")
 		if s.Differ > 0 {
 			parts[len(parts)-1] = c.Theme.Alert.Render(parts[len(parts)-1])
 		}
+	}
+	if s.Limit > 0 {
+		parts = append(parts, "limit "+view.Rate(s.Limit))
 	}
 	if s.Failed > 0 {
 		parts = append(parts, c.Theme.Alert.Render(view.Bytes(s.Failed)+" FAILED"))

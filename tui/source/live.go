@@ -51,6 +51,9 @@ type pace struct {
 	seq          int // how many signs of life apart the watch is compared with the agent's newest snapshot
 }
 
+// smallRTT is a time below which differences say nothing.
+const smallRTT = 10 * time.Millisecond
+
 var usualPace = pace{every: 2 * time.Second, limit: 4 * time.Second, seq: 15}
 
 // NewLive prepares a Source over the endpoints. Watch opens a session to each; they are kept open until ctx ends or
@@ -274,7 +277,7 @@ func (k *link) answered(rtt time.Duration) {
 	}
 	told := k.cur.RTT
 	k.mu.Unlock()
-	if !back && told > 0 && rtt < 3*told && rtt > told/3 {
+	if near := rtt < 3*told && rtt > told/3 || rtt < smallRTT && told < smallRTT; !back && told > 0 && near {
 		return
 	}
 	k.change(func(u *Update) {

@@ -101,6 +101,9 @@ var shots = []shot{
 	{"stale-primary", 80, 24, theme.Dark, false}, {"wizard-1-check", 80, 24, theme.Dark, false}, {"wizard-1-blocked", 80, 24, theme.Dark, false},
 	{"wizard-2-plan", 80, 24, theme.Dark, false}, {"wizard-3-confirm", 80, 24, theme.Dark, false}, {"wizard-4-run", 160, 48, theme.Dark, false},
 	{"wizard-4-stopped", 80, 24, theme.Dark, false}, {"wizard-5-report", 80, 24, theme.Dark, false}, {"syncing", 60, 20, theme.Mono, true},
+	{"verifying", 80, 24, theme.Dark, false}, {"split-brain", 80, 24, theme.Dark, false}, {"took-over", 80, 24, theme.Dark, false}, {"drill-2-plan", 80, 24, theme.Dark, false},
+	{"takeover-1-too-early", 80, 24, theme.Dark, false}, {"takeover-3-confirm", 80, 24, theme.Dark, false}, {"takeover-5-report", 80, 24, theme.Dark, false},
+	{"resolve-1-check", 80, 24, theme.Dark, false}, {"undo-2-plan", 80, 24, theme.Dark, false}, {"stale-primary", 160, 48, theme.Dark, false},
 }
 
 func (s shot) name() string {
