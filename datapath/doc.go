@@ -31,7 +31,7 @@
 // local disk. The meta socket's two never wait for a disk, so pings are answered in time. SyncTarget: one that asks for
 // blocks; VerifyS: one that asks for digests. Attach, detach and the end of a link run in goroutines of their own and
 // report to the owner. Close returns when all have ended. A lone write, and the answer to one, is written to its socket by
-// the goroutine that has it, under the sender's lock, without a switch to the sender.
+// the goroutine that has it, in the sender's turn, without a switch to the sender.
 //
 // # What is refused by name
 //

@@ -138,9 +138,9 @@ const (
 )
 
 // sender is what writes the data socket: a goroutine of its own, or that of an application whose write is the only one.
-// mu is held while writing to the socket, by one of them at a time; the traffic lock is taken inside it.
+// turn says which one of them; it guards the rest.
 type sender struct {
-	mu    sync.Mutex
+	turn  turn
 	l     *link
 	over  bool   // the goroutine has ended, nothing is sent any more
 	cur   *epoch // of the last write sent, until its barrier is sent
@@ -163,8 +163,10 @@ type sender struct {
 const idleTime = time.Millisecond
 
 func newSender(l *link) *sender {
-	return &sender{l: l, heads: make([]byte, 0, maxBatch*2*maxHeadBytes), vec: make([][]byte, 0, maxBatch*4),
+	s := &sender{l: l, heads: make([]byte, 0, maxBatch*2*maxHeadBytes), vec: make([][]byte, 0, maxBatch*4),
 		idle: time.NewTimer(time.Hour), w: deadlineWriter{conn: l.socks.data, limit: l.r.cfg.patience()}}
+	s.turn.init()
+	return s
 }
 
 // sendData writes the data socket until the link dies. What is queued while it writes goes out in one system call; an
@@ -173,19 +175,19 @@ func (l *link) sendData() error {
 	s := l.sender
 	defer s.end()
 	for {
-		s.mu.Lock()
+		s.turn.take()
 		err := s.pump()
-		s.mu.Unlock()
+		s.turn.give()
 		if err != nil {
 			return err
 		}
 		select {
 		case <-l.out.wake:
 		case <-s.idle.C:
-			s.mu.Lock()
+			s.turn.take()
 			s.armed = false
 			s.endEpoch()
-			s.mu.Unlock()
+			s.turn.give()
 		case <-l.dead:
 			return nil
 		}
@@ -196,14 +198,14 @@ func (l *link) sendData() error {
 // somebody is sending already it is left to the sender.
 func (l *link) sendNow() {
 	s := l.sender
-	if !s.mu.TryLock() {
+	if !s.turn.try() {
 		l.out.kick()
 		return
 	}
 	_, err := s.round()
 	s.arm()
 	more := l.out.rest()
-	s.mu.Unlock()
+	s.turn.give()
 	if err != nil {
 		l.fail(err)
 	}
@@ -214,8 +216,8 @@ func (l *link) sendNow() {
 
 // end waits for whoever is sending and lets nobody send any more.
 func (s *sender) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.turn.take()
+	defer s.turn.give()
 	s.over = true
 	s.idle.Stop()
 	for _, p := range s.sent {
@@ -224,7 +226,7 @@ func (s *sender) end() {
 	s.sent = nil
 }
 
-// pump sends until nothing is queued. The lock is held.
+// pump sends until nothing is queued. The turn is taken.
 func (s *sender) pump() error {
 	for {
 		if more, err := s.round(); err != nil || !more {
@@ -234,7 +236,7 @@ func (s *sender) pump() error {
 	}
 }
 
-// round sends what is queued, and says whether that was anything. The lock is held.
+// round sends what is queued, and says whether that was anything. The turn is taken.
 func (s *sender) round() (more bool, err error) {
 	if s.over {
 		return false, nil
@@ -257,7 +259,7 @@ func (s *sender) round() (more bool, err error) {
 	return len(s.items) > 0, nil
 }
 
-// arm sees to it that the end of an open epoch is thought of. The lock is held.
+// arm sees to it that the end of an open epoch is thought of. The turn is taken.
 func (s *sender) arm() {
 	if s.cur != nil && !s.armed && !s.over {
 		s.armed, s.seen = true, s.count
@@ -450,7 +452,7 @@ type ackQueue struct {
 	busy   bool
 	idle   sync.Cond
 
-	sending sync.Mutex // held while writing to the socket; guards what follows
+	sending turn // to write to the socket; guards what follows
 	batch   []byte
 	w       deadlineWriter
 }
@@ -461,6 +463,7 @@ const maxAcks = 4 << 20
 func (q *ackQueue) init() {
 	q.wake = make(chan struct{}, 1)
 	q.idle.L = &q.mu
+	q.sending.init()
 }
 
 // putAck queues a packet for the meta socket and wakes its sender.
@@ -526,9 +529,9 @@ func (q *ackQueue) close() {
 // sendMeta writes the meta socket until the link dies. Nothing it waits for depends on a disk.
 func (l *link) sendMeta() error {
 	for {
-		l.acks.sending.Lock()
+		l.acks.sending.take()
 		more, err := l.ackRound()
-		l.acks.sending.Unlock()
+		l.acks.sending.give()
 		if err != nil {
 			return err
 		}
@@ -545,13 +548,13 @@ func (l *link) sendMeta() error {
 
 // ackNow sends what is queued from the goroutine of a worker whose write was the only one, or leaves it to the sender.
 func (l *link) ackNow(alone bool) {
-	if !alone || !l.acks.sending.TryLock() {
+	if !alone || !l.acks.sending.try() {
 		l.acks.kick()
 		return
 	}
 	_, err := l.ackRound()
 	more := l.acks.rest()
-	l.acks.sending.Unlock()
+	l.acks.sending.give()
 	if err != nil {
 		l.fail(err)
 	}
@@ -560,7 +563,7 @@ func (l *link) ackNow(alone bool) {
 	}
 }
 
-// ackRound sends what is queued, and says whether that was anything. The lock is held.
+// ackRound sends what is queued, and says whether that was anything. The turn is taken.
 func (l *link) ackRound() (more bool, err error) {
 	q := &l.acks
 	q.batch = q.take(q.batch)
