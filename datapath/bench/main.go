@@ -57,8 +57,8 @@ func run() error {
 	s := &settings{}
 	flag.StringVar(&s.dir, "dir", "", "folder on the disk to measure (default: the system's folder for temporary files)")
 	flag.Int64Var(&s.size, "size", 512<<20, "bytes of each disk of files")
-	flag.IntVar(&s.rounds, "rounds", 5, "how often baseline and engine are measured in turn; the median ratio counts")
-	flag.DurationVar(&s.each, "time", time.Second, "length of each measurement of writes")
+	flag.IntVar(&s.rounds, "rounds", 15, "how often baseline and engine are measured in turn; the median ratio counts")
+	flag.DurationVar(&s.each, "time", 200*time.Millisecond, "length of each measurement of writes")
 	flag.StringVar(&s.only, "only", "", "measurements whose name contains this: write, memory, allocs, fullsync, sparse")
 	profile := flag.String("cpuprofile", "", "write a CPU profile of the run to this file")
 	flag.Parse()

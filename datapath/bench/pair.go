@@ -70,7 +70,7 @@ func sparse(path string, size int64) error {
 	return errors.Join(f.Truncate(size), f.Close())
 }
 
-// format makes metadata on a disk; with like set, both disks get the history of copies in sync.
+// format makes metadata on a disk, with inSync that of a copy which is in sync with its peer.
 func format(open opener, inSync bool) error {
 	d, err := open()
 	if err != nil {
