@@ -121,11 +121,22 @@ func (w *world) acknowledged(inc *incarnation) bool {
 	case !remote && m.level[1-i] != behind:
 		w.note("%s goes on alone", inc.n.name)
 		m.level[1-i] = behind
+		w.spare(inc)
 	}
 	if m.level[0] == behind && m.level[1] == behind {
 		w.fail("%s confirmed something though no copy is good", inc.n.name)
 	}
 	return true
+}
+
+// spare lets the disk of the only good copy be. The lock is held.
+func (w *world) spare(inc *incarnation) {
+	inc.mu.Lock()
+	defer inc.mu.Unlock()
+	if inc.disk != nil {
+		inc.disk.heal()
+	}
+	w.model.failing[inc.n.i] = false
 }
 
 func replicated(s *datapath.Status) bool {

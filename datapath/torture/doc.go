@@ -19,7 +19,7 @@
 // The operator attaches, detaches, connects, disconnects, pauses, and moves the application from node to node, with
 // discipline: a node that is not connected becomes Primary only if no other copy is better.
 //
-// # The promise, under protocol C
+// # The promise
 //
 // A copy is current if it has every write that was acknowledged, flushed if it was current and then lost power, behind
 // otherwise. A sector may hold what was last acknowledged there, or what is or was written there since without an
@@ -35,15 +35,21 @@
 //   - A copy that is behind never becomes the source for one that is not.
 //   - What a Primary found after a crash stays.
 //
+// Under protocol B the same holds. Under protocol A the other copy counts as flushed, not as current, once the link to the
+// Primary has ended.
+//
 // # What is checked
 //
 // Each read, everything at each promotion, and both copies byte for byte after each healing, when the pair must have come
 // together by itself within half an hour. At any time: never two Primaries that see each other, no promotion without an
-// UpToDate copy, and, with both disks as a loss of power now would leave them, every block that differs is marked by bitmap
+// UpToDate copy, no more blocks to resync than applications use (after a loss of power or disk: than lie in their extents),
+// and, with both disks as a loss of power now would leave them, every block that differs is marked by bitmap
 // or activity log of one of them. In the end every goroutine has ended.
 //
-// Two failures at once that no pair of nodes can survive are left out: the power of a node stays on for some seconds after
-// its disk failed.
+// Even seeds leave the disks whole and attached. Seeds run protocol C, but B where the seed is 3 modulo 5, A where it is 4.
+//
+// Two failures at once that no pair of nodes can survive are left out: a disk fails only where the other copy is good, and
+// the power stays on for some seconds after that.
 //
 // # Repeatability
 //

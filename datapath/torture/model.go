@@ -42,16 +42,17 @@ func (l level) String() string { return [...]string{"behind", "flushed", "curren
 
 // model is what the application was promised. Package documentation says what that is.
 type model struct {
-	clock   int64
-	writes  []record // write 0 is the fresh device, zeroes
-	windows []*window
-	level   [2]level
-	crashed [2]bool      // it lost power as Primary and was not in sync since
-	tainted [2]bool      // its disk failed; it cannot be current until the engine has noticed
-	failing [2]bool      // calls on its disk may fail
-	failed  [2]time.Time // when one did last
-	flushes int
-	acks    int
+	clock               int64
+	writes              []record // write 0 is the fresh device, zeroes
+	windows             []*window
+	level               [2]level
+	crashed             [2]bool      // it lost power as Primary and was not in sync since
+	tainted             [2]bool      // its disk failed; it cannot be current until the engine has noticed
+	failing             [2]bool      // calls on its disk may fail
+	failed              [2]time.Time // when one did last
+	powerLost, diskLost bool         // since both copies were last equal
+	flushes             int
+	acks                int
 }
 
 func newModel(rnd *rand.Rand, size int64) *model {
@@ -72,6 +73,22 @@ func newModel(rnd *rand.Rand, size int64) *model {
 		m.windows = append(m.windows, w)
 	}
 	return m
+}
+
+// mayDiffer is how many blocks can have to be resynced: those that applications use, and after a loss of power all
+// of the extents in which they lie.
+func (m *model) mayDiffer() int64 {
+	blocks, extents := int64(0), map[int64]bool{}
+	for _, w := range m.windows {
+		blocks += w.n / 4096
+		for e := w.off >> 22; e <= (w.off+w.n-1)>>22; e++ {
+			extents[e] = true
+		}
+	}
+	if m.powerLost || m.diskLost {
+		return max(blocks, int64(len(extents))*1024)
+	}
+	return blocks
 }
 
 func (m *model) at(off, n int64) []cell {

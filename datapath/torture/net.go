@@ -3,7 +3,6 @@ package torture
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -462,5 +461,3 @@ func sleepCtx(ctx context.Context, d time.Duration) bool {
 }
 
 var errPower = errors.New("no power")
-
-func (c *conn) String() string { return fmt.Sprintf("%s-%s", c.inc.n.name, c.other.inc.n.name) }

@@ -182,7 +182,8 @@ func (w *world) breakDisk(inc *incarnation) {
 	inc.mu.Lock()
 	defer inc.mu.Unlock()
 	m, i := w.model, inc.n.i
-	if inc.disk == nil || m.level != [2]level{current, current} || m.failing[0] || m.failing[1] || w.nodes[1-i].inc == nil || !replicated(inc.res.Status()) {
+	if inc.disk == nil || m.level != [2]level{current, current} || m.failing[0] || m.failing[1] || w.nodes[1-i].inc == nil ||
+		!replicated(inc.res.Status()) {
 		return
 	}
 	rule := blocktest.Rule{Ops: []blocktest.Op{blocktest.OpAny, blocktest.OpWrite | blocktest.OpZero, blocktest.OpFlush, blocktest.OpRead}[w.rnd.IntN(4)],
@@ -300,6 +301,10 @@ func (w *world) open(inc *incarnation) error {
 // by one of them.
 func (w *world) virtualCut() error {
 	w.mu.Lock()
+	if w.model.diskLost {
+		w.mu.Unlock()
+		return nil
+	}
 	var disks [2]*blocktest.Mem
 	for i, n := range w.nodes {
 		if disks[i] = n.mem; n.inc != nil {
@@ -325,7 +330,7 @@ func (w *world) virtualCut() error {
 		maps[i] = md
 	}
 	bad := differ(disks, w.size, func(b uint64) bool { return maps[0].Bitmap().Test(b) || maps[1].Bitmap().Test(b) })
-	if len(bad) == 0 || w.unrelated(maps) {
+	if len(bad) == 0 {
 		return nil
 	}
 	w.mu.Lock()
@@ -337,9 +342,6 @@ func (w *world) virtualCut() error {
 	w.fail("after a power cut of both nodes now, blocks %v would differ and be marked nowhere", bad[:min(len(bad), 8)])
 	return nil
 }
-
-// unrelated: the comparison of histories would lead to a full sync or to a split brain.
-func (w *world) unrelated([2]*meta.Metadata) bool { return false }
 
 // differ lists the blocks in which two disks differ, except where skip says otherwise.
 func differ(disks [2]*blocktest.Mem, size int64, skip func(b uint64) bool) (bad []uint64) {
@@ -414,6 +416,7 @@ func (w *world) heal() error {
 		}
 	}
 	w.note("healed")
+	w.model.powerLost, w.model.diskLost = false, false
 	w.paused = false
 	return nil
 }
