@@ -147,13 +147,13 @@ func benchAllocs(s *settings) ([]result, error) {
 	}
 	defer p.close()
 	write, size := p.node[0].WriteAt, p.node[0].Size()&^4095
-	if _, err := load(write, size, 4096, 32, s.each); err != nil { // pools fill, the activity log is warm
+	if _, err := load(write, size, 4096, 32, max(s.each, time.Second)); err != nil { // pools fill, the activity log is warm
 		return nil, err
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	began := time.Now()
-	rate, err := load(write, size, 4096, 32, s.each)
+	rate, err := load(write, size, 4096, 32, max(s.each, time.Second))
 	if err != nil {
 		return nil, err
 	}
