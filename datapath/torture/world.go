@@ -395,6 +395,11 @@ func (w *world) observe(inc *incarnation) {
 		return
 	}
 	p := peer.res.Status()
+	if s.Conn == proto.Connected && s.Disk == proto.UpToDate && s.PeerDisk == proto.UpToDate && p.Conn == proto.SyncSource &&
+		m.level[1-i] == current && m.level[i] == behind {
+		w.note("%s has all, its source has not heard", inc.n.name)
+		m.level[i] = current
+	}
 	if s.Conn == proto.Connected && p.Conn == proto.Connected && s.Disk == proto.UpToDate && p.Disk == proto.UpToDate &&
 		s.PeerDisk == proto.UpToDate && p.PeerDisk == proto.UpToDate {
 		if m.level[0] != current || m.level[1] != current {
