@@ -110,19 +110,30 @@ func (p *pair) do(args ...string) string {
 // failover moves the service and requires that it worked.
 func (p *pair) failover(to string) {
 	p.t.Helper()
+	p.until("nothing blocks a move to "+to, 30*time.Second, func() (string, bool) {
+		bad := p.checks(to).Blocking()
+		return strings.Join(unwell(bad), ""), len(bad) == 0
+	})
 	began := time.Now()
 	p.do("failover", "--to", to, "--confirm", PairName)
 	p.t.Logf("failover to %s took %.1f s", to, time.Since(began).Seconds())
 }
 
-// checks evaluates the checks of a move.
+// checks evaluates the checks of a move. An agent that was restarted a moment ago gets time to answer.
 func (p *pair) checks(to string) proto.CheckList {
 	p.t.Helper()
-	out, code := p.santui("check", "--to", to, "--json")
 	var l proto.CheckList
-	if err := json.Unmarshal([]byte(out), &l); err != nil || (code != 0 && code != 3) {
-		p.t.Fatalf("check --to %s: exit %d, %v\n%s", to, code, err, out)
-	}
+	p.until("the agent of "+to+" answers", 30*time.Second, func() (string, bool) {
+		out, code := p.santui("check", "--to", to, "--json")
+		if code == 5 {
+			return out, false
+		}
+		l = proto.CheckList{}
+		if err := json.Unmarshal([]byte(out), &l); err != nil || (code != 0 && code != 3) {
+			p.t.Fatalf("check --to %s: exit %d, %v\n%s", to, code, err, out)
+		}
+		return "", true
+	})
 	return l
 }
 
