@@ -172,27 +172,27 @@ func (o *owner) handle(m any) {
 		o.linkMade(m)
 	case linkRefused:
 		if m.try == o.try {
-			o.step(state.PeerRejected{Text: m.err.Error()})
+			_ = o.step(state.PeerRejected{Text: m.err.Error()})
 		}
 	case linkEnded:
-		o.step(state.LinkClosed{})
+		_ = o.step(state.LinkClosed{})
 	case diskOpened:
 		o.diskOpened(m.found)
 	case diskRefused:
-		o.step(state.AttachFailed{ID: o.attach, Err: m.err})
+		_ = o.step(state.AttachFailed{ID: o.attach, Err: m.err})
 	case diskLetGo:
-		o.step(state.DiskReleased{})
+		_ = o.step(state.DiskReleased{})
 	case diskFault:
 		if m.d == o.disk {
-			o.step(state.DiskError{Meta: m.meta, Text: fmt.Sprintf("%s: %v", o.r.cfg.DiskPath, m.err)})
+			_ = o.step(state.DiskError{Meta: m.meta, Text: fmt.Sprintf("%s: %v", o.r.cfg.DiskPath, m.err)})
 		}
 	case resyncFinished:
 		if m.rs == o.rs {
-			o.step(state.ResyncDone{Failed: m.failed})
+			_ = o.step(state.ResyncDone{Failed: m.failed})
 		}
 	case verifyFinished:
 		if m.v == o.ov {
-			o.step(state.VerifyDone{})
+			_ = o.step(state.VerifyDone{})
 		}
 	case verifyClosed:
 		o.verifyOutcome(m.v)
@@ -212,7 +212,7 @@ func (o *owner) fromPeer(ev state.Event) {
 		e.Failed = o.link.asked.bad()
 		ev = e
 	}
-	o.step(ev)
+	_ = o.step(ev)
 }
 
 func (o *owner) linkLost(m linkLost) {
@@ -223,10 +223,10 @@ func (o *owner) linkLost(m linkLost) {
 		o.upFails++
 	}
 	if m.cause.fatal {
-		o.step(state.PeerRejected{Text: m.cause.Error()})
+		_ = o.step(state.PeerRejected{Text: m.cause.Error()})
 		return
 	}
-	o.step(state.LinkLost{Reason: m.cause.kind, Text: m.cause.Error()})
+	_ = o.step(state.LinkLost{Reason: m.cause.kind, Text: m.cause.Error()})
 }
 
 func (o *owner) linkMade(m linkMade) {
@@ -240,7 +240,7 @@ func (o *owner) linkMade(m linkMade) {
 		o.upFails = 8
 	}
 	o.link = newLink(o.r, m.socks, m.agree)
-	o.step(state.LinkUp{ResolveConflicts: m.socks.resolve(), Features: m.agree.features})
+	_ = o.step(state.LinkUp{ResolveConflicts: m.socks.resolve(), Features: m.agree.features})
 	if o.link != nil {
 		o.link.start()
 	}
@@ -264,7 +264,7 @@ func (o *owner) diskOpened(f *found) {
 		delete(o.waiting, o.attach)
 		d := o.disk
 		o.disk = nil
-		o.step(state.AttachFailed{Err: err})
+		_ = o.step(state.AttachFailed{Err: err})
 		o.letGo(d, func() {})
 		if q != nil {
 			o.refused(q, err)
@@ -276,7 +276,8 @@ func (o *owner) diskOpened(f *found) {
 const mdFlags = state.MDConsistent | state.MDPrimary | state.MDConnected | state.MDFullSync | state.MDWasUpToDate |
 	state.MDPeerOutdated | state.MDCrashedPrimary | state.MDALDisabled
 
-// step runs an event through the state machine and carries its effects out.
+// step runs an event through the state machine and carries its effects out. The refusal of an event that is no command is
+// for nobody; callers drop it.
 func (o *owner) step(ev state.Event) error {
 	old := o.st
 	st, effects, err := state.Step(old, ev)

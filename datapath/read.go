@@ -85,7 +85,7 @@ func (t *traffic) read(p []byte, off int64) error {
 var errNoPeer = errors.New("the peer cannot be asked")
 
 func (t *traffic) readPeer(p []byte, off int64) error {
-	rr := remoteReads.Get().(*remoteRead)
+	rr := remoteReads.Get().(*remoteRead) //nolint:errcheck // the pool holds nothing else
 	rr.off, rr.p, rr.err, rr.filling = off, p, nil, false
 	t.mu.Lock()
 	l := t.gate.peer

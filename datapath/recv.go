@@ -187,7 +187,7 @@ func (l *link) inside(cmd drbd.Cmd, sector uint64, n int64) (off int64, err erro
 }
 
 func (l *link) newReq(kind peerKind, off, n int64, d drbd.Data) *peerReq {
-	p := peerReqs.Get().(*peerReq)
+	p := peerReqs.Get().(*peerReq) //nolint:errcheck // the pool holds nothing else
 	p.kind, p.off, p.n, p.id, p.flags, p.link, p.alone = kind, off, n, d.ID, d.Flags, l, false
 	return p
 }

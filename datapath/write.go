@@ -113,7 +113,7 @@ func (t *traffic) peerZeroes() bool {
 
 // write does one write of at most 1 MiB of data or 4 MiB of zeroes.
 func (t *traffic) write(cmd drbd.Cmd, p []byte, off, n int64, unmap bool) error {
-	w := writes.Get().(*write)
+	w := writes.Get().(*write) //nolint:errcheck // the pool holds nothing else
 	w.cmd, w.p, w.off, w.n, w.unmap = cmd, p, off, n, unmap
 	if err := t.begin(w); err != nil {
 		writes.Put(w)
@@ -212,6 +212,7 @@ func (t *traffic) send(w *write, alFailed bool) *link {
 		w.flags |= drbd.DPSendWriteAck
 	case proto.ProtocolB:
 		w.flags |= drbd.DPSendRecvAck
+	case proto.ProtocolA: // no write is acknowledged by itself
 	}
 	if t.gate.syncing {
 		w.flags |= drbd.DPMaySetInSync

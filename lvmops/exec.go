@@ -155,7 +155,7 @@ func (e *Exec) run(ctx context.Context, cmd Cmd, res *Result) error {
 	if !over {
 		e.stuck.Store(line, c.Process.Pid)
 		select {
-		case <-done: // it ended at this very moment
+		case _ = <-done: // it ended at this very moment
 			e.stuck.CompareAndDelete(line, c.Process.Pid)
 		default:
 		}

@@ -173,7 +173,7 @@ func (a *app) watch(ctx context.Context, p cli.Pair) error {
 	}
 	err := <-errs
 	cancel()
-	<-errs
+	_ = <-errs // cancelled
 	return err
 }
 

@@ -29,7 +29,6 @@ type result struct {
 	spread   string
 	target   string
 	met      bool
-	took     time.Duration
 }
 
 // measurement is one thing to measure.

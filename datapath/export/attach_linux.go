@@ -246,7 +246,7 @@ func (d *device) flush(ctx context.Context, fd int) error {
 		}
 		return nil
 	case <-ctx.Done():
-		go func() { <-done; _ = unix.Close(fd) }()
+		go func() { _ = <-done; _ = unix.Close(fd) }()
 		return fmt.Errorf("flush of %s does not end (is the resource suspended?): %w: %w", d.drv.node(), ErrBusy, ctx.Err())
 	}
 }

@@ -143,6 +143,7 @@ func peerRefused(code drbd.RetCode, what string) *Refusal {
 func (m *machine) granted(p Pending) error {
 	ns := m.s
 	switch p.Kind {
+	case PendingNone: // nothing was asked
 	case PendingPromote:
 		ns.Role = proto.Primary
 		if p.Forced {
@@ -196,6 +197,7 @@ func (m *machine) unanswered() {
 	p := m.s.Pending
 	m.s.Pending = Pending{}
 	switch p.Kind {
+	case PendingNone: // nothing was asked
 	case PendingPromote, PendingVerify, PendingInvalidate, PendingInvalidatePeer:
 		m.answer(p.ID, &Refusal{Code: drbd.SSCWFailedByPeer, Text: p.Kind.String() + ": the link broke before the peer agreed",
 			Remedy: "look at the peer, then try again"})
