@@ -320,6 +320,8 @@ func heldLock(t *testing.T, r *rig) {
 }
 
 func moves(t *testing.T, r *rig) {
+	// Ends what --keep left half way further up: the whole service is on otter.
+	r.run(t, 0, "failover --to otter --confirm demo", "already", "r0 is Primary on otter")
 	r.run(t, 3, "failover --to otter --confirm demo", "ROLES", "otter is Primary already")
 	r.run(t, 0, "failover --to weasel --confirm demo", "done", "r0 is Primary on weasel")
 	r.on(t, "weasel")

@@ -112,7 +112,7 @@ func TestCockpit(t *testing.T) {
 			s.keys(t, "Enter")
 			s.see(t, 5*time.Second, "what will run, in this order", "umount")
 			s.keys(t, "Enter")
-			s.see(t, 5*time.Second, "Type the pair's name")
+			s.see(t, 5*time.Second, "Type  demo  to start")
 			s.keys(t, "-l", "demo")
 			s.keys(t, "Tab")
 			s.see(t, 5*time.Second, "> [ Start")
