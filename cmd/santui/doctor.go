@@ -13,6 +13,7 @@ import (
 
 	"example.com/santui/cmd/internal/cli"
 	"example.com/santui/proto"
+	"example.com/santui/tui/clean"
 )
 
 func (a *app) doctorCmd() *cobra.Command {
@@ -74,6 +75,7 @@ func (a *app) doctor(ctx context.Context, req proto.DoctorRequest) error {
 }
 
 func printDoctor(w io.Writer, d proto.DoctorReply) {
+	d = clean.Value(d) // names of mounts and volume groups are somebody else's text
 	word := "healthy"
 	if !d.Healthy {
 		word = "NOT SAFE"

@@ -297,3 +297,12 @@ func TestParseSize(t *testing.T) {
 		}
 	}
 }
+
+// TestPlansAreSafeToPrint: a mount point's name must not reach the terminal as an escape sequence.
+func TestPlansAreSafeToPrint(t *testing.T) {
+	var b strings.Builder
+	printPlan(&b, proto.Plan{Steps: []proto.Step{{Index: 1, Node: "otter", Argv: []string{"umount", "/mnt/\x1b]52;c;aGk=\x07\x1b[2J"}}}})
+	if strings.ContainsAny(b.String(), "\x1b\x07") {
+		t.Errorf("%q", b.String())
+	}
+}

@@ -17,6 +17,7 @@ import (
 
 	"example.com/santui/cmd/internal/cli"
 	"example.com/santui/proto"
+	"example.com/santui/tui/clean"
 )
 
 func (a *app) checkCmd() *cobra.Command {
@@ -63,6 +64,7 @@ func (a *app) node(name string) (cli.Node, error) {
 }
 
 func printChecks(w io.Writer, l proto.CheckList) {
+	l = clean.Value(l) // names of mounts and volume groups are somebody else's text
 	_, _ = fmt.Fprintf(w, "%s of %s from %s to %s\n", l.Verb, l.Resource, l.From, l.To)
 	for _, c := range l.Checks {
 		word := map[proto.CheckResult]string{proto.CheckOK: "ok  ", proto.CheckWarn: "warn", proto.CheckFail: "FAIL", proto.CheckUnknown: "????"}[c.Result]
@@ -185,6 +187,7 @@ func (a *app) confirm(ctx context.Context, n cli.Node, f moveFlags) (typed, hash
 }
 
 func printPlan(w io.Writer, p proto.Plan) {
+	p = clean.Value(p) // names of mounts and volume groups are somebody else's text
 	for _, s := range p.Steps {
 		limit := fmt.Sprintf("limit %3.0f s", s.Limit)
 		if s.Skip != "" {
@@ -226,6 +229,7 @@ func (a *app) followOp(ctx context.Context, n cli.Node, id string) (proto.Op, er
 
 // printSteps prints each step's end once.
 func (a *app) printSteps(o proto.Op, printed map[string]bool) {
+	o = clean.Value(o) // names of mounts and volume groups are somebody else's text
 	line := func(prefix string, s proto.Step, r proto.StepResult) {
 		key := prefix + string(s.Kind) + fmt.Sprint(s.Index) + string(r.State) + r.Started.String()
 		if printed[key] {
@@ -386,6 +390,7 @@ func (a *app) reportCmd() *cobra.Command {
 }
 
 func printReport(w io.Writer, r proto.Report) {
+	r = clean.Value(r) // names of mounts and volume groups are somebody else's text
 	o := r.Op
 	_, _ = fmt.Fprintf(w, "%s %s of %s: %s > %s\n", o.ID, o.Plan.Verb, o.Plan.Resource, o.Plan.From, o.Plan.To)
 	_, _ = fmt.Fprintf(w, "by %s, started %s, took %.1f s%s\n", o.Owner, o.Started.Local().Format(time.DateTime), o.Ended.Sub(o.Started).Seconds(), away(o))

@@ -14,6 +14,7 @@ import (
 
 	"example.com/santui/cmd/internal/cli"
 	"example.com/santui/proto"
+	"example.com/santui/tui/clean"
 )
 
 func (a *app) statusCmd() *cobra.Command {
@@ -69,6 +70,7 @@ func printStatus(w io.Writer, st pairStatus) {
 }
 
 func printResource(w io.Writer, r proto.Resource) {
+	r = clean.Value(r) // names of mounts and volume groups are somebody else's text
 	_, _ = fmt.Fprintf(w, "  %s cs:%s ro:%s/%s ds:%s/%s %s  %s on %s\n", r.Name, r.Conn, r.Role, r.PeerRole, r.DiskState, r.PeerDisk, r.Protocol, r.Device, r.Disk)
 	if r.Sync != nil {
 		_, _ = fmt.Fprintf(w, "    %s\n", syncLine(*r.Sync))
@@ -108,6 +110,7 @@ func syncLine(s proto.Sync) string {
 }
 
 func printReadiness(w io.Writer, l proto.CheckList) {
+	l = clean.Value(l) // names of mounts and volume groups are somebody else's text
 	if l.Ready() {
 		_, _ = fmt.Fprintf(w, "  failover of %s to %s: ready\n", l.Resource, l.To)
 		return
