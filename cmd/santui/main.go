@@ -98,6 +98,7 @@ func (a *app) root() *cobra.Command {
 	pf.StringVar(&a.config, "config", "", "the cockpit's configuration (default $XDG_CONFIG_HOME/santui/config.toml)")
 	pf.StringVar(&a.pair, "pair", "", "the pair to work on (default: the first one configured)")
 	opt.register(root)
+	root.AddCommand(a.resourceCmds()...)
 	root.AddCommand(a.statusCmd(), a.watchCmd(), a.checkCmd(), a.failoverCmd(), a.drillCmd(), a.takeoverCmd(), a.rejoinCmd(), a.resolveCmd(), a.undoCmd(),
 		a.syncCmd(), a.verifyCmd(), a.opsCmd(), a.attachCmd(),
 		a.reportCmd(), a.commandsCmd(), a.explainCmd(), a.configCmd(), a.doctorCmd(), a.setupCmd(), a.demoCmd())

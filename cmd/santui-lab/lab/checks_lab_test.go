@@ -392,7 +392,10 @@ func (p *pair) arranged() []condition {
 			}, remove: func() { restart("umount " + agentPath) }, limit: 30 * time.Second},
 		{codes: []string{proto.CheckDisagree}, result: proto.CheckFail, how: "protocol A in weasel's drbd.conf", want: "protocol A", limit: 30 * time.Second,
 			setup:  func() { restart("sed -i 's/protocol C/protocol A/' /etc/drbd.conf") },
-			remove: func() { restart("sed -i 's/protocol A/protocol C/' /etc/drbd.conf") }},
+			remove: func() {
+				restart("sed -i 's/protocol A/protocol C/' /etc/drbd.conf")
+				p.santui("connect", "--on", "otter") // refused if only weasel had noticed and gone StandAlone
+			}},
 		{codes: []string{proto.CheckSize}, result: proto.CheckFail, how: "weasel's disk has sectors of 4096 bytes (losetup -b)", want: "sectors of 4096", limit: 30 * time.Second,
 			setup:  func() { restart("L=$(losetup -b 4096 --direct-io=on -f --show /dev/ubdb); ln -sf $L /dev/md3") },
 			remove: func() { restart("ln -sf ubdb /dev/md3; losetup -j /dev/ubdb | cut -d: -f1 | xargs losetup -d") }},
