@@ -391,7 +391,7 @@ func (p *pair) arranged() []condition {
 				restart("mount --bind /run/other " + agentPath)
 			}, remove: func() { restart("umount " + agentPath) }, limit: 30 * time.Second},
 		{codes: []string{proto.CheckDisagree}, result: proto.CheckFail, how: "protocol A in weasel's drbd.conf", want: "protocol A", limit: 30 * time.Second,
-			setup:  func() { restart("sed -i 's/protocol C/protocol A/' /etc/drbd.conf") },
+			setup: func() { restart("sed -i 's/protocol C/protocol A/' /etc/drbd.conf") },
 			remove: func() {
 				restart("sed -i 's/protocol A/protocol C/' /etc/drbd.conf")
 				p.santui("connect", "--on", "otter") // refused if only weasel had noticed and gone StandAlone
