@@ -4,6 +4,7 @@ GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1-dev)
 LDFLAGS  := -X example.com/santui/agent.Version=$(VERSION) -X example.com/santui/cmd/internal/cli.Version=$(VERSION)
 FUZZTIME ?= 30s
+LABLONG  := ^(TestChecks|TestVerbs|TestSetup)$$
 SEEDS    ?= 1000
 FROM     ?= 1000
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -14,7 +15,7 @@ DEMO_PKGS := e2fsprogs fuse3 util-linux mount
 TEST_PKGS := $(DEMO_PKGS) user-mode-linux drbd-utils lvm2 xfsprogs thin-provisioning-tools iproute2 libwrap0 openssh-client \
              busybox-static dash tmux fio libnbd-bin qemu-utils procps kmod zstd
 
-.PHONY: help build demo test unit root lab labtest bench fuzz torture lint screenshots clean demo-deps test-deps
+.PHONY: help build demo test unit root lab labtest lablong bench fuzz torture lint screenshots clean demo-deps test-deps
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,9 +36,12 @@ root: test-deps build ## tests with loop, FUSE, mounts and the real binaries on 
 
 labtest: test-deps build ## tests in the lab of two real kernels (root)
 	$(GO) vet -tags lab ./...
-	$(GO) test -tags lab -count=1 -p 1 -timeout 25m ./cmd/santui-lab/... ./datapath/export/...
+	$(GO) test -tags lab -count=1 -p 1 -timeout 25m -skip '$(LABLONG)' ./cmd/santui-lab/... ./datapath/export/...
 
-test: unit root labtest ## every test (root; installs what it needs)
+lablong: test-deps build ## the long lab tests: every check made real, every verb with its faults, set-up and doctor (root)
+	$(GO) test -tags lab -count=1 -p 1 -timeout 40m -run '$(LABLONG)' ./cmd/santui-lab/...
+
+test: unit root labtest ## every test but the long ones of the lab (root; installs what it needs)
 
 lab: test-deps build ## start the two-kernel lab and say how to use it (root)
 	bin/santui-lab up
