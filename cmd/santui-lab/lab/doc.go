@@ -20,7 +20,7 @@
 // which Start calls, removes labs whose maker died, unless they were started as Persistent. A lab's directory carries a
 // lock, so two processes cannot work on one; labs in different directories run side by side, with the same addresses.
 //
-// One goroutine for each node reaps the kernel's process and ends with it. ForTest adds one that waits for signals.
+// Two goroutines for each node end with its kernel's process: one reaps it, one keeps its clock going (Node.keepTime). ForTest adds one that waits for signals.
 //
 // # Measured (two busy cores shared by all)
 //
@@ -47,5 +47,9 @@
 //   - A host's file that was read through the root may stay cached in the node when it changes on the host. Put copies
 //     through /srv, which is never cached over a close; programs under development go that way.
 //   - `Failed to initialize ubd device 0` on the console is no failure: the first disk is ubdb on purpose.
+//   - A node's timers can stop for ever while everything that needs none goes on: seen twice in some hundred boots on a
+//     busy machine (sleep 1 never ends, the peer's pings stay unanswered, one CPU of the host spins). UML lost its timer
+//     signal; one SIGALRM from the host revives it, and keepTime sends one a second. A persistent lab gets one with
+//     each command that opens it.
 //   - A power cut keeps what the host's page cache holds: a disk with a volatile cache is not modelled.
 package lab

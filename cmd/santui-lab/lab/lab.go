@@ -274,6 +274,11 @@ func Peek(dir string) (*Lab, error) {
 	}
 	l := &Lab{state: s, log: slog.New(slog.DiscardHandler)}
 	l.attachNodes()
+	for _, n := range l.nodes {
+		if strings.Contains(n.Console(), readyMark) {
+			n.proc().tick() // nobody else keeps the time of a persistent lab's nodes
+		}
+	}
 	return l, nil
 }
 

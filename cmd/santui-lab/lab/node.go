@@ -141,21 +141,40 @@ func (n *Node) Start(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
-	if err := n.spawn(); err != nil {
+	dead, err := n.spawn()
+	if err != nil {
 		return err
 	}
 	if err := n.waitReady(ctx); err != nil {
 		return errors.Join(err, n.Kill())
 	}
+	go n.keepTime(dead)
 	n.lab.log.Info("node is up", "node", n.name, "seconds", time.Since(began).Seconds())
 	return nil
 }
 
-// spawn starts the kernel in a session of its own, with the console in a file.
-func (n *Node) spawn() error {
+// keepTime sends the kernel a timer signal every second until it is dead. UML now and then loses the one that it waits
+// for; its timers then stand still for ever, with every sleep and every ping in the node, until another one comes. An
+// extra one does no harm. Before the kernel has booted it would kill it.
+func (n *Node) keepTime(dead <-chan struct{}) {
+	p := n.proc()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-dead:
+			return
+		case <-tick.C:
+			p.tick()
+		}
+	}
+}
+
+// spawn starts the kernel in a session of its own, with the console in a file. The channel is closed when it is dead.
+func (n *Node) spawn() (<-chan struct{}, error) {
 	console, err := os.OpenFile(n.file("console.log"), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
-		return fmt.Errorf("lab: %w", err)
+		return nil, fmt.Errorf("lab: %w", err)
 	}
 	defer func() { _ = console.Close() }()
 	cmd := exec.Command("ip", append([]string{"netns", "exec", n.lab.state.Namespace}, n.kernelArgs()...)...)
@@ -165,14 +184,18 @@ func (n *Node) spawn() error {
 	cmd.Stderr, cmd.ExtraFiles = console, []*os.File{console}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("lab: start %s: %w", n.name, err)
+		return nil, fmt.Errorf("lab: start %s: %w", n.name, err)
 	}
-	go func() { _ = cmd.Wait() }() // reaps it when it dies; ends no later than this process
+	dead := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // reaps it when it dies; ends no later than this process
+		close(dead)
+	}()
 	p, err := findProc(cmd.Process.Pid)
 	if err != nil {
-		return fmt.Errorf("lab: %s ended at once: %w: %s", n.name, err, n.Console())
+		return nil, fmt.Errorf("lab: %s ended at once: %w: %s", n.name, err, n.Console())
 	}
-	return n.setProc(p)
+	return dead, n.setProc(p)
 }
 
 // waitReady waits for the mark on the console, then opens the connection that commands share. sshd goes into the

@@ -72,6 +72,13 @@ func (p proc) alive() bool {
 	return err == nil && st.start == p.Start && st.state != 'Z'
 }
 
+// tick sends a timer signal to a kernel that runs and has booted; see Node.keepTime.
+func (p proc) tick() {
+	if p.alive() {
+		_ = unix.Kill(p.PID, unix.SIGALRM) // it may have died this moment
+	}
+}
+
 // members lists the processes of the session that p leads. A UML kernel keeps one host process per address space of
 // its guest; all stay in the session of the first.
 func (p proc) members() []int {
