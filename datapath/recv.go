@@ -354,17 +354,22 @@ func (l *link) dataReply(rd *drbd.Reader, h drbd.Header) error {
 	return nil
 }
 
-// blockRequest reads a block for the peer: for its resync, or for its application.
-func (l *link) blockRequest(rd *drbd.Reader, h drbd.Header) error {
+// request reads the fixed part of a request for a block, and where on the device it is.
+func (l *link) request(rd *drbd.Reader, h drbd.Header) (req drbd.BlockRequest, off int64, err error) {
 	b, err := rd.Fixed()
 	if err != nil {
-		return err
+		return req, 0, err
 	}
-	req, err := drbd.ParseBlockRequest(h.Cmd, b)
-	if err != nil {
-		return err
+	if req, err = drbd.ParseBlockRequest(h.Cmd, b); err != nil {
+		return req, 0, err
 	}
-	off, err := l.inside(h.Cmd, req.Sector, int64(req.Size))
+	off, err = l.inside(h.Cmd, req.Sector, int64(req.Size))
+	return req, off, err
+}
+
+// blockRequest reads a block for the peer: for its resync, or for its application.
+func (l *link) blockRequest(rd *drbd.Reader, h drbd.Header) error {
+	req, off, err := l.request(rd, h)
 	if err != nil {
 		return err
 	}

@@ -294,15 +294,7 @@ func (v *verify) part(ctx context.Context, off, n int64) bool {
 // verifyReply takes a digest that was asked for. The local block is read in its turn: after what the peer wrote before
 // it computed the digest, and before what it writes later.
 func (l *link) verifyReply(rd *drbd.Reader, h drbd.Header) error {
-	b, err := rd.Fixed()
-	if err != nil {
-		return err
-	}
-	req, err := drbd.ParseBlockRequest(h.Cmd, b)
-	if err != nil {
-		return err
-	}
-	off, err := l.inside(h.Cmd, req.Sector, int64(req.Size))
+	req, off, err := l.request(rd, h)
 	if err != nil {
 		return err
 	}

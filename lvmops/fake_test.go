@@ -85,12 +85,6 @@ func TestRunbookOnTheFake(t *testing.T) {
 	if got := calls[len(calls)-4 : len(calls)-1]; !slices.Equal(got, want) {
 		t.Errorf("ran %q, want %q", got, want)
 	}
-	if names, err := o.VGNames(ctx); err != nil || !slices.Equal(names, []string{"storage"}) {
-		t.Errorf("%v, %v", names, err)
-	}
-	if names, err := o.VGNames(ctx, "/dev/nbd0"); err != nil || len(names) != 0 {
-		t.Errorf("%v, %v", names, err)
-	}
 }
 
 func TestNoLVMWithoutALabel(t *testing.T) {

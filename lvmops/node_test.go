@@ -333,9 +333,9 @@ func TestSelection(t *testing.T) {
 	rec := &recorder{next: o.opt.Runner}
 	o.opt.Runner = rec
 	dev := lvmStack(t, o)
-	visible, evidence, err := o.BackingVisible(ctx, dev)
-	if err != nil || !visible {
-		t.Errorf("%v %v %v", visible, evidence, err)
+	view, err := o.LVMView(ctx, dev, "")
+	if err != nil || len(view.Backing) == 0 {
+		t.Errorf("%+v %v", view, err)
 	}
 	conf, err := os.ReadFile("/etc/lvm/lvm.conf")
 	if err != nil {
@@ -351,14 +351,8 @@ func TestSelection(t *testing.T) {
 		if err := os.WriteFile("/etc/lvm/lvm.conf", []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		visible, evidence, err = o.BackingVisible(ctx, dev)
-		if err != nil || visible {
-			t.Errorf("%s: %v %v %v", key, visible, evidence, err)
-		}
-		t.Log(strings.Join(evidence, "\n"))
-		names, err := o.VGNames(ctx)
-		if err != nil || slices.Contains(names, "storage") {
-			t.Errorf("%s: %v, %v", key, names, err)
+		if view, err = o.LVMView(ctx, dev, ""); err != nil || len(view.Backing) > 0 || slices.Contains(view.Others, "storage") || view.Mechanism != "filter" {
+			t.Errorf("%s: %+v %v", key, view, err)
 		}
 		if st, err := o.Stack(ctx, dev, dev); err != nil || st.Err != "" || len(st.VGs) != 1 {
 			t.Errorf("%s: --devices does not win: %+v, %v", key, st, err)

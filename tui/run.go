@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"example.com/santui/tui/clean"
-	"example.com/santui/tui/keymap"
 	_ "example.com/santui/tui/quiet" // before Bubble Tea asks the terminal anything
 	"example.com/santui/tui/safe"
 	"example.com/santui/tui/source"
@@ -212,9 +211,6 @@ func (p *panics) first() *safe.PanicError {
 	}
 	return &p.list[0]
 }
-
-// Keys lists what a screen's keys are, for documentation.
-func Keys(s keymap.Screen) []keymap.Binding { return keymap.For(s) }
 
 func plainText(lines []string) string {
 	var b strings.Builder

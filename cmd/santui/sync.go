@@ -44,10 +44,7 @@ func (a *app) syncCmd() *cobra.Command {
 	start := &cobra.Command{
 		Use: "start --from NODE --confirm PAIR", Short: "A full sync: NODE's copy is the good one, all of the other is overwritten", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if from == "" {
-				return cli.Usagef("--from NODE is missing: whose copy is the good one?")
-			}
-			n, err := a.node(from)
+			n, err := a.goodCopy(from)
 			if err != nil {
 				return err
 			}
@@ -60,6 +57,14 @@ func (a *app) syncCmd() *cobra.Command {
 	start.Flags().StringVar(&confirm, "confirm", "", "the pair's name: the consent")
 	sync.AddCommand(start)
 	return sync
+}
+
+// goodCopy finds the node whose copy overwrites the other's.
+func (a *app) goodCopy(from string) (cli.Node, error) {
+	if from == "" {
+		return cli.Node{}, cli.Usagef("--from NODE is missing: whose copy is the good one?")
+	}
+	return a.node(from)
 }
 
 // syncTarget sends the request to the node that asks for the blocks, for it is the one that paces them; without a

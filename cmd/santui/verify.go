@@ -53,10 +53,7 @@ func (a *app) verifyCmd() *cobra.Command {
 		Long: "The blocks that a verify found to differ are resynchronised from NODE; what the other node has there is lost. The link is\n" +
 			"down for a moment. The other node must not be Primary.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if from == "" {
-				return cli.Usagef("--from NODE is missing: whose copy is the good one?")
-			}
-			n, err := a.node(from)
+			n, err := a.goodCopy(from)
 			if err != nil {
 				return err
 			}

@@ -266,7 +266,7 @@ func (n *simNode) write(block int, v byte) {
 	}
 	n.bits[block] = true
 	n.unacked = n.link && n.s.Replicates()
-	if n.link && n.peer.link && n.s.TellsOutOfSync() {
+	if n.link && n.peer.link && n.s.Conn == proto.WFBitMapS {
 		n.peer.bits[block] = true
 	}
 }

@@ -170,7 +170,3 @@ func (s State) Replicates() bool {
 		s.PeerDisk >= proto.Inconsistent && s.PeerDisk != proto.DUnknown &&
 			s.Conn >= proto.WFBitMapT && s.Conn <= proto.PausedSyncT
 }
-
-// TellsOutOfSync says whether writes are not sent but the peer is told which blocks they touch
-// (Q: drbd_should_send_out_of_sync).
-func (s State) TellsOutOfSync() bool { return s.Conn == proto.WFBitMapS }

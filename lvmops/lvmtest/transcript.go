@@ -2,9 +2,7 @@ package lvmtest
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 
@@ -18,19 +16,6 @@ type Run struct {
 	Exit   int      `json:"exit"`
 	Stdout string   `json:"stdout,omitempty"`
 	Stderr string   `json:"stderr,omitempty"`
-}
-
-// Load reads a transcript: a JSON array of Run.
-func Load(file string) ([]Run, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	var runs []Run
-	if err := json.Unmarshal(b, &runs); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	return runs, nil
 }
 
 // Transcript is a Runner that replays what was recorded: each run once, for the same argv, in the recorded order among
