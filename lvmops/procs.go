@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"example.com/santui/proto"
 )
@@ -226,6 +227,34 @@ func (s *scan) process(ctx context.Context, pid int, ns *namespace) {
 		u.Name, u.UID = s.f.o.comm(pid), s.uid(pid)
 		s.note(*u)
 	}
+}
+
+// probeTime is how long a process that does no more than hold the device's node open may take to let go of it before it
+// counts as a user. pvs, blkid and udev open every disk they find for a moment; a demotion waits for them anyway.
+const probeTime = time.Second
+
+// lasting drops the processes that held nothing but the device itself, and have let go of it within probeTime.
+func (o *Ops) lasting(ctx context.Context, users []proto.User) []proto.User {
+	probing := func(u proto.User) bool { return u.Kind == "process" && u.How == "open" }
+	gone := func(u proto.User) bool { return probing(u) && !o.holds(u.PID, u.Path) }
+	for deadline := time.Now().Add(probeTime); ctx.Err() == nil && time.Now().Before(deadline); {
+		if users = slices.DeleteFunc(users, gone); !slices.ContainsFunc(users, probing) {
+			break
+		}
+		time.Sleep(probeTime / 40)
+	}
+	return users
+}
+
+// holds says whether a process has a path open.
+func (o *Ops) holds(pid int, path string) bool {
+	dir := filepath.Join(o.opt.Proc, strconv.Itoa(pid), "fd")
+	for _, fd := range entries(dir) {
+		if to, err := os.Readlink(filepath.Join(dir, fd)); err == nil && to == path {
+			return true
+		}
+	}
+	return false
 }
 
 // byText finds the mount that a path of a namespace leads into, from the text alone: opening or stat'ing it could hang.

@@ -120,6 +120,17 @@ func TestOpenDevice(t *testing.T) {
 	})
 }
 
+// TestProbeIsNoUser: pvs, blkid and udev open every disk for a moment; that must not be a reason to refuse a move.
+func TestProbeIsNoUser(t *testing.T) {
+	o, ctx := newOps(t), context.Background()
+	dev := loopDevice(t, 1<<20)
+	c := background(t, "/", "sh", "-c", "exec 7<"+dev+"; sleep 0.4; exec 7<&-; exec sleep 60")
+	eventually(t, "it is open", func() bool { return o.holds(c.Process.Pid, dev) })
+	if users, err := o.Busy(ctx, dev); err != nil || len(users) != 0 {
+		t.Errorf("users %+v, %v", users, err)
+	}
+}
+
 func TestBindSubmountAndNestedLoop(t *testing.T) {
 	o, ctx := newOps(t), context.Background()
 	dev, target := mounted(t, o, "base")

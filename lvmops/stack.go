@@ -316,7 +316,7 @@ func (o *Ops) usersOf(ctx context.Context, f *family, table []mount, only *mount
 	for i := range users {
 		users[i].Name, users[i].Path = Printable(users[i].Name), Printable(users[i].Path)
 	}
-	users = append(users, s.users...)
+	users = append(users, o.lasting(ctx, s.users)...)
 	if more := s.more + max(0, len(users)-proto.MaxUsers); more > 0 {
 		users = users[:proto.MaxUsers]
 		notes = append(notes, fmt.Sprintf("%d more users are not listed", more))
