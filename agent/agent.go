@@ -228,6 +228,17 @@ func (a *Agent) snapshot() proto.Snapshot {
 	return s
 }
 
+// snapshotNow is the snapshot for somebody who asks once: what a step has just changed must show in it, even if the hub has
+// not come to it yet.
+func (a *Agent) snapshotNow(ctx context.Context) proto.Snapshot {
+	for _, r := range a.resources {
+		r.stack(ctx, a.ops, stackPeriod)
+	}
+	s := a.snapshot()
+	s.Seq, s.At = a.hub.cur.Load().Seq, time.Now()
+	return s
+}
+
 // readyLoop evaluates the checks of a failover to this node while it is Secondary, so that both panels can always say
 // whether it is ready, or why not.
 func (a *Agent) readyLoop(ctx context.Context) {

@@ -16,10 +16,12 @@ type resource struct {
 	conf resourceConf
 	eng  engine.Engine
 	look chan struct{} // holds a token while a look at the stack runs: a look must not see another one's lvm as a user
+	news chan struct{} // capacity 1: something was changed, look now
 
 	mu    sync.Mutex // protects what follows
 	seen  proto.Stack
 	at    time.Time // when seen was read; zero if it must be read again
+	since time.Time // a look that began before this does not count
 	upErr string
 
 	link      bool      // replication was connected at the last look
@@ -72,7 +74,7 @@ func (r *resource) stack(ctx context.Context, ops *lvmops.Ops, maxAge time.Durat
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if begin.After(r.at) {
+	if begin.After(r.at) && begin.After(r.since) {
 		r.seen, r.at = seen, begin
 	}
 	return seen
@@ -88,11 +90,15 @@ func (r *resource) cached() proto.Stack {
 	return r.seen
 }
 
-// forget makes the next look a fresh one.
+// forget makes the next look a fresh one, and a soon one. It is called after every change to the stack.
 func (r *resource) forget() {
 	r.mu.Lock()
-	r.at, r.costlyAt = time.Time{}, time.Time{}
+	r.at, r.costlyAt, r.since = time.Time{}, time.Time{}, time.Now()
 	r.mu.Unlock()
+	select {
+	case r.news <- struct{}{}:
+	default:
+	}
 }
 
 // stackLoop keeps the look fresh while this node is Primary, until ctx ends.
@@ -106,6 +112,7 @@ func (r *resource) stackLoop(ctx context.Context, ops *lvmops.Ops, poke func()) 
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-r.news:
 		}
 	}
 }

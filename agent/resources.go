@@ -109,7 +109,7 @@ func (a *Agent) newResource(c resourceConf) (*resource, error) {
 	for _, f := range c.findings {
 		a.hub.event(proto.LevelInfo, c.name, "", f.String())
 	}
-	return &resource{name: c.name, conf: c, eng: eng, look: make(chan struct{}, 1)}, nil
+	return &resource{name: c.name, conf: c, eng: eng, look: make(chan struct{}, 1), news: make(chan struct{}, 1)}, nil
 }
 
 // DiskOf is the path of a resource's backing disk on this node.

@@ -131,8 +131,8 @@ func (a *Agent) serve(ctx context.Context, l listener) {
 func (a *Agent) cockpitMux() *session.Mux {
 	x := session.NewMux()
 	session.HandleFunc(x, proto.MethodPing, func(context.Context, session.Peer, proto.Empty) (proto.Empty, error) { return proto.Empty{}, nil })
-	session.HandleFunc(x, proto.MethodSnapshot, func(context.Context, session.Peer, proto.Empty) (proto.Snapshot, error) {
-		return *a.hub.cur.Load(), nil
+	session.HandleFunc(x, proto.MethodSnapshot, func(ctx context.Context, _ session.Peer, _ proto.Empty) (proto.Snapshot, error) {
+		return a.snapshotNow(ctx), nil
 	})
 	session.StreamFunc(x, proto.MethodWatch, func(ctx context.Context, _ session.Peer, _ proto.Empty, send func(proto.WatchEvent) error) error {
 		return a.hub.watch(ctx, send)
