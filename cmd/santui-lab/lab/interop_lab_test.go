@@ -129,8 +129,22 @@ dd if=/dev/urandom of=/mnt/w/direct bs=4k count=500 oflag=direct status=none
 sync; umount /mnt/w`, round, round)))
 }
 
-// cutAndHeal cuts the cable, writes on one side, heals, and waits until both sides are equal again by their own account.
+// cutAndHeal cuts the cable, writes on one side, heals when the kernel has noticed the cut, and waits until both sides
+// are equal again by their own account. A kernel that is not waited for may still call the old connection good.
 func (m *mixed) cutAndHeal(writer *Node) {
+	m.t.Helper()
+	m.cutAndWrite(writer)
+	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	defer cancel()
+	m.kernelSees(ctx, "the loss of the peer", func(s DRBDStatus) bool { return s.Conn == "WFConnection" })
+	if err := m.l.Heal(ctx); err != nil {
+		m.t.Fatal(err)
+	}
+	m.kernelSees(ctx, "resynced", func(s DRBDStatus) bool { return s.InSync() && s.OutOfSync == 0 })
+}
+
+// cutAndWrite cuts the cable and writes on one side. The write returns when that side has given up the peer.
+func (m *mixed) cutAndWrite(writer *Node) {
 	m.t.Helper()
 	ctx := m.t.Context()
 	if err := m.l.Cut(ctx); err != nil {
@@ -140,13 +154,12 @@ func (m *mixed) cutAndHeal(writer *Node) {
 	if err := CompareDisks(ctx, m.theirs, m.ours, m.size); err == nil {
 		m.t.Error("the cable was cut and the disks are still equal")
 	}
-	if err := m.l.Heal(ctx); err != nil {
-		m.t.Fatal(err)
-	}
-	wait, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	if _, err := m.kernel.Wait(wait, "resynced", func(s DRBDStatus) bool { return s.InSync() && s.OutOfSync == 0 }); err != nil {
-		m.t.Fatalf("%v\n%s\n%s", err, m.ours.AgentLog(ctx), m.dmesg())
+}
+
+func (m *mixed) kernelSees(ctx context.Context, what string, ok func(DRBDStatus) bool) {
+	m.t.Helper()
+	if _, err := m.kernel.Wait(ctx, what, ok); err != nil {
+		m.t.Fatalf("%v\n%s\n%s", err, m.ours.AgentLog(m.t.Context()), m.dmesg())
 	}
 }
 
@@ -222,6 +235,47 @@ func TestPrimaryOverKernelSecondary(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.metadata()
+}
+
+// TestCutUnseenByKernel: the cable is whole again before the kernel missed us. Its old connection still counts as good
+// when we come back with changed blocks; it must let go of it and take them.
+func TestCutUnseenByKernel(t *testing.T) {
+	m := newMixed(t, "weasel", "otter")
+	m.must(m.theirs.Sh(t.Context(), "drbdsetup net-options ipv4:10.0.0.2:7788 ipv4:10.0.0.1:7788 --ping-int=60"))
+	m.santui("sync", "start", "--from", "otter", "--confirm", PairName)
+	m.synced("full resync to the kernel")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	before := m.cutUnseen(ctx)
+	if err := m.l.Heal(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.kernelSees(ctx, "the resync", func(s DRBDStatus) bool {
+		return s.InSync() && s.OutOfSync == 0 && s.Received >= before.Received+7<<20
+	})
+	m.synced("bitmap resync to the kernel")
+}
+
+// cutUnseen cuts the cable and writes on our side, while the kernel still calls us connected: once a minute it asks, and
+// a cut that its question falls into is tried again.
+func (m *mixed) cutUnseen(ctx context.Context) DRBDStatus {
+	m.t.Helper()
+	for range 4 {
+		m.cutAndWrite(m.ours)
+		s, err := m.kernel.Status(ctx)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		if s.Conn == "Connected" {
+			return s
+		}
+		if err := m.l.Heal(ctx); err != nil {
+			m.t.Fatal(err)
+		}
+		m.kernelSees(ctx, "resynced", func(s DRBDStatus) bool { return s.InSync() && s.OutOfSync == 0 })
+	}
+	m.t.Fatal("the kernel noticed every cut at once")
+	return DRBDStatus{}
 }
 
 // santui runs the command line on this host over the lab's agents.
