@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	homedir "github.com/mitchellh/go-homedir"
@@ -34,7 +35,18 @@ func (f *cockpitFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.replay, "replay", "", "show a recording (NDJSON) instead of a live pair")
 }
 
+// check refuses values that no cockpit could use.
+func (f *cockpitFlags) check() error {
+	if f.theme != "" && !slices.Contains(theme.Names, theme.Name(f.theme)) {
+		return cli.Usagef("--theme %q is not one of %v", f.theme, theme.Names)
+	}
+	return nil
+}
+
 func (a *app) cockpit(ctx context.Context, f cockpitFlags) error {
+	if err := f.check(); err != nil {
+		return err
+	}
 	if f.replay != "" {
 		src, err := openReplay(f.replay)
 		if err != nil {

@@ -52,6 +52,9 @@ func (a *app) demoCmd() *cobra.Command {
 			if _, err := parseSize(f.rate); err != nil {
 				return cli.Usagef("--rate: %w", err)
 			}
+			if err := opt.check(); err != nil {
+				return err
+			}
 			if a.scripted(f) {
 				return a.drill(cmd.Context(), demo.Options{Size: bytes, Rate: f.rate})
 			}

@@ -147,6 +147,8 @@ func TestExitCodes(t *testing.T) {
 		{"demo --size much", 2, `"much"`},
 		{"demo --rate fast --script", 2, `"fast"`},
 		{"--replay /nonexistent", 2, "/nonexistent"},
+		{"--theme neon --config C", 2, `"neon" is not one of [auto dark light high-contrast mono]`},
+		{"demo --theme neon", 2, `"neon"`},
 		{"takeover --to otter --config C", 4, "--confirm"},
 		{"drill --to otter --config C", 4, "--confirm"},
 		{"rejoin --config C", 5, "otter"},

@@ -61,7 +61,7 @@ func (p Pair) Verified(loc *time.Location) *Line {
 	switch {
 	case v.Differ > 0:
 		l.Level = Alert
-		l.Text += ". santui verify repair --from NODE makes the copies one"
+		l.Text += ". santui verify repair --from NODE --confirm " + p.Name + " makes the copies one"
 	case v.Failed > 0:
 		l.Level = Alert
 		l.Text += ", " + Bytes(v.Failed) + " could not be read"

@@ -180,3 +180,13 @@ func TestMarks(t *testing.T) {
 		t.Errorf("meaning %q", m)
 	}
 }
+
+// TestVerifiedNamesTheWayOut: what the operator is told to type must work as it stands.
+func TestVerifiedNamesTheWayOut(t *testing.T) {
+	s := scene.InSync()
+	s.Inputs[0].Snapshot.Resources[0].Verify = &proto.Verify{By: "weasel", Ended: scene.Now, Checked: 1 << 20, Size: 1 << 20, Differ: 4096, Complete: true}
+	got := derive(s).Verified(time.UTC)
+	if got == nil || got.Level != view.Alert || !strings.Contains(got.Text, "santui verify repair --from NODE --confirm store-1") {
+		t.Errorf("%+v", got)
+	}
+}
