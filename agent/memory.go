@@ -9,6 +9,9 @@ import (
 	"example.com/santui/proto"
 )
 
+// lastWritePeriod is how often the time of the last write is stored while a Primary writes: it costs a synced file.
+const lastWritePeriod = time.Minute
+
 // track notes when the link and the role of a resource changed, durably where a takeover or a split brain needs it. The
 // resource's statusLoop calls it after every change of the engine.
 func (a *Agent) track(r *resource) {
@@ -23,6 +26,7 @@ func (a *Agent) track(r *resource) {
 		r.lastWrite = now.Truncate(time.Second)
 	}
 	r.wrote = st.Counters.Written
+	lastWrite := r.lastWrite
 	if up {
 		r.split = ""
 	}
@@ -32,6 +36,9 @@ func (a *Agent) track(r *resource) {
 	err := a.journal.Remember(r.name, func(k *op.Known) {
 		if broke && st.LastInSync.After(k.InSync) {
 			k.InSync = st.LastInSync.Round(0)
+		}
+		if d := lastWrite.Sub(k.LastWrite); d >= lastWritePeriod || d > 0 && (broke || st.Role != k.Role) {
+			k.LastWrite = lastWrite.Round(0)
 		}
 		if st.Role != k.Role && (st.Role == proto.Primary || st.Role == proto.Secondary) {
 			k.Role, k.Since = st.Role, now.Round(0)
@@ -54,6 +61,9 @@ func (a *Agent) dress(r *resource, st proto.Resource) proto.Resource {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	st.ConnSince, st.LastWrite, st.NeedsRejoin, st.SplitBrain = r.linkAt, r.lastWrite, k.Rejoin, r.split != ""
+	if st.LastWrite.IsZero() {
+		st.LastWrite = k.LastWrite
+	}
 	if st.Role == k.Role {
 		st.RoleSince = k.Since
 	}

@@ -69,7 +69,8 @@ type Resource struct {
 	// LastInSync is when this copy was last known identical to the peer's, zero if never.
 	LastInSync time.Time `json:"last_in_sync"`
 	// ConnSince is since when the replication link is up (from Connected on) or not, as this agent saw it; RoleSince since
-	// when the role is what it is; LastWrite when this node, as Primary, was last seen to write. Zero if not known.
+	// when the role is what it is; LastWrite when this node, as Primary, was last seen to write (after the agent's
+	// death up to a minute too early). Zero if not known.
 	ConnSince time.Time `json:"conn_since,omitzero"`
 	RoleSince time.Time `json:"role_since,omitzero"`
 	LastWrite time.Time `json:"last_write,omitzero"`

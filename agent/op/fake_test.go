@@ -30,6 +30,7 @@ type nodeModel struct {
 	gone    bool
 	journal map[string]proto.Op
 	users   []proto.User
+	backing []proto.User // of the backing disk
 	conn    proto.ConnState
 	since   time.Time // of conn
 	uuids   proto.UUIDs
@@ -140,7 +141,7 @@ func (n *fakeNode) Observe(_ context.Context, req proto.ObserveRequest) (proto.O
 		Node: n.name, At: time.Now(), Agent: proto.AgentInfo{Version: "1"}, Lock: m.locked,
 		Tools: map[string]string{"vgchange": "/sbin/vgchange", "lvm": "/sbin/lvm", "mount": "/bin/mount", "umount": "/bin/umount", "thin_check": "/sbin/thin_check"},
 		Facts: &proto.Facts{LVM: proto.LVMFacts{Installed: true, Mechanism: proto.SelectFilter}, Filesystems: []string{"ext4"}, ThinTools: "0.9.0",
-			DiskSize: 1 << 21, DiskSector: 512, DeviceSector: 512},
+			Backing: m.backing, DiskSize: 1 << 21, DiskSector: 512, DeviceSector: 512},
 		Resource: proto.Resource{
 			Name: "r0", Device: "/dev/drbd0", Disk: "/dev/md3", Role: m.role, PeerRole: n.w.peer(n.name).role, Protocol: proto.ProtocolC,
 			Conn: m.conn, ConnSince: m.since, DiskState: proto.UpToDate, PeerDisk: proto.UpToDate, Size: 1 << 20, UUIDs: m.uuids,

@@ -27,6 +27,9 @@ type Known struct {
 	// Role is this node's role, and since when.
 	Role  proto.Role `json:"role"`
 	Since time.Time  `json:"role_since,omitzero"`
+	// LastWrite is when this node, as Primary, was seen to write. It is kept to the minute, and exactly when the link or the
+	// role changes.
+	LastWrite time.Time `json:"last_write,omitzero"`
 	// Rejoin says that this node took over and the other one has not followed it since.
 	Rejoin string `json:"needs_rejoin,omitempty"`
 }

@@ -97,6 +97,7 @@ func (c *checker) takeover(v View) {
 	}
 	v.From.Resource.Stack = k.Peer
 	c.target(v)
+	c.backing([]proto.Observation{v.To})
 }
 
 // gone judges whether nothing of the other node answers, for long enough.

@@ -327,6 +327,9 @@ func TestVerbRefusals(t *testing.T) {
 		}, proto.CodeVeto, proto.CheckPeerGone},
 		{"takeover without a statement", proto.VerbTakeover, powerCut, func(_ *rig, r *proto.OpStartRequest) { r.Statement = " " }, proto.CodeNotConfirmed, ""},
 		{"takeover not confirmed", proto.VerbTakeover, powerCut, func(_ *rig, r *proto.OpStartRequest) { r.Confirm = "" }, proto.CodeNotConfirmed, ""},
+		{"takeover onto a disk that is used beside replication", proto.VerbTakeover, powerCut, func(g *rig, _ *proto.OpStartRequest) {
+			g.w.nodes["weasel"].backing = []proto.User{{Kind: "dm", Name: "/dev/storage/test", How: "on the backing disk"}}
+		}, proto.CodeVeto, proto.CheckBackingActive},
 		{"drill without a mount", proto.VerbDrill, func(g *rig) { g.w.nodes["otter"].mounted = false }, nil, proto.CodeVeto, proto.CheckSentinel},
 		{"drill not confirmed", proto.VerbDrill, whole, func(_ *rig, r *proto.OpStartRequest) { r.Confirm = "" }, proto.CodeNotConfirmed, ""},
 		{"rejoin in a split brain", proto.VerbRejoin, func(g *rig) { split(g); g.w.nodes["otter"].role = proto.Secondary }, nil, proto.CodeVeto, proto.CheckSplit},

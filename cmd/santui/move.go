@@ -8,16 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
-
-	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"example.com/santui/cmd/internal/cli"
 	"example.com/santui/proto"
 	"example.com/santui/tui/clean"
+	"github.com/spf13/cobra"
 )
 
 func (a *app) checkCmd() *cobra.Command {
@@ -95,7 +92,7 @@ type moveFlags struct {
 	verb                        proto.Verb
 	to, resource, confirm, hash string
 	statement                   string
-	dryRun, keep                bool
+	dryRun, keep, step          bool
 	accept                      []string
 }
 
@@ -108,6 +105,7 @@ func (f *moveFlags) register(a *app, cmd *cobra.Command) {
 	fl.StringVar(&f.hash, "plan", "", "run only if the plan still has this hash")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "the agents validate every step; nothing is changed")
 	fl.StringSliceVar(&f.accept, "accept", nil, "codes of soft vetoes to override, recorded in the report")
+	fl.BoolVar(&f.step, "step", false, "ask before every step, and when one fails (on a terminal)")
 }
 
 func (a *app) failoverCmd() *cobra.Command {
@@ -138,8 +136,17 @@ func (a *app) move(ctx context.Context, f moveFlags) error {
 	if f.keep {
 		req.OnFailure = proto.ChoiceKeep
 	}
+	var ask *asker
+	if f.step && !f.dryRun {
+		in, ok := a.terminal()
+		if !ok {
+			return cli.Usagef("--step asks before every step: it needs a terminal, and no --json")
+		}
+		ask = newAsker(in, a.stdout)
+		req.StepByStep, req.OnFailure = true, ""
+	}
 	if f.confirm == "" && !f.dryRun && f.verb != proto.VerbRejoin {
-		if req.Confirm, req.PlanHash, err = a.confirm(ctx, n, f); err != nil {
+		if req.Confirm, req.PlanHash, err = a.confirm(ctx, n, f, ask); err != nil {
 			return err
 		}
 	}
@@ -151,7 +158,7 @@ func (a *app) move(ctx context.Context, f moveFlags) error {
 		if !a.json {
 			_, _ = fmt.Fprintf(a.stdout, "operation %s: %s of %s from %s to %s\n", o.ID, o.Plan.Verb, o.Plan.Resource, o.Plan.From, o.Plan.To)
 		}
-		if o, err = a.followOp(ctx, n, o.ID); err != nil {
+		if o, err = a.followOp(ctx, n, o.ID, ask); err != nil {
 			return err
 		}
 	}
@@ -165,9 +172,9 @@ func requestID() string {
 }
 
 // confirm shows the plan and asks for the pair's name. Without a terminal nobody can be asked.
-func (a *app) confirm(ctx context.Context, n cli.Node, f moveFlags) (typed, hash string, err error) {
-	in, ok := a.stdin.(*os.File)
-	if a.json || !ok || !term.IsTerminal(int(in.Fd())) {
+func (a *app) confirm(ctx context.Context, n cli.Node, f moveFlags, ask *asker) (typed, hash string, err error) {
+	in, ok := a.terminal()
+	if !ok {
 		return "", "", proto.Errorf(proto.CodeNotConfirmed, "the %s to %s is not confirmed", f.verb, f.to).
 			WithRemedy("--confirm with the pair's name is the consent; --dry-run changes nothing")
 	}
@@ -180,10 +187,17 @@ func (a *app) confirm(ctx context.Context, n cli.Node, f moveFlags) (typed, hash
 	}
 	printPlan(a.stdout, reply.Plan)
 	_, _ = fmt.Fprintf(a.stdout, "\nType the pair's name, %s, to start: ", reply.Plan.Pair)
-	if _, err := fmt.Fscanln(in, &typed); err != nil {
+	if ask == nil {
+		ask = newAsker(in, a.stdout)
+	}
+	select {
+	case typed = <-ask.lines:
+	case <-ctx.Done():
+	}
+	if typed = strings.TrimSpace(typed); typed == "" {
 		return "", "", proto.Errorf(proto.CodeNotConfirmed, "nothing was typed; nothing was done")
 	}
-	return strings.TrimSpace(typed), reply.Hash, nil
+	return typed, reply.Hash, nil
 }
 
 func printPlan(w io.Writer, p proto.Plan) {
@@ -193,7 +207,7 @@ func printPlan(w io.Writer, p proto.Plan) {
 		if s.Skip != "" {
 			limit = "skipped: " + s.Skip
 		}
-		_, _ = fmt.Fprintf(w, "%2d  %-10s %-52s %s\n", s.Index, s.Node, strings.Join(s.Argv, " "), limit)
+		_, _ = fmt.Fprintf(w, "%2d  %-10s %-52s %s\n", s.Index, s.Node, shown(s), limit)
 	}
 	for _, e := range p.Effect {
 		_, _ = fmt.Fprintln(w, "    "+e)
@@ -201,8 +215,8 @@ func printPlan(w io.Writer, p proto.Plan) {
 }
 
 // followOp prints the steps as they end and returns the operation once it is final. The agent goes on without us: when we
-// are interrupted, that is said, and the operation is left alone.
-func (a *app) followOp(ctx context.Context, n cli.Node, id string) (proto.Op, error) {
+// are interrupted, that is said, and the operation is left alone. ask, if not nil, decides where the operation waits.
+func (a *app) followOp(ctx context.Context, n cli.Node, id string, ask *asker) (proto.Op, error) {
 	s, err := connect(ctx, n)
 	if err != nil {
 		return proto.Op{}, err
@@ -218,9 +232,16 @@ func (a *app) followOp(ctx context.Context, n cli.Node, id string) (proto.Op, er
 		if !a.json {
 			a.printSteps(last, printed)
 		}
-		return nil
+		if ask == nil || len(last.Choices) == 0 || last.State.Final() {
+			return nil
+		}
+		choice, err := ask.choose(ctx, last)
+		if err == nil {
+			_, err = call[proto.Op](ctx, n, proto.MethodOpDecide, proto.DecideRequest{ID: id, Choice: choice, By: owner()})
+		}
+		return err
 	})
-	if err != nil && ctx.Err() != nil {
+	if err != nil && (ctx.Err() != nil || errors.Is(err, errNobody)) {
 		_, _ = fmt.Fprintf(a.stderr, "santui: detached; the operation goes on: santui attach %s\n", id)
 		return last, cli.Exit(cli.ExitDetached, nil)
 	}
@@ -236,7 +257,11 @@ func (a *app) printSteps(o proto.Op, printed map[string]bool) {
 			return
 		}
 		printed[key] = true
-		_, _ = fmt.Fprintf(a.stdout, "%s%-8s %2d  %-10s %-52s %5.1f s\n", prefix, r.State, s.Index, s.Node, strings.Join(s.Argv, " "), r.Seconds)
+		argv := s
+		if prefix != "" {
+			argv.Argv = s.Undo
+		}
+		_, _ = fmt.Fprintf(a.stdout, "%s%-8s %2d  %-10s %-52s %5.1f s\n", prefix, r.State, s.Index, s.Node, shown(argv), r.Seconds)
 		if r.Err != nil {
 			_, _ = fmt.Fprintf(a.stdout, "         %v\n", r.Err)
 		}
@@ -346,7 +371,7 @@ func (a *app) whereOp(ctx context.Context, id string) (cli.Node, proto.Report, e
 
 func (a *app) attachCmd() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "attach OP", Short: "Follow an operation until it ends", Args: cobra.ExactArgs(1),
+		Use: "attach OP", Short: "Follow an operation until it ends; on a terminal, decide where it waits", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, r, err := a.whereOp(cmd.Context(), args[0])
 			if err != nil {
@@ -356,7 +381,11 @@ func (a *app) attachCmd() *cobra.Command {
 				e := proto.Errorf(proto.CodeUnreachable, "the agent of %s, which runs %s, does not answer; %s last heard: %s", r.Op.Runner, args[0], n.Name, last(r.Op))
 				return e.WithRemedy("when it is back, its journal says how far it came; if the node is gone: santui takeover")
 			}
-			o, err := a.followOp(cmd.Context(), n, args[0])
+			var ask *asker
+			if in, ok := a.terminal(); ok {
+				ask = newAsker(in, a.stdout)
+			}
+			o, err := a.followOp(cmd.Context(), n, args[0], ask)
 			if err != nil {
 				return err
 			}

@@ -143,7 +143,7 @@ func (a *app) undoCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o, err := a.followOp(cmd.Context(), n, args[0])
+			o, err := a.followOp(cmd.Context(), n, args[0], nil)
 			if err != nil {
 				return err
 			}

@@ -36,12 +36,16 @@ func planText(p proto.Plan) string {
 	return b.String()
 }
 
-// skipMark keeps a step that is only shown from being pasted into a shell.
+// skipMark keeps a step from being pasted into a shell that is only shown, or that no program does.
 func skipMark(s proto.Step) string {
-	if s.Skip == "" {
+	switch {
+	case s.Skip != "":
+		return "# skipped, " + s.Skip + ": "
+	case s.Internal:
+		return "# inside the agent, like: "
+	default:
 		return ""
 	}
-	return "# skipped, " + s.Skip + ": "
 }
 
 // stepOutput is what a step said: its programs with their output and exit codes, or the agent's own words.
