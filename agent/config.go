@@ -27,6 +27,8 @@ type Config struct {
 	Socket   string `toml:"socket"`    // for cockpits on this node; default RunDir/agent.sock
 	FrontEnd string `toml:"front_end"` // nbd or fuse; default: what the kernel offers
 	Peer     Peer   `toml:"peer"`
+	// HandlersMayHalt lets handlers of drbd.conf run that halt or reboot this node, as `halt -f` in 0.7's incon-degr-cmd.
+	HandlersMayHalt bool `toml:"handlers_may_halt"`
 }
 
 // Peer says how the two agents find and know each other.
@@ -51,7 +53,7 @@ func LoadConfig(path string) (Config, error) {
 		return c, fmt.Errorf("read the agent's settings: %w", err)
 	}
 	if extra := meta.Undecoded(); len(extra) > 0 {
-		return c, fmt.Errorf("%s: unknown setting %q (known: node, pair, drbd_conf, state_dir, run_dir, socket, front_end, [peer] listen, address, pin)", path, extra[0])
+		return c, fmt.Errorf("%s: unknown setting %q (known: node, pair, drbd_conf, state_dir, run_dir, socket, front_end, handlers_may_halt, [peer] listen, address, pin)", path, extra[0])
 	}
 	return c.withDefaults(path)
 }

@@ -56,6 +56,7 @@ func (a *Agent) diagnose(ctx context.Context, r *resource) (proto.DoctorReply, e
 		return d, err
 	}
 	say := func(format string, args ...any) { d.Findings = append(d.Findings, fmt.Sprintf(format, args...)) }
+	d.Findings = append(d.Findings, r.conf.withheld()...)
 	if !d.LVM.Installed {
 		d.Healthy = true
 		say("LVM is not installed")

@@ -11,6 +11,7 @@ import (
 	"example.com/santui/datapath"
 	"example.com/santui/datapath/block"
 	"example.com/santui/datapath/export"
+	"example.com/santui/lvmops"
 	"example.com/santui/proto"
 )
 
@@ -23,6 +24,7 @@ type resourceConf struct {
 	diskPath string
 	datapath datapath.Config
 	findings []drbdconf.Finding
+	handlers *engine.Handlers
 }
 
 // loadResources reads drbd.conf and returns the resources that this node takes part in. They all must have the same peer.
@@ -33,7 +35,7 @@ func loadResources(cfg Config) ([]resourceConf, error) {
 	}
 	var out []resourceConf
 	for _, r := range conf.Resources {
-		c, err := fromDRBDConf(r, cfg.Node)
+		c, err := fromDRBDConf(r, cfg)
 		if err != nil {
 			return nil, err
 		}
@@ -50,8 +52,9 @@ func loadResources(cfg Config) ([]resourceConf, error) {
 }
 
 // fromDRBDConf translates one resource for this node. What this version cannot do is refused here, by name.
-func fromDRBDConf(r *drbdconf.Resource, node string) (resourceConf, error) {
+func fromDRBDConf(r *drbdconf.Resource, cfg Config) (resourceConf, error) {
 	var c resourceConf
+	node := cfg.Node
 	if err := r.Refused(); err != nil {
 		return c, err
 	}
@@ -63,9 +66,11 @@ func fromDRBDConf(r *drbdconf.Resource, node string) (resourceConf, error) {
 	if err != nil {
 		return c, err
 	}
+	h := &engine.Handlers{Commands: r.Handlers, Env: handlerEnv(r.Name, cfg.DRBDConf, here, there), MayHalt: cfg.HandlersMayHalt, Runner: lvmops.NewExec()}
 	return resourceConf{
-		name: r.Name, peer: there.Name, device: here.Device, minor: here.Minor, diskPath: here.Disk, findings: r.Unsupported,
+		name: r.Name, handlers: h, peer: there.Name, device: here.Device, minor: here.Minor, diskPath: here.Disk, findings: r.Unsupported,
 		datapath: datapath.Config{
+			Helper:   h,
 			Resource: r.Name, Device: here.Device, Node: node, Peer: there.Name, DiskPath: here.Disk,
 			Open:      func() (block.Device, error) { return block.Open(here.Disk, block.Options{}) },
 			LocalAddr: here.Address.String(), PeerAddr: there.Address.String(),
@@ -77,6 +82,28 @@ func fromDRBDConf(r *drbdconf.Resource, node string) (resourceConf, error) {
 			PullAhead: r.Net.OnCongestion == "pull-ahead", ThinResync: r.Disk.RSDiscardGranularity > 0,
 		},
 	}, nil
+}
+
+// handlerEnv is what a handler finds in its environment (adm_khelper, user/v84/drbdadm_main.c of drbd-utils).
+func handlerEnv(name, conf string, here, there *drbdconf.Host) []string {
+	family := "ipv4"
+	if there.Address.Addr().Is6() {
+		family = "ipv6"
+	}
+	return []string{
+		"TERM=linux", "DRBD_RESOURCE=" + name, "DRBD_CONF=" + conf, fmt.Sprintf("DRBD_MINOR=%d", here.Minor), "DRBD_VOLUME=0",
+		"DRBD_LL_DISK=" + here.Disk, "DRBD_PEER_AF=" + family, "DRBD_PEER_ADDRESS=" + there.Address.Addr().String(),
+		"DRBD_PEER=" + there.Name, "DRBD_PEERS=" + there.Name,
+	}
+}
+
+// withheld words which handlers do not run.
+func (c *resourceConf) withheld() []string {
+	var out []string
+	for _, h := range c.handlers.Withheld() {
+		out = append(out, fmt.Sprintf("handler %s is not run, because it would stop this node: %q; handlers_may_halt = true in agent.toml lets it", h, c.handlers.Commands[h]))
+	}
+	return out
 }
 
 // koCount translates drbd.conf's ko-count, of which 0 means that a peer is never given up.
@@ -108,6 +135,9 @@ func (a *Agent) newResource(c resourceConf) (*resource, error) {
 	}
 	for _, f := range c.findings {
 		a.hub.event(proto.LevelInfo, c.name, "", f.String())
+	}
+	for _, w := range c.withheld() {
+		a.hub.event(proto.LevelWarn, c.name, "", w)
 	}
 	return &resource{name: c.name, conf: c, eng: eng, look: make(chan struct{}, 1), news: make(chan struct{}, 1)}, nil
 }
@@ -147,6 +177,9 @@ func Describe(cfg Config) ([]string, error) {
 		}
 		for _, f := range c.findings {
 			lines = append(lines, "  "+strings.ReplaceAll(f.String(), "\n", "\n  "))
+		}
+		for _, w := range c.withheld() {
+			lines = append(lines, "  "+w)
 		}
 	}
 	return lines, nil

@@ -9,17 +9,33 @@ import (
 	"time"
 
 	"example.com/santui/datapath/block"
+	"example.com/santui/datapath/state"
 	"example.com/santui/proto"
 )
 
 // IOErrorPolicy says what happens when the backing disk fails (drbd.conf: on-io-error).
 type IOErrorPolicy string
 
-// The policies. call-local-io-error is refused by name.
+// The policies.
 const (
-	OnIOErrorDetach IOErrorPolicy = "detach"  // the disk is dropped, I/O goes on with the peer's copy
-	OnIOErrorPassOn IOErrorPolicy = "pass_on" // the error goes to the application, the disk becomes Inconsistent
+	OnIOErrorDetach IOErrorPolicy = "detach"              // the disk is dropped, I/O goes on with the peer's copy
+	OnIOErrorPassOn IOErrorPolicy = "pass_on"             // the error goes to the application, the disk becomes Inconsistent
+	OnIOErrorCall   IOErrorPolicy = "call-local-io-error" // the handler of that name is run, then as detach
 )
+
+// ioErrorPolicies are the state machine's names.
+var ioErrorPolicies = map[IOErrorPolicy]state.IOErrorPolicy{
+	OnIOErrorDetach: state.IOErrorDetach, OnIOErrorPassOn: state.IOErrorPassOn, OnIOErrorCall: state.IOErrorCallHandler,
+}
+
+// Helper runs the handlers of drbd.conf. Both methods may be called from any goroutine.
+type Helper interface {
+	// Has says whether a command is configured for a handler ("split-brain").
+	Has(handler string) bool
+	// Run runs it, bounded in time, and gives its exit code and what it printed last. An error means that there is no exit
+	// code. It returns soon after ctx has ended.
+	Run(ctx context.Context, handler string) (exit int, said string, err error)
+}
 
 // Config describes one replicated resource as one of its two nodes sees it. Zero values mean DRBD's defaults
 // (linux/drbd_limits.h).
@@ -64,6 +80,8 @@ type Config struct {
 	// Listen and Dial make the replication link; nil = TCP. laddr is the local address to bind, its port is ignored.
 	Listen func(ctx context.Context, addr string) (net.Listener, error)
 	Dial   func(ctx context.Context, laddr, raddr string) (net.Conn, error)
+
+	Helper Helper // nil = no handlers
 
 	// Verified gets the outcome of each online verify. It must not block or call back.
 	Verified func(v *proto.Verify)
@@ -164,6 +182,8 @@ func (c *Config) check() error {
 		return bad("csums-alg %q is not one of %v", c.CsumsAlg, DigestAlgs)
 	case c.VerifyAlg != "" && !slices.Contains(DigestAlgs, c.VerifyAlg):
 		return bad("verify-alg %q is not one of %v", c.VerifyAlg, DigestAlgs)
+	case ioErrorPolicies[c.OnIOError] == 0 && c.OnIOError != OnIOErrorDetach:
+		return bad("on-io-error %q is not a policy", c.OnIOError)
 	case len(c.Secret) > maxSecret:
 		return bad("shared-secret is longer than %d bytes", maxSecret)
 	}
@@ -180,7 +200,6 @@ func (c *Config) refuse() error {
 		{c.AllowTwoPrimaries, "allow-two-primaries"},
 		{c.PullAhead, "on-congestion pull-ahead"},
 		{c.ThinResync, "rs-discard-granularity (thin resync)"},
-		{c.OnIOError != OnIOErrorDetach && c.OnIOError != OnIOErrorPassOn, "on-io-error " + string(c.OnIOError)},
 	} {
 		if f.asked {
 			return c.unsupported(f.name).WithRemedy("remove it from the configuration of %s on both nodes", c.Resource)

@@ -38,6 +38,7 @@ type link struct {
 	seq    atomic.Uint32
 	conn   atomic.Int32 // the owner's connection state
 	turn   atomic.Int64 // when it last changed, nanoseconds
+	held   atomic.Bool  // a packet waits for a handler
 
 	replicates bool // writes were sent on this link; the traffic lock guards it
 	tracked    bool // a Primary without disk wrote over this link; the traffic lock guards it
@@ -187,7 +188,7 @@ func (l *link) watch() error {
 		case <-l.dead:
 			return nil
 		case now := <-tick.C:
-			if c, since := proto.ConnState(l.conn.Load()), l.quiet(now); hurried(c) && since > limit {
+			if c, since := proto.ConnState(l.conn.Load()), l.quiet(now); hurried(c) && since > limit && !l.held.Load() {
 				return brokenLink(proto.Timeout, "%s has said nothing for %v in %v", l.r.cfg.Peer, since.Round(time.Second), c)
 			}
 			if since, ok := l.ov.oldest(); ok && now.Sub(since) > limit {

@@ -29,9 +29,10 @@
 // one per connection that has not said yet what it is. Established link: receiver and sender of the data socket, receiver
 // and sender of the meta socket, a watch for unanswered requests, and 16 workers that do what the peer asks for on the
 // local disk. The meta socket's two never wait for a disk, so pings are answered in time. SyncTarget: one that asks for
-// blocks; VerifyS: one that asks for digests. Attach, detach and the end of a link run in goroutines of their own and
-// report to the owner. Close returns when all have ended. A lone write, and the answer to one, is written to its socket by
-// the goroutine that has it, in the sender's turn, without a switch to the sender.
+// blocks; VerifyS: one that asks for digests. Handlers of drbd.conf: one each, those that nothing waits for in the order
+// of their causes; a packet that would begin a resync waits for the handler for that. Attach, detach and the end of a link
+// run in goroutines of their own and report to the owner. Close returns when all have ended. A lone write, and the answer
+// to one, is written to its socket by the goroutine that has it, in the sender's turn, without a switch to the sender.
 //
 // # What is refused by name
 //

@@ -45,7 +45,7 @@ func (o *owner) effect(e state.Effect) {
 	case state.Notify:
 		o.notify(e)
 	case state.RunHandler:
-		o.r.cfg.Logger.Info("DRBD would run a handler", "handler", e.Name)
+		o.runHandler(e.Name)
 	default:
 		if o.link != nil && o.failure == nil {
 			o.send(e)

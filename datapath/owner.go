@@ -50,6 +50,7 @@ type (
 	drained        struct{ q *request } // for this demotion
 	verifyFinished struct{ v *verify }  // all that was asked for is compared
 	verifyClosed   struct{ v *proto.Verify }
+	handlerEnded   struct{ then func() }
 )
 
 // owner is the state of the owner goroutine. Nothing else touches it.
@@ -75,6 +76,8 @@ type owner struct {
 	open    int
 	failure error // a disk effect of the present step failed
 
+	handlers handlers
+
 	lastUp   time.Time // of the last link, and how many in a row did not last
 	upFails  int
 	progress progress
@@ -88,13 +91,12 @@ const retryTime = 5 * time.Second
 // own is the owner goroutine: it alone decides, one event after the other.
 func (r *Resource) own() {
 	defer close(r.gone)
-	policy := state.IOErrorDetach
-	if r.cfg.OnIOError == OnIOErrorPassOn {
-		policy = state.IOErrorPassOn
-	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	var seed [8]byte
 	_, _ = rand.Read(seed[:]) // never fails since Go 1.24
-	o := &owner{r: r, st: state.New(policy, binary.NativeEndian.Uint64(seed[:])), waiting: map[state.CommandID]*request{}}
+	o := &owner{r: r, st: state.New(ioErrorPolicies[r.cfg.OnIOError], binary.NativeEndian.Uint64(seed[:])), waiting: map[state.CommandID]*request{}}
+	o.handlers.ctx = ctx
 	o.st.CanVerify = r.verifies != nil
 	tick := time.NewTimer(time.Second)
 	defer tick.Stop()
@@ -157,15 +159,11 @@ func (o *owner) handle(m any) {
 	case *request:
 		o.command(m)
 	case fromPeer:
-		if m.l == o.link {
-			o.fromPeer(m.ev)
+		if !o.handledFirst(m) {
+			o.deliver(m)
 		}
-		if m.wait {
-			select {
-			case m.l.answered <- struct{}{}:
-			default: // the link died and its receiver did not wait
-			}
-		}
+	case handlerEnded:
+		m.then()
 	case linkLost:
 		o.linkLost(m)
 	case linkMade:
@@ -199,6 +197,19 @@ func (o *owner) handle(m any) {
 	case drained:
 		if m.q == o.demote {
 			o.demoteNow()
+		}
+	}
+}
+
+// deliver hands a packet to the state machine and lets its receiver go on.
+func (o *owner) deliver(m fromPeer) {
+	if m.l == o.link {
+		o.fromPeer(m.ev)
+	}
+	if m.wait {
+		select {
+		case m.l.answered <- struct{}{}:
+		default: // the link died and its receiver did not wait
 		}
 	}
 }

@@ -478,10 +478,9 @@ func TestDifferentSizesFresh(t *testing.T) {
 	p.equal()
 }
 
-func TestSplitBrain(t *testing.T) {
-	t.Parallel()
-	p := newPair(t, testSize, testSize, nil)
-	p.synced()
+// fork lets both nodes write on their own: otter at the beginning, then weasel, Primary now, at 1 MiB. The cable is cut.
+func (p *pair) fork() {
+	p.t.Helper()
 	a, b := p.node[0], p.node[1]
 	p.cable.pull()
 	p.await("the break", func(s *Status) bool { return s.Conn < proto.Connected })
@@ -489,6 +488,14 @@ func TestSplitBrain(t *testing.T) {
 	a.ok("demote", a.Demote(bg()))
 	b.ok("promote", b.Promote(bg(), false))
 	b.write(1<<20, pattern(2, 8192))
+}
+
+func TestSplitBrain(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	a, b := p.node[0], p.node[1]
+	p.fork()
 	p.cable.plug()
 	p.await("StandAlone", alone)
 	for _, n := range p.node {
@@ -710,7 +717,6 @@ func TestRefusals(t *testing.T) {
 		func(c *Config) { c.AllowTwoPrimaries = true },
 		func(c *Config) { c.PullAhead = true },
 		func(c *Config) { c.ThinResync = true },
-		func(c *Config) { c.OnIOError = "call-local-io-error" },
 	} {
 		c := base
 		c.Open = func() (block.Device, error) { return nil, nil }

@@ -104,6 +104,9 @@ func (o *owner) verifyOutcome(v *proto.Verify) {
 		text += " (" + v.Why + ")"
 	}
 	o.r.event(level, "%s", text)
+	if v.Differ > 0 {
+		o.runHandler("out-of-sync")
+	}
 	o.r.cfg.Verified(v)
 	o.publish()
 }

@@ -131,7 +131,7 @@ func (e *Exec) run(ctx context.Context, cmd Cmd, res *Result) error {
 	c := exec.Command(path, cmd.Argv[1:]...)
 	c.Args[0] = cmd.Argv[0] // lvm is one program with many names
 	closeInherited()
-	c.Env = e.environment()
+	c.Env = append(e.environment(), cmd.Env...)
 	c.Dir = "/"
 	c.Stdout, c.Stderr = &stdout, &stderr
 	if len(cmd.Stdin) > 0 {

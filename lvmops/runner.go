@@ -22,6 +22,7 @@ type Cmd struct {
 	Argv  []string
 	Limit time.Duration // 0 means DefaultLimit
 	Stdin []byte
+	Env   []string // "NAME=value", beside the fixed environment
 }
 
 // Result is what running a Cmd led to. It is filled as far as it goes in the case of an error too.

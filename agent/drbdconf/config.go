@@ -28,7 +28,7 @@ type Resource struct {
 	Disk     Disk
 	Net      Net
 	Startup  Startup
-	// Handlers are command lines by event; 0.7's incon-degr-cmd is "pri-on-incon-degr". They are never run.
+	// Handlers are command lines by event; 0.7's incon-degr-cmd is "pri-on-incon-degr".
 	Handlers    map[string]string
 	Unsupported []Finding
 

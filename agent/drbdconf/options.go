@@ -54,6 +54,7 @@ const (
 	flushed    = "ignored: santui always flushes"
 	tenths     = "tenths of a second"
 	seconds    = "seconds"
+	neverRun   = "read, never run: what it is for is " + notYet
 	drbd9      = "belongs to DRBD 9"
 	manualOnly = "ignored: nothing is promoted by itself, a failover is an operator's decision"
 )
@@ -191,17 +192,20 @@ func otherOptions() []option {
 		{section: "global", name: "cmd-timeout-medium", min: 0, max: 300000, unit: seconds},
 		{section: "global", name: "cmd-timeout-long", min: 0, max: 300000, unit: seconds},
 	}
-	for _, h := range []string{"pri-on-incon-degr", "pri-lost-after-sb", "pri-lost", "initial-split-brain", "split-brain", "fence-peer",
-		"unfence-peer", "local-io-error", "before-resync-target", "after-resync-target", "before-resync-source", "out-of-sync",
-		"quorum-lost", "disconnected"} {
-		out = append(out, option{section: "handlers", name: h, kind: kWord, not84: h == "quorum-lost" || h == "disconnected",
-			set: func(r *Resource, v parsed) {
-				if v.text != "" {
-					r.Handlers[h] = v.text
-				}
-			},
-			ignored: "read, never run: no program is started for an event in this version"})
+	handler := func(ignored string, names ...string) {
+		for _, h := range names {
+			out = append(out, option{section: "handlers", name: h, kind: kWord, not84: ignored == drbd9, ignored: ignored,
+				set: func(r *Resource, v parsed) {
+					if v.text != "" {
+						r.Handlers[h] = v.text
+					}
+				}})
+		}
 	}
+	handler("", "pri-on-incon-degr", "initial-split-brain", "split-brain", "local-io-error", "before-resync-target",
+		"after-resync-target", "before-resync-source", "out-of-sync")
+	handler(neverRun, "pri-lost-after-sb", "pri-lost", "fence-peer", "unfence-peer")
+	handler(drbd9, "quorum-lost", "disconnected")
 	return out
 }
 

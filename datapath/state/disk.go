@@ -152,6 +152,7 @@ func (m *machine) diskError(e DiskError) error {
 		ns.Disk = min(ns.Disk, proto.Inconsistent)
 	} else {
 		ns.Disk = proto.Failed
+		m.out.ioError = m.s.OnIOError == IOErrorCallHandler
 	}
 	m.force(ns)
 	return nil

@@ -96,7 +96,7 @@ type (
 		Level proto.Level
 		Text  string
 	}
-	// RunHandler names a handler of drbd.conf that DRBD would call now.
+	// RunHandler: run a handler of drbd.conf, if one is configured. Nothing waits for it.
 	RunHandler struct{ Name string }
 )
 

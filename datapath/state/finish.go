@@ -14,6 +14,9 @@ func (m *machine) finish() []Effect {
 		m.out.notes = append([]Effect{Notify{Level: proto.LevelInfo, Text: line}}, m.out.notes...)
 	}
 	fx := m.diskEffects(nil)
+	if m.out.ioError {
+		fx = append(fx, RunHandler{Name: "local-io-error"})
+	}
 	fx = m.sends(fx)
 	add := func(on bool, e Effect) {
 		if on {

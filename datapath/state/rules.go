@@ -200,6 +200,11 @@ func asksPeer(os, ns State) bool {
 		(os.Role != proto.Primary && ns.Role == proto.Primary || os.Disk != proto.Failed && ns.Disk == proto.Failed)
 }
 
+// noGoodCopy says that this Primary can reach no UpToDate copy.
+func noGoodCopy(s State) bool {
+	return s.Role == proto.Primary && s.Disk < proto.UpToDate && s.PeerDisk < proto.UpToDate
+}
+
 // lostPeerData says whether a change of the peer's disk state means that its copy falls behind from now on
 // (lost_contact_to_peer_data, drbd_state.c).
 func lostPeerData(o, n proto.DiskState) bool {

@@ -42,8 +42,9 @@ type IOErrorPolicy uint8
 
 // The policies.
 const (
-	IOErrorDetach IOErrorPolicy = iota // drop the disk
-	IOErrorPassOn                      // keep it, as Inconsistent; an error in the metadata still drops it
+	IOErrorDetach      IOErrorPolicy = iota // drop the disk
+	IOErrorPassOn                           // keep it, as Inconsistent; an error in the metadata still drops it
+	IOErrorCallHandler                      // run the handler local-io-error, then drop it
 )
 
 // CommandID names a local command that waits for an answer; 0 means that nobody waits.

@@ -40,6 +40,7 @@ type outcome struct {
 	startResync                     *StartResync
 	pause, resume                   bool
 	release, closeLink, connectLink bool
+	ioError                         bool // the handler for it is called before the peer is told
 	answers                         []Effect
 	notes                           []Effect
 }
@@ -194,6 +195,9 @@ func (m *machine) afterDisks(os, ns State) {
 		m.out.uuids, m.out.state = true, true // the peer attached its disk
 	}
 	m.bump(os, ns)
+	if !noGoodCopy(os) && noGoodCopy(ns) {
+		m.handler("pri-on-incon-degr")
+	}
 	if os.Role == proto.Primary && ns.Role == proto.Secondary && ns.Conn <= proto.Connected {
 		m.out.writeBitmap = true
 	}
