@@ -368,11 +368,11 @@ func TestUnansweredWrite(t *testing.T) {
 	if d := time.Since(start); err != nil || d < 150*time.Millisecond || d > 2*time.Second {
 		t.Errorf("write took %v: %v", d, err)
 	}
+	p.n.await("the mark", func(s *Status) bool { return s.OutOfSync == 4096 })
 	if !p.n.heard("unanswered") {
 		p.n.dump()
 		t.Error("does not say why")
 	}
-	p.n.await("the mark", func(s *Status) bool { return s.OutOfSync == 4096 })
 }
 
 func TestMuteHandshake(t *testing.T) {
