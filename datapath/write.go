@@ -115,27 +115,49 @@ func (t *traffic) peerZeroes() bool {
 func (t *traffic) write(cmd drbd.Cmd, p []byte, off, n int64, unmap bool) error {
 	w := writes.Get().(*write) //nolint:errcheck // the pool holds nothing else
 	w.cmd, w.p, w.off, w.n, w.unmap = cmd, p, off, n, unmap
-	if err := t.begin(w); err != nil {
+	err := t.begin(w, nil)
+	for err == nil && w.disk != nil {
+		alErr := t.activate(w.disk, off, n)
+		if alErr == nil {
+			break
+		}
+		t.fail(w.disk, true, alErr)
+		err = t.restart(w, alErr)
+	}
+	if err != nil {
 		writes.Put(w)
 		return err
 	}
-	var alErr error
-	if w.disk != nil {
-		if alErr = t.activate(w.disk, off, n); alErr != nil {
-			t.fail(w.disk, true, alErr)
-		}
-	}
-	if l := t.send(w, alErr != nil); l != nil {
+	if l := t.send(w); l != nil {
 		l.sendNow()
 	}
-	var diskErr error
-	if w.disk != nil && alErr == nil {
-		diskErr = w.disk.write(w)
-		if diskErr != nil {
-			t.fail(w.disk, false, diskErr)
+	if w.disk != nil {
+		if err = w.disk.write(w); err != nil {
+			t.fail(w.disk, false, err)
 		}
 	}
-	return t.finish(w, errors.Join(alErr, diskErr))
+	return t.finish(w, err)
+}
+
+// restart takes back a write that the activity log does not cover and begins it again when the node has let go of its
+// disk and told the peer, which then keeps the log. Sent as it is it would be marked durably on neither node.
+func (t *traffic) restart(w *write, cause error) error {
+	t.mu.Lock()
+	d := w.disk
+	w.disk = nil
+	d.put()
+	t.ranges.remove(&w.span)
+	if t.inflight--; t.inflight == 0 {
+		t.rouse()
+	}
+	for t.gate.disk == d {
+		ch := t.await()
+		t.mu.Unlock()
+		<-ch
+		t.mu.Lock()
+	}
+	t.mu.Unlock()
+	return t.begin(w, cause)
 }
 
 // activate makes the activity log's extents of a write durable. The log may be full of extents of writes that wait for
@@ -149,8 +171,8 @@ func (t *traffic) activate(d *disk, off, n int64) error {
 	return al.Begin(context.Background(), off, n)
 }
 
-// begin takes w through the gate and waits for its turn among overlapping writes.
-func (t *traffic) begin(w *write) error {
+// begin takes w through the gate and waits for its turn among overlapping writes. cause is why it has to begin again.
+func (t *traffic) begin(w *write, cause error) error {
 	t.mu.Lock()
 	for t.gate.primary && (t.gate.frozen || t.log.writes > maxLogged*t.cfg.MaxEpochSize) {
 		ch := t.await()
@@ -164,7 +186,7 @@ func (t *traffic) begin(w *write) error {
 		if !primary {
 			return fmt.Errorf("%s on %s: %w", t.cfg.Resource, t.cfg.Node, ErrNotPrimary)
 		}
-		return t.noData("write", w.off, w.n, nil)
+		return t.noData("write", w.off, w.n, cause)
 	}
 	t.inflight++
 	w.disk = t.gate.disk
@@ -184,12 +206,9 @@ func (t *traffic) begin(w *write) error {
 
 // send queues w for the peer, or marks it out of sync if the peer does not get it. Both happen before the local write
 // begins. If w is the only one under way it gives the link, and the caller has to send.
-func (t *traffic) send(w *write, alFailed bool) *link {
+func (t *traffic) send(w *write) *link {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if alFailed {
-		w.localPending, w.localFailed = false, true
-	}
 	l := t.gate.link
 	if l == nil {
 		if w.disk != nil {

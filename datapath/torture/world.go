@@ -395,9 +395,9 @@ func (w *world) observe(inc *incarnation) {
 		return
 	}
 	p := peer.res.Status()
-	if s.Conn == proto.Connected && s.Disk == proto.UpToDate && s.PeerDisk == proto.UpToDate && p.Conn == proto.SyncSource &&
+	if s.Conn == proto.Connected && s.Disk == proto.UpToDate && s.PeerDisk == proto.UpToDate && p.Conn != proto.Connected &&
 		m.level[1-i] == current && m.level[i] == behind {
-		w.note("%s has all, its source has not heard", inc.n.name)
+		w.note("%s has all, its source has not heard or has gone", inc.n.name)
 		m.level[i] = current
 	}
 	if s.Conn == proto.Connected && p.Conn == proto.Connected && s.Disk == proto.UpToDate && p.Disk == proto.UpToDate &&
