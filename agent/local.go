@@ -109,6 +109,7 @@ func (l local) Step(ctx context.Context, req proto.PeerStepRequest) proto.StepRe
 	case res.State == "":
 		res.State = proto.StepDone
 	}
+	conceal(&res, l.secrets())
 	if !req.DryRun {
 		l.tell(req.OpID, req.Step, kind, res)
 	}

@@ -93,7 +93,7 @@ func (a *Agent) report(_ context.Context, _ session.Peer, in proto.OpRequest) (p
 		return proto.Report{}, a.cfg.errorf(proto.CodeNotFound, "operation %q is not in this node's journal", in.ID).
 			WithRemedy("santui ops lists what there is")
 	}
-	rep := proto.Report{Schema: proto.Schema, Op: o, Versions: map[string]string{a.cfg.Node: Version + ", kernel " + a.info.Kernel}}
+	rep := proto.Report{Schema: proto.Schema, Op: o}
 	for _, r := range a.resources {
 		st := r.eng.Status()
 		st.Stack = r.cached()

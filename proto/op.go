@@ -168,6 +168,10 @@ type Outage struct {
 	To      string  `json:"to"`
 	Service float64 `json:"service"`           // first unmount (or demote) to last mount (or promote)
 	Storage float64 `json:"storage,omitempty"` // last write on From to first write on To; 0 if nobody measured it
+	// Began is when the service went away, LastWrite when the probe wrote on From for the last time. Both are of the clock
+	// of the node that ran the operation.
+	Began     time.Time `json:"began,omitzero"`
+	LastWrite time.Time `json:"last_write,omitzero"`
 }
 
 // Execution is one external program that was run.
@@ -212,6 +216,8 @@ type Op struct {
 	Outcome string   `json:"outcome"`           // one sentence
 	Err     *Error   `json:"err,omitempty"`
 	Rev     uint64   `json:"rev"` // grows with every change
+	// Versions are the agent's version and the kernel of each node when the operation began.
+	Versions map[string]string `json:"versions,omitempty"`
 }
 
 // Choice is what an operator may decide while an operation is stopped or running.
@@ -236,9 +242,8 @@ type Lock struct {
 
 // Report is what an operation leaves behind, on both agents.
 type Report struct {
-	Schema   string            `json:"schema"`
-	Op       Op                `json:"op"`
-	Versions map[string]string `json:"versions"` // node -> agent version and kernel
-	Before   []Resource        `json:"before,omitempty"`
-	After    []Resource        `json:"after,omitempty"`
+	Schema string     `json:"schema"`
+	Op     Op         `json:"op"`
+	Before []Resource `json:"before,omitempty"`
+	After  []Resource `json:"after,omitempty"`
 }

@@ -372,7 +372,8 @@ func outages(o proto.Op) []proto.Outage {
 		case proto.StepUnmount, proto.StepDeactivate, proto.StepDemote, proto.StepAttest, proto.StepPromote, proto.StepActivate, proto.StepMount:
 		case proto.StepProbe:
 			if p := s.Result.Probe; p != nil && len(out) > 0 && !lastWrite.IsZero() {
-				out[len(out)-1].Storage = end.Add(-seconds(p.Age)).Sub(lastWrite).Seconds()
+				now := &out[len(out)-1]
+				now.Storage, now.LastWrite = end.Add(-seconds(p.Age)).Sub(lastWrite).Seconds(), lastWrite
 				lastWrite = time.Time{}
 			}
 			continue
@@ -386,7 +387,7 @@ func outages(o proto.Op) []proto.Outage {
 			if (s.Step.Node == to) != up {
 				from, to = to, from
 			}
-			out = append(out, proto.Outage{From: from, To: to})
+			out = append(out, proto.Outage{From: from, To: to, Began: first})
 		}
 		promoted = promoted || s.Step.Kind == proto.StepPromote
 		out[len(out)-1].Service = end.Sub(first).Seconds()

@@ -180,6 +180,7 @@ func (r *Runner) prepare(ctx context.Context, req proto.OpStartRequest) (proto.O
 	o := proto.Op{
 		Schema: proto.Schema, ID: newID(now), Plan: reply.Plan, PlanHash: reply.Hash, Checks: reply.Checks, State: proto.OpRunning,
 		Owner: req.Owner, Runner: r.local.Name(), Started: now, Rev: 1, Statement: strings.TrimSpace(req.Statement),
+		Versions: versions(v),
 	}
 	for _, c := range reply.Checks.Checks {
 		if c.Code == proto.CheckDataRisk || c.Code == proto.CheckDiscard {
@@ -211,6 +212,17 @@ func (r *Runner) prepare(ctx context.Context, req proto.OpStartRequest) (proto.O
 		return r.dryRun(ctx, o)
 	}
 	return o, r.confirmed(req, reply.Plan)
+}
+
+// versions says what runs on the nodes that answered.
+func versions(v View) map[string]string {
+	out := map[string]string{}
+	for _, o := range []proto.Observation{v.From, v.To} {
+		if o.Agent.Version != "" {
+			out[o.Node] = "agent " + o.Agent.Version + ", kernel " + o.Agent.Kernel
+		}
+	}
+	return out
 }
 
 // confirmed checks the typed consent. A rejoin needs none: it discards nothing and moves nothing.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -213,79 +212,4 @@ func last(o proto.Op) string {
 		}
 	}
 	return text
-}
-
-// trend sums up the outages of one verb.
-type trend struct {
-	Verb    proto.Verb `json:"verb"`
-	Moves   int        `json:"moves"`
-	Service spread     `json:"service"`
-	Storage *spread    `json:"storage,omitempty"` // of the moves that a probe measured
-}
-
-// spread is in seconds.
-type spread struct {
-	Least float64 `json:"least"`
-	Mean  float64 `json:"mean"`
-	Most  float64 `json:"most"`
-	Last  float64 `json:"last"`
-}
-
-func spreadOf(x []float64) spread { // newest first
-	s := spread{Least: x[0], Most: x[0], Last: x[0]}
-	for _, v := range x {
-		s.Least, s.Most = min(s.Least, v), max(s.Most, v)
-		s.Mean += v / float64(len(x))
-	}
-	return s
-}
-
-func trends(ops []proto.Op) []trend {
-	var out []trend
-	for _, verb := range []proto.Verb{proto.VerbDrill, proto.VerbFailover, proto.VerbTakeover} {
-		var service, storage []float64
-		for _, o := range ops {
-			if o.Plan.Verb != verb || o.State != proto.OpDone {
-				continue
-			}
-			for _, x := range o.Outages {
-				service = append(service, x.Service)
-				if x.Storage > 0 {
-					storage = append(storage, x.Storage)
-				}
-			}
-		}
-		if len(service) == 0 {
-			continue
-		}
-		t := trend{Verb: verb, Moves: len(service), Service: spreadOf(service)}
-		if len(storage) > 0 {
-			s := spreadOf(storage)
-			t.Storage = &s
-		}
-		out = append(out, t)
-	}
-	return out
-}
-
-// history lists what the agents remember, and how the outages developed.
-func (a *app) history(ctx context.Context) error {
-	ops, err := a.allOps(ctx)
-	if err != nil {
-		return err
-	}
-	sums := trends(ops.Ops)
-	if a.json {
-		return cli.PrintJSON(a.stdout, map[string]any{"schema": proto.Schema, "ops": ops.Ops, "trends": sums})
-	}
-	for _, o := range ops.Ops {
-		_, _ = fmt.Fprintf(a.stdout, "%s  %-8s %s > %s  %-9s%s\n", o.Started.Local().Format(time.DateTime), o.Plan.Verb, o.Plan.From, o.Plan.To, o.State, away(o))
-	}
-	for _, t := range sums {
-		_, _ = fmt.Fprintf(a.stdout, "%s, %d moves: service away %.2f to %.2f s, mean %.2f, last %.2f\n", t.Verb, t.Moves, t.Service.Least, t.Service.Most, t.Service.Mean, t.Service.Last)
-		if s := t.Storage; s != nil {
-			_, _ = fmt.Fprintf(a.stdout, "%*s storage away %.2f to %.2f s, mean %.2f, last %.2f\n", len(t.Verb)+9, "", s.Least, s.Most, s.Mean, s.Last)
-		}
-	}
-	return nil
 }

@@ -79,6 +79,6 @@ func drilled(t *testing.T, r *rig) {
 		}
 	}
 	r.run(t, 0, "report "+o.ID, "of=", "all as written", "storage")
-	r.run(t, 0, "report", "drill, 2 moves", "storage away")
+	r.run(t, 0, "report", "drill  2      service", "drill  2      storage", "median")
 	r.run(t, 3, "undo "+o.ID+" --confirm demo", "nothing left to decide")
 }

@@ -348,7 +348,7 @@ func (g *verbRig) testDrill() {
 	if out, err := g.otter.Sh(t.Context(), "ls -a /mnt/test"); err != nil || strings.Contains(out, "drill") {
 		t.Errorf("left behind: %s, %v", out, err)
 	}
-	t.Log(g.must(0, []string{"report"}, "drill, 2 moves", "storage away"))
+	t.Log(g.must(0, []string{"report"}, "drill  2      service", "drill  2      storage", "median"))
 }
 
 // testAgentDeath kills the agent that runs a failover between any two steps. The operation is orphaned; a failover to the
