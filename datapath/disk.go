@@ -110,6 +110,9 @@ func (c *Config) openMeta(ctx context.Context, dev block.Device) (*found, error)
 		return nil, err
 	}
 	f := &found{disk: &disk{dev: dev, md: md, bm: md.Bitmap(), idle: make(chan struct{})}}
+	if bad := md.Damage(); bad != "" {
+		f.notes = append(f.notes, note{proto.LevelWarn, "the disk has damaged the activity log: " + bad})
+	}
 	full := md.NeedsFullSync()
 	if md.NeedsApplyAL() {
 		res, err := md.ApplyAL(ctx)

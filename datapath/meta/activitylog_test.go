@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -487,6 +488,57 @@ func TestALCrashConcurrent(t *testing.T) {
 	wg.Wait()
 }
 
+// TestALDamage flips a byte in each block of a log in use. Where the rest still holds every slot, all that was active is
+// marked and the damage is told; where it may not, nothing is applied. The block that the next transaction goes to may be
+// torn by any power cut.
+func TestALDamage(t *testing.T) {
+	for capacity, contexts := range map[int]int{7: 1, 919: 1, 1237: 2, 6433: 7} { // transactions that hold every slot
+		for age := range alBlocks { // of the flipped block: 0 the newest transaction, 7 the one that goes next
+			mem := blocktest.NewMem(64 << 30)
+			m := create(t, mem, capacity)
+			for e := range int64(30) {
+				begin(t, m, 3*e)
+				if e < 25 {
+					end(t, m, 3*e)
+				}
+			}
+			at := m.Layout().ALOffset + (int64(m.al.number)-1-int64(age))%alBlocks*alBlockSize
+			p := make([]byte, 512)
+			if _, err := mem.ReadAt(p, at); err != nil {
+				t.Fatal(err)
+			}
+			p[100] ^= 1
+			if _, err := mem.WriteAt(p, at); err != nil {
+				t.Fatal(err)
+			}
+			a, err := Open(mem, OpenOptions{ALExtents: capacity})
+			if err != nil {
+				t.Fatal(err)
+			}
+			// A damaged newest transaction looks like one that a power cut tore.
+			torn := age == 0 || age == alBlocks-1
+			if told := strings.Contains(a.Damage(), fmt.Sprintf("at %d the checksum is", at)); told == torn {
+				t.Errorf("%d extents, age %d: %q", capacity, age, a.Damage())
+			}
+			_, err = a.ApplyAL(ctx)
+			if !torn && age < contexts {
+				if !errors.Is(err, ErrALUnreadable) || !strings.Contains(err.Error(), fmt.Sprint(at)) || a.Bitmap().Weight() != 0 {
+					t.Errorf("%d extents, age %d: %v", capacity, age, err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Errorf("%d extents, age %d: %v", capacity, age, err)
+			}
+			for _, e := range m.AL().Extents() {
+				if age > 0 && a.Bitmap().CountRange(int64(e)*ext, ext) != 1024 {
+					t.Errorf("%d extents, age %d: extent %d is not marked", capacity, age, e)
+				}
+			}
+		}
+	}
+}
+
 func TestALNoAllocs(t *testing.T) {
 	m := create(t, blocktest.NewMem(1<<30), 7)
 	begin(t, m, 3, 4)
@@ -529,7 +581,7 @@ func FuzzALBlock(f *testing.F) {
 				binary.BigEndian.PutUint32(b[8:], alChecksum(b))
 			}
 		}
-		r := readRing(buf)
+		r := readRing(buf, 0)
 		extents, err := r.extents()
 		if err != nil && !errors.Is(err, ErrALUnreadable) {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
+	"strings"
 )
 
 // The activity log's block format (struct al_transaction_on_disk,
@@ -126,11 +127,13 @@ type ring struct {
 	nValid  int
 	updates []int // indexes of valid update blocks, oldest first
 	newest  uint32
+	damaged string // what damage says
 }
 
-// readRing decodes the whole log, ALSize bytes.
-func readRing(p []byte) *ring {
+// readRing decodes the whole log, ALSize bytes, which were read at off.
+func readRing(p []byte, off int64) *ring {
 	r := &ring{}
+	defer func() { r.damaged = r.damage(p, off) }()
 	for i := range r.blocks {
 		if !r.blocks[i].unmarshal(p[i*alBlockSize:]) {
 			continue
@@ -157,6 +160,58 @@ func readRing(p []byte) *ring {
 	return r
 }
 
+// damage tells which blocks are not valid, given what was read at off, and what is wrong with each; "" if none is. The one
+// that the next transaction goes to is left out: a power cut may have torn it.
+func (r *ring) damage(p []byte, off int64) string {
+	var bad []string
+	for i, ok := range r.valid {
+		if ok || len(r.updates) > 0 && uint32(i) == (r.newest+1)%alBlocks {
+			continue
+		}
+		b := slices.Clone(p[i*alBlockSize:][:alBlockSize])
+		be := binary.BigEndian
+		at, magic, sum, kind := off+int64(i)*alBlockSize, be.Uint32(b[0:]), be.Uint32(b[8:]), be.Uint16(b[12:])
+		clear(b[8:12])
+		switch want := alChecksum(b); {
+		case magic != alMagic:
+			bad = append(bad, fmt.Sprintf("at %d the magic number is %#08x, expected %#08x", at, magic, alMagic))
+		case sum != want:
+			bad = append(bad, fmt.Sprintf("at %d the checksum is %#08x, expected %#08x", at, sum, want))
+		default:
+			bad = append(bad, fmt.Sprintf("at %d the type is %d, expected %d or %d", at, kind, alTypeUpdate, alTypeInitialized))
+		}
+	}
+	return strings.Join(bad, "; ")
+}
+
+// gapless reports whether nothing is missing: counted back from the newest transaction, one follows the other to where the
+// log began, or as far as their contexts hold every slot.
+func (r *ring) gapless() bool {
+	need := int(r.blocks[r.newest%alBlocks].ContextSize)
+	seen := make(map[int]bool)
+	for n := range uint32(alBlocks) {
+		i := (r.newest - n) % alBlocks
+		b := &r.blocks[i]
+		switch {
+		case !r.valid[i]:
+			return false
+		case b.Type == alTypeInitialized:
+			return true
+		case b.Number != r.newest-n:
+			return false // of another life of the log
+		}
+		for k := range b.Context {
+			if slot := int(b.ContextStart) + k; slot < need {
+				seen[slot] = true
+			}
+		}
+		if len(seen) == need {
+			return true
+		}
+	}
+	return false
+}
+
 // clean reports whether the log holds no transaction at all.
 func (r *ring) clean() bool { return r.nValid == alBlocks && len(r.updates) == 0 }
 
@@ -173,6 +228,9 @@ func (r *ring) extents() ([]uint32, error) {
 			return nil, fmt.Errorf("%w: %d of its %d blocks are damaged and the rest hold no transaction", ErrALUnreadable, alBlocks-r.nValid, alBlocks)
 		}
 		return nil, nil
+	}
+	if !r.gapless() {
+		return nil, fmt.Errorf("%w: transactions before number %d are missing, and what is left does not hold every slot", ErrALUnreadable, r.newest)
 	}
 	slots := make(map[int]uint32)
 	for _, i := range r.updates {

@@ -23,6 +23,11 @@
 //   - the bitmap page of an extent is on disk before the log forgets the extent;
 //   - a valid superblock never stands over a bitmap or log that is not written.
 //
+// Damage is reported with its place and what was expected, and nothing is attached
+// that contradicts itself. The activity log has checksums: if what is missing may
+// matter, every block counts as out of sync. UUIDs, known flags and the bitmap have
+// none: damage there shows at the handshake, or by an online verify.
+//
 // External metadata, indexed metadata, version 07 and 09 metadata, and activity
 // logs other than one stripe of 32 KiB are refused by ErrUnsupported.
 package meta

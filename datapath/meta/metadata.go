@@ -26,6 +26,7 @@ type Metadata struct {
 	log    *slog.Logger
 	bm     *Bitmap
 	al     *ActivityLog
+	damage string
 
 	io chan struct{} // token: one writer of the superblock at a time
 
@@ -77,7 +78,7 @@ func Open(dev block.Device, opts OpenOptions) (*Metadata, error) {
 	if len(r.updates) > 0 {
 		m.al.number = r.newest + 1
 	}
-	m.unclean = m.sb.NeedsApplyAL()
+	m.unclean, m.damage = m.sb.NeedsApplyAL(), r.damaged
 	return m, nil
 }
 
@@ -99,7 +100,7 @@ func (m *Metadata) readRing() (*ring, error) {
 	if _, err := m.dev.ReadAt(buf, m.layout.ALOffset); err != nil {
 		return nil, fmt.Errorf("read the activity log at %d: %w: %w", m.layout.ALOffset, ErrMetaIO, err)
 	}
-	return readRing(buf), nil
+	return readRing(buf, m.layout.ALOffset), nil
 }
 
 // Layout tells where things are on the device.
@@ -138,6 +139,10 @@ func (m *Metadata) NeedsFullSync() bool {
 	f := m.Superblock().Flags
 	return f.Has(FlagFullSync) || f.Has(FlagALDisabled) && f&(FlagPrimary|FlagCrashedPrimary) != 0
 }
+
+// Damage tells which blocks of the activity log Open found damaged, beyond what a power cut leaves: where, what stands
+// there and what was expected; "" if none is. What ApplyAL can do without them it does.
+func (m *Metadata) Damage() string { return m.damage }
 
 // ApplyResult tells what ApplyAL did.
 type ApplyResult struct {
@@ -186,6 +191,9 @@ func (m *Metadata) applyAL(ctx context.Context, allIfUnreadable bool) (ApplyResu
 		case allIfUnreadable:
 			res.Bits = m.bm.SetAll()
 		default:
+			if r.damaged != "" {
+				err = fmt.Errorf("%w (%s)", err, r.damaged)
+			}
 			return res, fmt.Errorf("apply the activity log at %d: %w: treat every block as out of sync", m.layout.ALOffset, err)
 		}
 		if err := m.bm.WriteDirty(ctx); err != nil {

@@ -29,7 +29,12 @@ const (
 	FlagCrashedPrimary Flags = 1 << 6
 	FlagALClean        Flags = 1 << 7
 	FlagALDisabled     Flags = 1 << 8
+
+	allFlags Flags = 1<<9 - 1
 )
+
+// maxKernelExtents is DRBD_AL_EXTENTS_MAX, linux/drbd_limits.h.
+const maxKernelExtents = 65534
 
 var flagNames = []string{"Consistent", "Primary", "Connected", "FullSync", "WasUpToDate",
 	"PeerOutdated", "CrashedPrimary", "ALClean", "ALDisabled"}
@@ -129,39 +134,18 @@ func (sb *Superblock) Unmarshal(l Layout, p []byte) error {
 	be := binary.BigEndian
 	magic := be.Uint32(p[60:])
 	if magic != magic08 && magic != magic84Unclean {
-		return magicError(p)
+		return magicError(l, p)
 	}
-	stripes, stripeSize := be.Uint32(p[88:]), be.Uint32(p[92:])
-	if stripes == 0 && stripeSize == 0 { // written before striping existed
-		stripes, stripeSize = alStripes, alBlocks
-	}
-	if stripes != alStripes || stripeSize != alBlocks {
-		return fmt.Errorf("%w: activity log of %d stripes of %d blocks of 4 KiB; only %d of %d is handled: recreate the metadata with the default --al-stripes and --al-stripe-size-kB",
-			ErrUnsupported, stripes, stripeSize, alStripes, alBlocks)
-	}
-	if int32(be.Uint32(p[68:])) > 0 {
-		return fmt.Errorf("%w: activity log behind the superblock (al_offset %d): this is external metadata",
-			ErrUnsupported, int32(be.Uint32(p[68:])))
-	}
-	for _, f := range []struct {
-		name      string
-		off       int
-		want, got uint32
-	}{
-		{"md_size_sect", 64, l.mdSectors(), be.Uint32(p[64:])},
-		{"al_offset", 68, l.alSectorOffset(), be.Uint32(p[68:])},
-		{"bm_offset", 76, l.bmSectorOffset(), be.Uint32(p[76:])},
-		{"bm_bytes_per_bit", 80, BlockSize, be.Uint32(p[80:])},
-	} {
-		if f.got != f.want {
-			return fmt.Errorf("%w: %s at byte %d of the superblock is %d, expected %d for a device of %d bytes",
-				ErrInvalid, f.name, f.off, int32(f.got), int32(f.want), l.DeviceSize)
-		}
+	if err := checkGeometry(l, p); err != nil {
+		return err
 	}
 	la := be.Uint64(p[0:])
 	if la > uint64(l.UsableSize/sectorSize) {
-		return fmt.Errorf("%w: la_size_sect at byte 0 of the superblock is %d, expected at most %d, the room before the bitmap",
+		return fmt.Errorf("%w: la_size_sect at byte 0 of the superblock is %d, expected at most %d, the room for data",
 			ErrInvalid, la, l.UsableSize/sectorSize)
+	}
+	if err := checkValues(p); err != nil {
+		return err
 	}
 	*sb = Superblock{
 		AgreedSize: int64(la) * sectorSize,
@@ -172,6 +156,71 @@ func (sb *Superblock) Unmarshal(l Layout, p []byte) error {
 		Unclean:    magic == magic84Unclean,
 		ALExtents:  be.Uint32(p[72:]),
 		PeerMaxBIO: be.Uint32(p[84:]),
+	}
+	return nil
+}
+
+// sbField is a field of the superblock that follows from the device's size.
+type sbField struct {
+	name string
+	off  int
+	want uint32
+}
+
+func (l Layout) fields() []sbField {
+	return []sbField{{"md_size_sect", 64, l.mdSectors()}, {"al_offset", 68, l.alSectorOffset()},
+		{"bm_offset", 76, l.bmSectorOffset()}, {"bm_bytes_per_bit", 80, BlockSize}}
+}
+
+// checkGeometry compares what the superblock says of the layout with the layout. A field that differs while the others
+// go together is damage; another kind of metadata has all of them different, and consistent in itself.
+func checkGeometry(l Layout, p []byte) error {
+	be := binary.BigEndian
+	stripes, stripeSize := be.Uint32(p[88:]), be.Uint32(p[92:])
+	al, bm := int32(be.Uint32(p[68:])), int32(be.Uint32(p[76:]))
+	if stripes == 0 && stripeSize == 0 { // written before striping existed
+		stripes, stripeSize = alStripes, alBlocks
+	}
+	// In 64 bits, so that no damage overflows.
+	const perBlock = alBlockSize / sectorSize
+	log, ahead, behind := uint64(stripes)*uint64(stripeSize), -int64(al), int64(bm)-int64(al)
+	switch other := stripes != alStripes || stripeSize != alBlocks; {
+	case al == SuperblockSize/sectorSize && behind > 0 && behind%perBlock == 0 && uint64(behind/perBlock) == log:
+		return fmt.Errorf("%w: activity log behind the superblock (al_offset %d): this is external metadata", ErrUnsupported, al)
+	case other && ahead > 0 && ahead%perBlock == 0 && uint64(ahead/perBlock) == log:
+		return fmt.Errorf("%w: activity log of %d stripes of %d blocks of 4 KiB; only %d of %d is handled: recreate the metadata with the default --al-stripes and --al-stripe-size-kB",
+			ErrUnsupported, stripes, stripeSize, alStripes, alBlocks)
+	}
+	for _, f := range append(l.fields(), sbField{"al_stripes", 88, alStripes}, sbField{"al_stripe_size_4k", 92, alBlocks}) {
+		got := be.Uint32(p[f.off:])
+		switch f.off { // the pair of zeroes was taken as the default
+		case 88:
+			got = stripes
+		case 92:
+			got = stripeSize
+		}
+		if got != f.want {
+			return fmt.Errorf("%w: %s at byte %d of the superblock is %d, expected %d for a device of %d bytes",
+				ErrInvalid, f.name, f.off, int32(got), int32(f.want), l.DeviceSize)
+		}
+	}
+	return nil
+}
+
+// checkValues refuses what no DRBD 8 writes: flags without a meaning, an impossible size of the activity log, something
+// where it leaves zeroes (md_on_disk_08, drbdmeta.c; drbd_md_write, drbd_main.c).
+func checkValues(p []byte) error {
+	be := binary.BigEndian
+	if f := Flags(be.Uint32(p[56:])); f&^allFlags != 0 {
+		return fmt.Errorf("%w: flags at byte 56 of the superblock are %#x, expected none but %#x", ErrInvalid, uint32(f), uint32(allFlags))
+	}
+	if n := be.Uint32(p[72:]); n > maxKernelExtents {
+		return fmt.Errorf("%w: al_nr_extents at byte 72 of the superblock is %d, expected at most %d", ErrInvalid, n, maxKernelExtents)
+	}
+	for i, b := range p[:SuperblockSize] {
+		if b != 0 && (i >= 48 && i < 56 || i >= 96) {
+			return fmt.Errorf("%w: byte %d of the superblock, which is reserved, is %#02x, expected 0", ErrInvalid, i, b)
+		}
 	}
 	return nil
 }
@@ -188,11 +237,22 @@ func (sb *Superblock) check(l Layout) error {
 }
 
 // magicError tells what stands at the place of the superblock instead.
-func magicError(p []byte) error {
-	switch v := detectVersion(p); v {
-	case "":
-		return fmt.Errorf("%w: no magic number at byte 60 of the last 4 KiB block (found %#08x); write fresh metadata with santui-agent create-md or drbdadm create-md",
-			ErrNoMetadata, binary.BigEndian.Uint32(p[60:]))
+func magicError(l Layout, p []byte) error {
+	be := binary.BigEndian
+	fits := 0
+	for _, f := range l.fields() {
+		if be.Uint32(p[f.off:]) == f.want {
+			fits++
+		}
+	}
+	v := detectVersion(p)
+	switch {
+	case fits == len(l.fields()): // by chance once in 2^128
+		return fmt.Errorf("%w: the magic number at byte 60 of the superblock is %#08x, expected %#08x or %#08x; all else fits: the disk has damaged it",
+			ErrInvalid, be.Uint32(p[60:]), magic08, magic84Unclean)
+	case v == "":
+		return fmt.Errorf("%w: no magic number at byte 60 of the 4 KiB block at %d (found %#08x); write fresh metadata with santui-agent create-md or drbdadm create-md",
+			ErrNoMetadata, l.MDOffset, be.Uint32(p[60:]))
 	default:
 		return fmt.Errorf("%w: the superblock is of version %s, only v08 is handled; convert it with drbdadm create-md or recreate it", ErrUnsupported, v)
 	}

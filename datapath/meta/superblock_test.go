@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,27 +85,36 @@ func TestSuperblockRoundTrip(t *testing.T) {
 
 func TestSuperblockChecks(t *testing.T) {
 	l := layout(t, 16<<20)
-	for _, c := range []struct {
-		name  string
+	type put struct {
 		off   int
 		value uint32
-		want  error
-		text  string
+	}
+	for _, c := range []struct {
+		name string
+		puts []put
+		want error
+		text string
 	}{
-		{"nothing", 60, 0, ErrNoMetadata, "byte 60"},
-		{"v09", 60, magic09, ErrUnsupported, "v09"},
-		{"md_size", 64, 88, ErrInvalid, "expected 80"},
-		{"al_offset", 68, 0xffffffc8, ErrInvalid, "is -56, expected -64"},
-		{"external", 68, 8, ErrUnsupported, "external"},
-		{"bm_offset", 76, 0, ErrInvalid, "expected -72"},
-		{"bytes per bit", 80, 8192, ErrInvalid, "byte 80"},
-		{"stripes", 88, 2, ErrUnsupported, "2 stripes"},
-		{"stripe size", 92, 16, ErrUnsupported, "16 blocks"},
-		{"agreed size", 4, 32689, ErrInvalid, "at most 32688"},
-		{"huge agreed size", 0, 1 << 31, ErrInvalid, "byte 0"},
+		{"nothing", []put{{60, 0}, {64, 0}}, ErrNoMetadata, "byte 60"},
+		{"v09", []put{{60, magic09}, {64, 0}}, ErrUnsupported, "v09"},
+		{"no magic", []put{{60, 0}}, ErrInvalid, "expected 0x8374026b"},
+		{"md_size", []put{{64, 88}}, ErrInvalid, "expected 80"},
+		{"al_offset", []put{{68, 0xffffffc8}}, ErrInvalid, "is -56, expected -64"},
+		{"external", []put{{68, 8}, {76, 72}}, ErrUnsupported, "external"},
+		{"external by half", []put{{68, 8}}, ErrInvalid, "al_offset at byte 68 of the superblock is 8, expected -64"},
+		{"bm_offset", []put{{76, 0}}, ErrInvalid, "expected -72"},
+		{"bytes per bit", []put{{80, 8192}}, ErrInvalid, "byte 80"},
+		{"stripes", []put{{88, 2}, {68, 0xffffff80}}, ErrUnsupported, "2 stripes"},
+		{"stripe size", []put{{92, 16}, {68, 0xffffff80}}, ErrUnsupported, "16 blocks"},
+		{"stripes only", []put{{88, 2}}, ErrInvalid, "al_stripes at byte 88 of the superblock is 2, expected 1"},
+		{"stripes that overflow", []put{{88, 1 << 31}, {92, 1 << 31}}, ErrInvalid, "byte 88"},
+		{"agreed size", []put{{4, 32689}}, ErrInvalid, "at most 32688"},
+		{"huge agreed size", []put{{0, 1 << 31}}, ErrInvalid, "byte 0"},
 	} {
 		p := golden(t, "superblock-16m.hex")
-		binary.BigEndian.PutUint32(p[c.off:], c.value)
+		for _, x := range c.puts {
+			binary.BigEndian.PutUint32(p[x.off:], x.value)
+		}
 		var sb Superblock
 		if err := sb.Unmarshal(l, p); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s: %v, want %v with %q", c.name, err, c.want, c.text)
@@ -122,6 +132,61 @@ func TestSuperblockChecks(t *testing.T) {
 	}
 	if err := new(Superblock).Unmarshal(l, p[:100]); !errors.Is(err, ErrInvalid) {
 		t.Errorf("short: %v", err)
+	}
+}
+
+// TestFlippedByte turns over one bit of every byte of a superblock in use. What the format can tell is told, with the place
+// and what was expected; the rest has no second copy anywhere and no checksum.
+func TestFlippedByte(t *testing.T) {
+	l := layout(t, 16<<20)
+	sb := Superblock{AgreedSize: l.UsableSize, UUIDs: UUIDs{0x1122334455667788, 0x99, [2]uint64{0xaa, 0xbb}}, DeviceUUID: 0xcc,
+		Flags: FlagConsistent | FlagWasUpToDate, Unclean: true, ALExtents: 1237, PeerMaxBIO: 1 << 20}
+	whole := make([]byte, SuperblockSize)
+	if err := sb.Marshal(l, whole); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []struct {
+		name            string
+		off, size, told int // bytes, bytes, flipped bits that are told
+		says            string
+	}{
+		{"la_size_sect", 0, 8, 54, "la_size_sect at byte 0"}, // unless it becomes smaller: 32688 has ten bits set
+		{"current UUID", 8, 8, 0, ""}, {"bitmap UUID", 16, 8, 0, ""}, {"history 0", 24, 8, 0, ""}, {"history 1", 32, 8, 0, ""}, {"device UUID", 40, 8, 0, ""},
+		{"reserved", 48, 8, 64, "which is reserved"},
+		{"flags", 56, 4, 23, "flags at byte 56"}, // unless one that has a meaning
+		{"magic", 60, 4, 32, "magic number at byte 60"},
+		{"md_size_sect", 64, 4, 32, "md_size_sect at byte 64"},
+		{"al_offset", 68, 4, 32, "al_offset at byte 68"},
+		{"al_nr_extents", 72, 4, 16, "al_nr_extents at byte 72"}, // unless it stays possible
+		{"bm_offset", 76, 4, 32, "bm_offset at byte 76"},
+		{"bm_bytes_per_bit", 80, 4, 32, "bm_bytes_per_bit at byte 80"},
+		{"la_peer_max_bio_size", 84, 4, 0, ""},
+		{"al_stripes", 88, 4, 32, "al_stripes at byte 88"},
+		{"al_stripe_size_4k", 92, 4, 32, "al_stripe_size_4k at byte 92"},
+		{"reserved", 96, 4000, 32000, "which is reserved"},
+	} {
+		told := 0
+		for i := f.off; i < f.off+f.size; i++ {
+			for bit := range 8 {
+				p := slices.Clone(whole)
+				p[i] ^= 1 << bit
+				var got Superblock
+				err := got.Unmarshal(l, p)
+				switch {
+				case err == nil && got == sb:
+					t.Errorf("%s: bit %d of byte %d is read as if nothing were wrong", f.name, bit, i)
+				case err == nil:
+				case f.says == "" || !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), f.says) || !strings.Contains(err.Error(), "expected"):
+					t.Errorf("%s: bit %d of byte %d: %v", f.name, bit, i, err)
+				default:
+					told++
+				}
+			}
+		}
+		t.Logf("%-22s %5d of %5d flipped bits are told", f.name, told, 8*f.size)
+		if told != f.told {
+			t.Errorf("%s: %d flipped bits of %d are told, want %d", f.name, told, 8*f.size, f.told)
+		}
 	}
 }
 
