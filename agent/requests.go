@@ -120,6 +120,8 @@ func (a *Agent) sync(ctx context.Context, _ session.Peer, in proto.SyncRequest) 
 		}
 	case proto.SyncStart:
 		err = a.syncStart(ctx, r, in)
+	case proto.SyncSkip:
+		err = a.syncSkip(ctx, r, in)
 	default:
 		err = a.cfg.errorf(proto.CodeInvalid, "sync action %q", in.Action)
 	}
@@ -147,6 +149,18 @@ func (a *Agent) syncStart(ctx context.Context, r *resource, in proto.SyncRequest
 			r.name, st.DiskState, st.PeerDisk, a.peerName).WithRemedy("a good copy exists; start from the node that has it")
 	}
 	return r.eng.Promote(ctx, true)
+}
+
+// syncSkip declares two fresh disks to be the same. What speaks against it, the engine knows.
+func (a *Agent) syncSkip(ctx context.Context, r *resource, in proto.SyncRequest) error {
+	if in.Confirm != a.pair {
+		return a.cfg.errorf(proto.CodeNotConfirmed, "declaring both disks of %s to be the same, without a look at them, is not confirmed", r.name).
+			WithRemedy("type the pair's name: --confirm %s", a.pair)
+	}
+	if err := a.unlocked(); err != nil {
+		return err
+	}
+	return r.eng.SkipInitialSync(ctx)
 }
 
 // mayOverwrite is what holds before the peer's copy is overwritten in whole or in part.

@@ -59,6 +59,11 @@ func (r *Resource) InvalidateRemote(ctx context.Context) error {
 	return r.ask(ctx, cmdInvalidate{peer: true})
 }
 
+// SkipInitialSync declares two disks that were just created to hold the same, as they are: both become UpToDate and
+// nothing is copied. What differs stays different, and only a verify would find it. The state machine refuses it unless
+// both disks are fresh and both nodes Secondary.
+func (r *Resource) SkipInitialSync(ctx context.Context) error { return r.ask(ctx, cmdSkipSync{}) }
+
 // SetResyncRate changes the rate, in bytes a second, at which this node asks for blocks while it is SyncTarget. It
 // works while a resync runs and until the resource is closed. An online verify keeps to it too.
 func (r *Resource) SetResyncRate(bytesPerSecond int64) error {
@@ -94,6 +99,7 @@ type (
 	cmdVerify     struct{ from int64 }
 	cmdVerifyStop struct{}
 	cmdInvalidate struct{ peer bool }
+	cmdSkipSync   struct{}
 )
 
 // request is a command on its way to the owner goroutine.

@@ -459,6 +459,8 @@ func stateCommand(cmd any, id state.CommandID) state.Event {
 		return state.Verify{ID: id}
 	case cmdInvalidate:
 		return state.Invalidate{ID: id, Peer: c.peer}
+	case cmdSkipSync:
+		return state.SkipInitialSync{ID: id}
 	case cmdPause:
 		if c.on {
 			return state.PauseSync{ID: id}

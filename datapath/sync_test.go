@@ -744,3 +744,40 @@ func TestCommandsEndWithContext(t *testing.T) {
 		t.Errorf("attach after close: %v", err)
 	}
 }
+
+// TestSkipInitialSync: two fresh disks are declared to be the same. Nothing is copied, also not after a reconnection; what
+// is written from then on is on both.
+func TestSkipInitialSync(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, testSize, testSize, nil)
+	a, b := p.node[0], p.node[1]
+	if err := a.SkipInitialSync(bg()); err == nil {
+		t.Error("without disk and peer")
+	}
+	p.up()
+	p.await("connection", connected)
+	differs := pattern(3, 4096)
+	if _, err := a.disk.WriteAt(differs, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	a.ok("skip", a.SkipInitialSync(bg()))
+	p.await("two good copies", inSync)
+	b.ok("promote", b.Promote(bg(), false))
+	b.write(2<<20, pattern(4, 64<<10))
+	p.cable.pull()
+	p.await("the end of the link", func(s *Status) bool { return !connected(s) })
+	b.write(3<<20, pattern(5, 64<<10))
+	p.cable.plug()
+	p.await("resync", inSync)
+	got := make([]byte, 4096)
+	if _, err := b.disk.ReadAt(got, 1<<20); err != nil || strings.Trim(string(got), "\x00") != "" {
+		t.Errorf("what differed was copied: %v", err)
+	}
+	if _, err := a.disk.WriteAt(make([]byte, 4096), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	p.equal()
+	if err := a.SkipInitialSync(bg()); err == nil {
+		t.Error("allowed over used disks")
+	}
+}

@@ -122,6 +122,9 @@ const (
 	// SyncStart overwrites the peer's copy in full from the one of the node that receives the request. If neither copy is
 	// good yet, it declares this one to be and promotes the node. It needs Confirm, and the peer must not be Primary.
 	SyncStart SyncAction = "start"
+	// SyncSkip declares two disks that were just created to hold the same: both become UpToDate, nothing is copied, and
+	// what differs stays different. It needs Confirm, two fresh disks and two Secondaries.
+	SyncSkip SyncAction = "skip"
 )
 
 // SyncRequest steers a synchronisation.

@@ -30,6 +30,8 @@ type Engine interface {
 	SetSyncRate(bytesPerSecond int64) error
 	// InvalidatePeer overwrites the peer's copy in full from this node's. It returns when the resync has begun.
 	InvalidatePeer(ctx context.Context) error
+	// SkipInitialSync declares two fresh disks to hold the same; nothing is copied.
+	SkipInitialSync(ctx context.Context) error
 	// VerifyStart begins an online verify at byte from, compared by this node; VerifyStop ends one that this node began.
 	// The outcome is in Status.
 	VerifyStart(ctx context.Context, from int64) error

@@ -19,6 +19,11 @@ func (n *Native) InvalidatePeer(ctx context.Context) error {
 	return n.wrap("overwrite the copy of "+n.cfg.Datapath.Peer, n.res.InvalidateRemote(ctx))
 }
 
+// SkipInitialSync implements Engine.
+func (n *Native) SkipInitialSync(ctx context.Context) error {
+	return n.wrap("skip the initial sync with "+n.cfg.Datapath.Peer, n.res.SkipInitialSync(ctx))
+}
+
 // VerifyStart implements Engine.
 func (n *Native) VerifyStart(ctx context.Context, from int64) error {
 	return n.wrap("start the verify", n.res.VerifyStart(ctx, from))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -12,7 +13,7 @@ import (
 )
 
 func (a *app) syncCmd() *cobra.Command {
-	sync := &cobra.Command{Use: "sync", Short: "The resynchronisation: status, pause, resume, rate, start"}
+	sync := &cobra.Command{Use: "sync", Short: "The resynchronisation: status, pause, resume, rate, start, skip"}
 	var resource, from, confirm string
 	sync.PersistentFlags().StringVar(&resource, "resource", "", "the resource (default: the only one)")
 
@@ -41,6 +42,24 @@ func (a *app) syncCmd() *cobra.Command {
 			return a.syncTarget(cmd, proto.SyncRequest{Resource: resource, Action: proto.SyncRate, Rate: rate, By: owner()})
 		},
 	})
+	skip := &cobra.Command{
+		Use: "skip --confirm PAIR", Short: "Declare two fresh disks to be the same: no initial sync, nothing is copied", Args: cobra.NoArgs,
+		Long: "Only for two disks whose metadata was just created and that are known to hold the same bytes, as two new ones that read\n" +
+			"as zeroes. Nothing is compared: blocks that differ stay different, and a failover serves the other content, until\n" +
+			"`santui verify` finds them. --confirm PAIR is the consent.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			n, err := a.oneNode(cmd.Context())
+			if err != nil {
+				return err
+			}
+			_, err = call[proto.Empty](cmd.Context(), n, proto.MethodSync,
+				proto.SyncRequest{Resource: resource, Action: proto.SyncSkip, Confirm: confirm, By: owner()})
+			return err
+		},
+	}
+	skip.Flags().StringVar(&confirm, "confirm", "", "the pair's name: the consent")
+	sync.AddCommand(skip)
+
 	start := &cobra.Command{
 		Use: "start --from NODE --confirm PAIR", Short: "A full sync: NODE's copy is the good one, all of the other is overwritten", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -65,6 +84,21 @@ func (a *app) goodCopy(from string) (cli.Node, error) {
 		return cli.Node{}, cli.Usagef("--from NODE is missing: whose copy is the good one?")
 	}
 	return a.node(from)
+}
+
+// oneNode is a node that answers; either will do.
+func (a *app) oneNode(ctx context.Context) (cli.Node, error) {
+	p, err := a.loadPair()
+	if err != nil {
+		return cli.Node{}, err
+	}
+	st := ask(ctx, p)
+	for i, n := range st.Nodes {
+		if n.Reachable {
+			return p.Node[i], nil
+		}
+	}
+	return cli.Node{}, st.silent()
 }
 
 // syncTarget sends the request to the node that asks for the blocks, for it is the one that paces them; without a

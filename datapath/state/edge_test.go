@@ -97,6 +97,76 @@ func TestSkipInitialSync(t *testing.T) {
 	}
 }
 
+// TestSkipInitialSyncOfBoth: one node declares the disks to be the same, or both do at once. One generation, no resync,
+// and none after a reconnection either.
+func TestSkipInitialSyncOfBoth(t *testing.T) {
+	for _, both := range []bool{false, true} {
+		p, a, b := upPair(t)
+		a.bits[3] = true
+		ida, _ := a.command(func(id CommandID) Event { return SkipInitialSync{ID: id} })
+		idb := CommandID(0)
+		if both {
+			idb, _ = b.command(func(id CommandID) Event { return SkipInitialSync{ID: id} })
+		}
+		p.settle(rng())
+		for range 2 {
+			want(t, a, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+			want(t, b, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+			if a.s.UUIDs != b.s.UUIDs || a.md.UUIDs != b.md.UUIDs || masked(a.s.UUIDs.Current) == drbd.UUIDJustCreated || len(a.bits) != 0 {
+				t.Fatalf("both %v: %+v and %+v, marked %v", both, a.s.UUIDs, b.s.UUIDs, a.bits)
+			}
+			p.cut()
+			p.cable = true
+			p.settle(rng())
+		}
+		if a.answers[ida] != nil || b.answers[idb] != nil {
+			t.Error("refused", a.answers[ida], b.answers[idb])
+		}
+		if err := a.do(SkipInitialSync{}); code(err) != drbd.SSNotSupported {
+			t.Errorf("a second time: %v", err)
+		}
+	}
+}
+
+// TestSkipInitialSyncLost: the peer never hears of it. Its copy is still a fresh one, and gets all blocks.
+func TestSkipInitialSyncLost(t *testing.T) {
+	p, a, b := upPair(t)
+	a.data[2] = 7
+	a.do(SkipInitialSync{})
+	p.cut()
+	p.cable = true
+	p.settle(rng())
+	want(t, a, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+	if a.data != b.data {
+		t.Errorf("%v and %v", a.data, b.data)
+	}
+}
+
+func TestSkipInitialSyncRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(s *State)
+		code    drbd.RetCode
+	}{
+		"no link":         {func(s *State) { s.Conn = proto.WFConnection }, drbd.SSNeedConnection},
+		"busy":            {func(s *State) { s.Conn = proto.SyncTarget }, drbd.SSResyncRunning},
+		"no disk":         {func(s *State) { s.Disk = proto.Diskless }, drbd.SSNoLocalDisk},
+		"no peer disk":    {func(s *State) { s.PeerDisk = proto.Diskless }, drbd.SSNoRemoteDisk},
+		"a used disk":     {func(s *State) { s.UUIDs.Current = 0x500 }, drbd.SSNotSupported},
+		"a used peer":     {func(s *State) { s.PeerUUIDs.Current = 0x500 }, drbd.SSNotSupported},
+		"Primary":         {func(s *State) { s.Role = proto.Primary }, drbd.SSNotSupported},
+		"a Primary peer":  {func(s *State) { s.PeerRole = proto.Primary }, drbd.SSNotSupported},
+		"a good peer":     {func(s *State) { s.PeerDisk = proto.UpToDate }, drbd.SSNotSupported},
+		"another request": {func(s *State) { s.Pending.Kind = PendingPromote }, drbd.SSInTransientState},
+	} {
+		_, a, _ := upPair(t)
+		s := a.s
+		c.prepare(&s)
+		if ns, fx, err := Step(s, SkipInitialSync{ID: 1}); code(err) != c.code || ns != s || fx != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestFailedBlocks(t *testing.T) {
 	p, a, b := syncedPair(t)
 	p.cut()

@@ -64,6 +64,8 @@ type (
 		ID   CommandID
 		Peer bool
 	}
+	// SkipInitialSync declares two disks that were just created to be the same, as they are.
+	SkipInitialSync struct{ ID CommandID }
 	// Verify asks for an online verify, driven by this node.
 	Verify struct{ ID CommandID }
 )
@@ -141,6 +143,7 @@ func (Demote) event()            {}
 func (PauseSync) event()         {}
 func (ResumeSync) event()        {}
 func (Invalidate) event()        {}
+func (SkipInitialSync) event()   {}
 func (Verify) event()            {}
 func (LinkUp) event()            {}
 func (LinkLost) event()          {}

@@ -110,6 +110,9 @@ func (m *machine) uuidFlags() uint64 {
 	if m.s.DiscardMyData {
 		f |= drbd.UUIDDiscardMyData
 	}
+	if m.out.skip {
+		f |= drbd.UUIDSkipInitialSync
+	}
 	if m.s.CrashedPrimary {
 		f |= drbd.UUIDCrashedPrimary
 	}

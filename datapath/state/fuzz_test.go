@@ -49,7 +49,7 @@ func fuzzEvent(kind int, id CommandID, take func(int) uint64) Event {
 	on := flag&1 == 1
 	uuid := func() uint64 { return take(1) &^ 3 << (flag & 7) }
 	uuids := func() UUIDs { return UUIDs{uuid(), uuid(), uuid(), uuid()} }
-	switch kind % 28 {
+	switch kind % 29 {
 	case 0:
 		return AttachStart{}
 	case 1:
@@ -76,6 +76,8 @@ func fuzzEvent(kind int, id CommandID, take func(int) uint64) Event {
 		return Invalidate{ID: id, Peer: on}
 	case 26:
 		return Verify{ID: id}
+	case 28:
+		return SkipInitialSync{ID: id}
 	case 27:
 		return VerifyDone{}
 	case 12, 24, 25:

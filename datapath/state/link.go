@@ -197,22 +197,8 @@ func (m *machine) peerUUIDs(p drbd.UUIDs) error {
 	if diskless && (m.s.Role == proto.Primary || m.s.Conn >= proto.Connected) {
 		m.s.Exposed = p.Current
 	}
-	if !diskless && m.s.Conn == proto.Connected && m.s.UUIDs.Current&^1 == drbd.UUIDJustCreated &&
-		p.Flags&drbd.UUIDSkipInitialSync != 0 {
-		m.skipInitialSync(p.Current)
+	if !diskless && m.s.Conn == proto.Connected && p.Flags&drbd.UUIDSkipInitialSync != 0 {
+		m.peerSkips(p.Current)
 	}
 	return nil
-}
-
-// skipInitialSync takes the peer's word that two fresh disks hold the same.
-func (m *machine) skipInitialSync(current uint64) {
-	ns := m.s
-	ns.UUIDs.Bitmap = 0
-	ns.Disk, ns.PeerDisk = proto.UpToDate, proto.UpToDate
-	if !m.try(ns, false).OK() {
-		return
-	}
-	m.setCurrent(current)
-	m.out.clearAll = true
-	m.notify(proto.LevelWarn, "the peer declares both disks to be the same; no initial resync")
 }

@@ -48,7 +48,7 @@ func (p *simPair) together(rt *rapid.T) {
 func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 	n := p.n[rapid.IntRange(0, 1).Draw(rt, "node")]
 	cmd := func(mk func(CommandID) Event) { n.command(mk) }
-	switch rapid.IntRange(0, 19).Draw(rt, "action") {
+	switch rapid.IntRange(0, 20).Draw(rt, "action") {
 	case 0, 1, 2, 3:
 		p.deliver(r)
 	case 4, 5:
@@ -89,6 +89,8 @@ func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 	case 19:
 		other := rapid.Bool().Draw(rt, "other")
 		cmd(func(id CommandID) Event { return Invalidate{ID: id, Peer: other} })
+	case 20:
+		cmd(func(id CommandID) Event { return SkipInitialSync{ID: id} })
 	case 17:
 		n.write(rapid.IntRange(0, simBlocks-1).Draw(rt, "block"), byte(rapid.IntRange(1, 255).Draw(rt, "value")))
 	}

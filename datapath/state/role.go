@@ -117,6 +117,7 @@ func (m *machine) peerChangeReply(e PeerChangeReply) error {
 	m.s.Pending = Pending{}
 	if !e.Code.OK() {
 		m.s.EarlySyncUUID = 0
+		m.out.state = m.s.PeerUUIDs.Flags&drbd.UUIDSkipInitialSync != 0 // see peerSkips
 		m.answer(p.ID, peerRefused(e.Code, p.Kind.String()))
 		return nil
 	}
@@ -249,6 +250,9 @@ func (m *machine) judge(e PeerChangeReq) (drbd.RetCode, State) {
 	touchesDisk := c.Mask&drbd.MaskDisk != 0
 	if !v.Valid() || c.Mask&drbd.MaskRole != 0 || touchesDisk && v.Disk != proto.Outdated {
 		return drbd.SSNotSupported, m.s
+	}
+	if c.Mask&drbd.MaskPeerDisk != 0 && v.PeerDisk == proto.UpToDate && m.skipped() && m.s.PeerDisk == proto.UpToDate {
+		return drbd.SSInTransientState, m.s // it has not heard yet that its disk is good
 	}
 	if v.PeerDisk == proto.Failed && m.s.Conn > proto.Connected && m.s.Disk < proto.UpToDate {
 		return drbd.SSNoUpToDateDisk, m.s // the copy here needs the one that the peer wants to let go of

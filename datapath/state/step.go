@@ -33,6 +33,7 @@ type outcome struct {
 	stopVerify                      bool
 	reply                           *SendChangeReply
 	hello, sizes, uuids, state      bool
+	skip                            bool            // the UUIDs tell the peer that its fresh disk holds the same
 	stateConn                       proto.ConnState // what SendState claims, if not 0
 	syncUUID                        *SendSyncUUID
 	request                         *SendChangeReq
@@ -69,6 +70,8 @@ func (m *machine) dispatch(ev Event) error {
 		return m.setPause(e.ID, false)
 	case Invalidate:
 		return m.invalidate(e)
+	case SkipInitialSync:
+		return m.skipInitialSync(e)
 	case Verify:
 		return m.verify(e)
 	default:

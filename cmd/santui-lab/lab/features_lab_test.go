@@ -303,3 +303,63 @@ func TestIntegrityWithKernel(t *testing.T) {
 	}
 	m.metadata()
 }
+
+// TestSkipInitialSyncWithKernel: santui declares two fresh disks to be the same, then, over metadata made anew, the kernel
+// does. Nothing is copied, what differs stays so, and what is written afterwards is on both.
+func TestSkipInitialSyncWithKernel(t *testing.T) {
+	m := newMixed(t, "weasel", "otter")
+	ctx := t.Context()
+	for _, c := range []struct {
+		what string
+		skip func()
+	}{
+		{"santui skips", func() { m.santui("sync", "skip", "--confirm", PairName) }},
+		{"the kernel skips", func() {
+			if err := m.kernel.Secondary(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.ours.StopAgent(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.kernel.Down(ctx); err != nil {
+				t.Fatal(err)
+			}
+			m.must(m.ours.Sh(ctx, "santui-agent create-md --force r0"))
+			if err := m.kernel.Up(ctx, true); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.ours.StartAgent(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.kernel.WaitConnected(ctx); err != nil {
+				t.Fatal(err)
+			}
+			m.must(m.theirs.Sh(ctx, "drbdadm new-current-uuid --clear-bitmap r0/0"))
+		}},
+	} {
+		m.spoil(m.ours, 11<<20, 8192) // once more: the second round begins with equal disks
+		c.skip()
+		m.synced2(c.what)
+		s, err := m.kernel.Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.OutOfSync != 0 || s.Sent+s.Received > 0 {
+			t.Errorf("%s: something was copied: %s", c.what, s.Text)
+		}
+		if err := CompareDisks(ctx, m.theirs, m.ours, m.size); err == nil {
+			t.Errorf("%s: the disks, filled with different things, are equal", c.what)
+		}
+		if err := m.kernel.Primary(ctx, false); err != nil {
+			t.Fatalf("%s: %v\n%s", c.what, err, m.dmesg())
+		}
+		m.must(m.theirs.Sh(ctx, fmt.Sprintf("dd if=/dev/urandom of=/dev/drbd0 bs=512 count=%d status=none conv=fsync", m.size/512)))
+		m.synced(c.what + ", written in full")
+		m.cutAndHeal(m.theirs)
+		m.synced(c.what + ", cut and healed")
+	}
+	if err := m.kernel.Secondary(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.metadata()
+}
