@@ -117,6 +117,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { a.peer.run(run) })
 	wg.Go(func() { a.readyLoop(run) })
+	if a.cfg.InhibitShutdown {
+		wg.Go(func() { a.newInhibitor().run(run, a.hub) })
+	}
 	for _, l := range listeners {
 		wg.Go(func() { a.serve(run, l) })
 	}

@@ -29,6 +29,8 @@ type Config struct {
 	Peer     Peer   `toml:"peer"`
 	// HandlersMayHalt lets handlers of drbd.conf run that halt or reboot this node, as `halt -f` in 0.7's incon-degr-cmd.
 	HandlersMayHalt bool `toml:"handlers_may_halt"`
+	// InhibitShutdown holds a systemd inhibitor while this node is not safe to power off; default true.
+	InhibitShutdown bool `toml:"inhibit_shutdown"`
 }
 
 // Peer says how the two agents find and know each other.
@@ -41,7 +43,7 @@ type Peer struct {
 // LoadConfig reads the settings and fills in defaults. An unknown key is an error. A missing file at the default place
 // is not: the defaults then stand.
 func LoadConfig(path string) (Config, error) {
-	var c Config
+	c := Config{InhibitShutdown: true}
 	meta, err := toml.DecodeFile(path, &c)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && path == DefaultConfigPath:
@@ -53,7 +55,7 @@ func LoadConfig(path string) (Config, error) {
 		return c, fmt.Errorf("read the agent's settings: %w", err)
 	}
 	if extra := meta.Undecoded(); len(extra) > 0 {
-		return c, fmt.Errorf("%s: unknown setting %q (known: node, pair, drbd_conf, state_dir, run_dir, socket, front_end, handlers_may_halt, [peer] listen, address, pin)", path, extra[0])
+		return c, fmt.Errorf("%s: unknown setting %q (known: node, pair, drbd_conf, state_dir, run_dir, socket, front_end, handlers_may_halt, inhibit_shutdown, [peer] listen, address, pin)", path, extra[0])
 	}
 	return c.withDefaults(path)
 }

@@ -10,7 +10,7 @@ import (
 func TestLoadConfig(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"empty", "", ""},
-		{"full", "node='otter'\npair='p'\nhandlers_may_halt=true\n[peer]\nlisten='1:2'\naddress='3:4'\npin='SHA256:x'\n", ""},
+		{"full", "node='otter'\npair='p'\nhandlers_may_halt=true\ninhibit_shutdown=true\n[peer]\nlisten='1:2'\naddress='3:4'\npin='SHA256:x'\n", ""},
 		{"unknown", "color='red'\n", `unknown setting "color"`},
 		{"syntax", "node=\n", "At line 1"},
 		{"front end", "front_end='ublkk'\n", "not one of"},

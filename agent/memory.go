@@ -58,6 +58,12 @@ func (a *Agent) track(r *resource) {
 // dress adds to what the engine says of a resource what the agent knows beside it.
 func (a *Agent) dress(r *resource, st proto.Resource) proto.Resource {
 	k := a.journal.Known(r.name)
+	a.mu.Lock()
+	lock := a.lock
+	a.mu.Unlock()
+	if lock != nil {
+		st.Lights.SafePowerOff = proto.Light{Why: fmt.Sprintf("operation %s of %s runs", lock.OpID, lock.Owner)}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	st.ConnSince, st.LastWrite, st.NeedsRejoin, st.SplitBrain = r.linkAt, r.lastWrite, k.Rejoin, r.split != ""

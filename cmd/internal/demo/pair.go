@@ -246,7 +246,7 @@ func (p *Pair) start(ctx context.Context, o Options) error {
 func (p *Pair) settle(ctx context.Context, agent string, ports []int) error {
 	write := func(i int, pin string) error {
 		n := p.nodes[i]
-		text := fmt.Sprintf("node = %q\npair = %q\ndrbd_conf = %q\nstate_dir = %q\nrun_dir = %q\nsocket = %q\nfront_end = \"fuse\"\n",
+		text := fmt.Sprintf("node = %q\npair = %q\ndrbd_conf = %q\nstate_dir = %q\nrun_dir = %q\nsocket = %q\nfront_end = \"fuse\"\ninhibit_shutdown = false\n",
 			n.name, Name, filepath.Join(p.Dir, "drbd.conf"), filepath.Join(n.dir, "state"), filepath.Join(n.dir, "run"), n.socket)
 		if pin != "" {
 			text += fmt.Sprintf("[peer]\nlisten = \"127.0.0.1:%d\"\naddress = \"127.0.0.1:%d\"\npin = %q\n", ports[2+i], ports[3-i], pin)
