@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"example.com/santui/agent/op"
+	"example.com/santui/agent/service"
 	"example.com/santui/lvmops"
 	"example.com/santui/proto"
 	"example.com/santui/proto/session"
@@ -32,6 +33,7 @@ type Agent struct {
 	info      proto.AgentInfo
 	log       *slog.Logger
 	ops       *lvmops.Ops
+	service   *service.Ops
 	hub       *hub
 	journal   *op.Journal
 	runner    *op.Runner
@@ -56,6 +58,7 @@ func New(cfg Config, log *slog.Logger) (*Agent, error) {
 	if a.ops, err = lvmops.New(lvmops.Options{Runner: lvmops.NewExec(), Node: cfg.Node, Log: log}); err != nil {
 		return nil, err
 	}
+	a.service = service.New(service.Options{Runner: lvmops.NewExec(), Exports: a.ops.Exports, Node: cfg.Node})
 	confs, err := loadResources(cfg)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,6 +32,11 @@ type Config struct {
 	HandlersMayHalt bool `toml:"handlers_may_halt"`
 	// InhibitShutdown holds a systemd inhibitor while this node is not safe to power off; default true.
 	InhibitShutdown bool `toml:"inhibit_shutdown"`
+
+	// Resource says, by a resource's name in drbd.conf, what moves with it beyond its stack.
+	Resource map[string]proto.Service `toml:"resource"`
+
+	path, text string // of the file, for errors about what is only known to be wrong later
 }
 
 // Peer says how the two agents find and know each other.
@@ -43,21 +49,81 @@ type Peer struct {
 // LoadConfig reads the settings and fills in defaults. An unknown key is an error. A missing file at the default place
 // is not: the defaults then stand.
 func LoadConfig(path string) (Config, error) {
-	c := Config{InhibitShutdown: true}
-	meta, err := toml.DecodeFile(path, &c)
+	c := Config{InhibitShutdown: true, path: path}
+	b, err := readSettings(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && path == DefaultConfigPath:
 	case err != nil:
+		return c, fmt.Errorf("read the agent's settings: %w", err)
+	}
+	c.text = string(b)
+	meta, err := toml.Decode(c.text, &c)
+	if err != nil {
 		var pe toml.ParseError
 		if errors.As(err, &pe) {
 			return c, fmt.Errorf("%s: %s", path, pe.ErrorWithPosition())
 		}
-		return c, fmt.Errorf("read the agent's settings: %w", err)
+		return c, fmt.Errorf("%s: %w", path, err)
 	}
 	if extra := meta.Undecoded(); len(extra) > 0 {
-		return c, fmt.Errorf("%s: unknown setting %q (known: node, pair, drbd_conf, state_dir, run_dir, socket, front_end, handlers_may_halt, inhibit_shutdown, [peer] listen, address, pin)", path, extra[0])
+		return c, c.unknown(extra[0])
+	}
+	for name, s := range c.Resource {
+		if err := checkService(&s); err != nil {
+			return c, c.serviceError(name, err)
+		}
+		c.Resource[name] = s
 	}
 	return c.withDefaults(path)
+}
+
+// maxSettings bounds the settings file, bytes.
+const maxSettings = 1 << 20
+
+func readSettings(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it names the path
+	}
+	defer func() { _ = f.Close() }()
+	b, err := io.ReadAll(io.LimitReader(f, maxSettings+1))
+	if err == nil && len(b) > maxSettings {
+		err = fmt.Errorf("%s is larger than %d bytes", path, maxSettings)
+	}
+	return b, err
+}
+
+func (c Config) unknown(key toml.Key) error {
+	if len(key) < 3 || key[0] != sectionPrefix {
+		return fmt.Errorf("%s: unknown setting %q (known: node, pair, drbd_conf, state_dir, run_dir, socket, front_end, handlers_may_halt, inhibit_shutdown, [peer] listen, address, pin, [resource.NAME])", c.path, key)
+	}
+	table := ""
+	if len(key) > 3 {
+		table = key[2]
+	}
+	at := c.path
+	// The decoder does not say in which of several tables it is: the first that sets the key is named.
+	for i := range maxEntries {
+		if line := lineOf(c.text, key[1], table, i, key[len(key)-1]); line > 0 && setsKey(c.text, line, key[len(key)-1]) {
+			at = fmt.Sprintf("%s:%d", c.path, line)
+			break
+		}
+	}
+	return fmt.Errorf("%s: unknown setting %q (a resource has units, scripts with name, stop, start, limit; address with address, interface; exports with path, client, options; keep)", at, key)
+}
+
+// serviceError says where in the file a resource's section is wrong.
+func (c Config) serviceError(resource string, err error) error {
+	at := c.path
+	var se *settingError
+	if errors.As(err, &se) {
+		if line := lineOf(c.text, resource, se.table, se.index, se.key); line > 0 {
+			at = fmt.Sprintf("%s:%d", c.path, line)
+		}
+	} else if line := lineOf(c.text, resource, "", 0, ""); line > 0 {
+		at = fmt.Sprintf("%s:%d", c.path, line)
+	}
+	return fmt.Errorf("%s: %s.%s.%w", at, sectionPrefix, resource, err)
 }
 
 func (c Config) withDefaults(path string) (Config, error) {

@@ -41,6 +41,7 @@ func (l local) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 	var facts proto.Facts
 	var wg sync.WaitGroup
 	wg.Go(func() { facts = r.lookAround(ctx, l.ops, maxAge) })
+	wg.Go(func() { o.Service = r.serviceFacts(ctx, l.service, maxAge) })
 	o.Resource.Stack = r.stack(ctx, l.ops, maxAge)
 	wg.Wait()
 	var herr error
@@ -123,6 +124,14 @@ func (l local) tell(opID string, s proto.Step, kind proto.StepKind, res proto.St
 		what += " " + s.Mount.Target
 	case s.VG != "":
 		what += " " + s.VG
+	case s.Unit != "":
+		what += " " + s.Unit
+	case s.Script != nil:
+		what += " " + s.Script.Name
+	case s.Address != nil:
+		what += " " + s.Address.Address
+	case s.Export != nil:
+		what += " " + s.Export.Path
 	default:
 		what += " " + s.Resource
 	}
@@ -137,6 +146,9 @@ func (l local) tell(opID string, s proto.Step, kind proto.StepKind, res proto.St
 func (l local) mayStep(req proto.PeerStepRequest) error {
 	if req.Step.Node != l.cfg.Node {
 		return l.cfg.errorf(proto.CodeWrongNode, "step %d belongs to %s", req.Step.Index, req.Step.Node)
+	}
+	if err := l.configured(req.Step); err != nil {
+		return err
 	}
 	if req.DryRun {
 		return nil
@@ -180,7 +192,7 @@ func (l local) do(ctx context.Context, r *resource, kind proto.StepKind, req pro
 	case proto.StepActivate:
 		return l.volume(res, func() (lvmops.Outcome, error) { return l.ops.Activate(ctx, s.VG, r.conf.device) })
 	default:
-		return l.cfg.errorf(proto.CodeUnsupported, "step kind %q is not known here", kind)
+		return l.serviceStep(ctx, r, kind, req, res)
 	}
 }
 

@@ -32,6 +32,8 @@ type resource struct {
 
 	costly   proto.Facts // of lookAround
 	costlyAt time.Time
+	beside   *proto.ServiceFacts // of serviceFacts
+	besideAt time.Time
 	alarm    string // what uses the backing disk beside replication
 }
 
@@ -93,7 +95,7 @@ func (r *resource) cached() proto.Stack {
 // forget makes the next look a fresh one, and a soon one. It is called after every change to the stack.
 func (r *resource) forget() {
 	r.mu.Lock()
-	r.at, r.costlyAt, r.since = time.Time{}, time.Time{}, time.Now()
+	r.at, r.costlyAt, r.besideAt, r.since = time.Time{}, time.Time{}, time.Time{}, time.Now()
 	r.mu.Unlock()
 	select {
 	case r.news <- struct{}{}:

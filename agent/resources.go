@@ -25,6 +25,7 @@ type resourceConf struct {
 	datapath datapath.Config
 	findings []drbdconf.Finding
 	handlers *engine.Handlers
+	service  proto.Service // what agent.toml adds
 }
 
 // loadResources reads drbd.conf and returns the resources that this node takes part in. They all must have the same peer.
@@ -43,10 +44,16 @@ func loadResources(cfg Config) ([]resourceConf, error) {
 			return nil, cfg.errorf(proto.CodeUnsupported, "%s: resource %s replicates with %s, %s with %s; an agent has one peer",
 				cfg.DRBDConf, out[0].name, out[0].peer, c.name, c.peer)
 		}
+		c.service = cfg.Resource[c.name]
 		out = append(out, c)
 	}
 	if len(out) == 0 {
 		return nil, cfg.errorf(proto.CodeInvalid, "%s names no resource", cfg.DRBDConf)
+	}
+	for name := range cfg.Resource {
+		if !slices.ContainsFunc(out, func(c resourceConf) bool { return c.name == name }) {
+			return nil, cfg.serviceError(name, fmt.Errorf("there is no such resource in %s", cfg.DRBDConf))
+		}
 	}
 	return out, nil
 }
@@ -175,6 +182,7 @@ func Describe(cfg Config) ([]string, error) {
 		if d.CRAMAlg == "" {
 			lines = append(lines, "  the nodes do not authenticate each other on the replication link (cram-hmac-alg, shared-secret)")
 		}
+		lines = append(lines, describeService(c.service)...)
 		for _, f := range c.findings {
 			lines = append(lines, "  "+strings.ReplaceAll(f.String(), "\n", "\n  "))
 		}

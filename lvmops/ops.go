@@ -17,6 +17,7 @@ type Options struct {
 	// Proc, Sys and Dev are where the kernel's trees are: /proc, /sys, /dev unless a test says otherwise.
 	Proc, Sys, Dev string
 	Etc            string // where lvm.conf and fstab are: /etc unless a test says otherwise
+	Etab           string // where exportfs keeps its table: /var/lib/nfs/etab unless a test says otherwise
 	// DeviceNumber tells the number of the block device at a path (in terms of /dev, whatever Dev is); stat(2) unless a
 	// test says otherwise.
 	DeviceNumber func(path string) (major, minor uint32, err error)
@@ -51,6 +52,9 @@ func New(opt Options) (*Ops, error) {
 	}
 	if opt.Etc == "" {
 		opt.Etc = "/etc"
+	}
+	if opt.Etab == "" {
+		opt.Etab = "/var/lib/nfs/etab"
 	}
 	if opt.DeviceNumber == nil {
 		opt.DeviceNumber = func(path string) (uint32, uint32, error) { return statDevice(inDev(opt.Dev, path)) }

@@ -154,3 +154,18 @@ func FuzzReport(f *testing.F) {
 	f.Add([]byte(`{"report":[{"vg":[{"vg_name":"s"}],"lv":[{"lv_name":"[x]"}]}]}`))
 	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parseReport(b) })
 }
+
+func TestUnitOf(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"0::/system.slice/smbd.service\n":                                         "smbd.service",
+		"0::/system.slice/system-foo.slice/foo@1.service/sub/other.service":       "foo@1.service",
+		"4:memory:/x.service\n1:name=systemd:/user.slice/session-2.scope\n0::/\n": "session-2.scope",
+		"9:name=systemd:/\n8:pids:/y.service\n":                                   "",
+		"":                                                                        "", "nonsense\n::\n": "",
+	} {
+		if got := unitOf(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}

@@ -188,6 +188,7 @@ func (s *scan) note(u proto.User) {
 		return
 	}
 	u.Name, u.Path = Printable(cut(u.Name, 64)), Printable(cut(u.Path, proto.MaxOutputLine))
+	u.Unit = Printable(unitOf(readLine(filepath.Join(s.f.o.opt.Proc, strconv.Itoa(u.PID), "cgroup"))))
 	s.users = append(s.users, u)
 }
 
@@ -342,6 +343,24 @@ func (s *scan) maps(ctx context.Context, dir string, hold func(devno, string, st
 			}
 		}
 	}
+}
+
+// unitOf finds the systemd unit that a process belongs to in the text of its /proc/PID/cgroup: the first part of its path
+// in systemd's own hierarchy, or the unified one, that names a service or a scope. "" if there is none.
+func unitOf(cgroup string) string {
+	for line := range strings.Lines(cgroup) {
+		// hierarchy:controllers:path (cgroups(7))
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) < 3 || f[1] != "" && f[1] != "name=systemd" {
+			continue
+		}
+		for part := range strings.SplitSeq(f[2], "/") {
+			if strings.HasSuffix(part, ".service") || strings.HasSuffix(part, ".scope") {
+				return part
+			}
+		}
+	}
+	return ""
 }
 
 // comm is a process' name. cmdline is not read: it waits for the memory lock.

@@ -3,7 +3,9 @@ package lvmops
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -376,19 +378,43 @@ func (o *Ops) nfsExports(scope []mount) (users []proto.User) {
 		}
 	}
 	// What exportfs(8) has noted down is exported as soon as a client asks; the kernel's table shows it only then.
-	b, err = readBounded("/var/lib/nfs/etab", 1<<20)
+	noted, err := o.Exports()
 	if err != nil {
 		return users
 	}
-	for line := range strings.Lines(string(b)) {
-		path, client, ok := strings.Cut(strings.TrimSpace(line), "\t")
-		path = unescape(path)
-		known := slices.ContainsFunc(users, func(u proto.User) bool { return u.Path == path })
-		if ok && !known && covers(scope, path) {
-			users = append(users, proto.User{Kind: "nfs", Name: cut(client, 64), Path: path, How: "exported, see exportfs -v"})
+	for _, e := range noted {
+		known := slices.ContainsFunc(users, func(u proto.User) bool { return u.Path == e.Path })
+		if !known && covers(scope, e.Path) {
+			users = append(users, proto.User{Kind: "nfs", Name: cut(e.Client+"("+e.Options+")", 64), Path: e.Path, How: "exported, see exportfs -v"})
 		}
 	}
 	return users
+}
+
+// Exports lists what exportfs(8) has noted down on this node, with the options in full. The table is empty where there is
+// no NFS server. A line is a path, a tab, a client and its options in parentheses (nfs-utils support/nfs/exports.c,
+// putexportent).
+func (o *Ops) Exports() ([]proto.Export, error) {
+	b, err := readBounded(o.opt.Etab, 1<<20)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, o.failed(err, "reading the NFS exports of this node")
+	}
+	var list []proto.Export
+	for line := range strings.Lines(string(b)) {
+		path, client, ok := strings.Cut(strings.TrimSpace(line), "\t")
+		if path = unescape(path); !ok || !strings.HasPrefix(path, "/") {
+			continue
+		}
+		e := proto.Export{Path: path, Client: client}
+		if name, options, ok := strings.Cut(client, "("); ok {
+			e.Client, e.Options = name, strings.TrimSuffix(options, ")")
+		}
+		list = append(list, e)
+	}
+	return list, nil
 }
 
 // withUsage adds the size of a mounted file system. A file system that does not answer in time keeps its zeros.

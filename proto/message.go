@@ -199,6 +199,7 @@ type Observation struct {
 	VGClash  []string          `json:"vg_clash,omitempty"`
 	Managers []string          `json:"managers,omitempty"` // other cluster managers that run here
 	Facts    *Facts            `json:"facts,omitempty"`    // nil if the node did not look
+	Service  *ServiceFacts     `json:"service,omitempty"`  // nil if agent.toml adds nothing to the resource
 	Err      *Error            `json:"err,omitempty"`
 }
 

@@ -63,6 +63,10 @@ type Step struct {
 	Why      string   `json:"why"`
 	VG       string   `json:"vg,omitempty"`
 	Mount    *Mount   `json:"mount,omitempty"`
+	Unit     string   `json:"unit,omitempty"`
+	Script   *Script  `json:"script,omitempty"`
+	Address  *Address `json:"address,omitempty"`
+	Export   *Export  `json:"export,omitempty"`
 	Set      string   `json:"set,omitempty"`  // name of the set of files that a StepSentinel writes
 	Skip     string   `json:"skip,omitempty"` // why this step is shown but not done
 }

@@ -231,6 +231,7 @@ type User struct {
 	Path   string `json:"path"` // what is held
 	How    string `json:"how"`  // cwd, root, exe, fd, mmap, holder ...
 	Device string `json:"device,omitempty"`
+	Unit   string `json:"unit,omitempty"` // the systemd unit that a process belongs to
 }
 
 // Event is one line of the event list.

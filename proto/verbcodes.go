@@ -39,4 +39,4 @@ var VerbCodes = []Code{
 }
 
 // AllCodes is the whole table of check codes, in the order in which they are shown.
-func AllCodes() []Code { return slices.Concat(Codes, VerbCodes) }
+func AllCodes() []Code { return slices.Concat(Codes, VerbCodes, ServiceCodes) }

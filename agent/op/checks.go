@@ -31,7 +31,7 @@ const maxSkew = 2 * time.Second
 
 // Checks evaluates every condition of a planned move. The result has one entry per code that applies, in table order.
 func Checks(v View) []proto.Check {
-	c := &checker{}
+	c := &checker{beside: v.beside()}
 	c.agents(v)
 	c.lock(v)
 	c.roles(v)
@@ -39,6 +39,7 @@ func Checks(v View) []proto.Check {
 	c.stack(v)
 	c.target(v)
 	c.facts(v)
+	c.service(v)
 	slices.SortStableFunc(c.out, func(a, b proto.Check) int { return codeIndex(a.Code) - codeIndex(b.Code) })
 	return c.out
 }
@@ -47,7 +48,10 @@ func codeIndex(name string) int {
 	return slices.IndexFunc(proto.AllCodes(), func(c proto.Code) bool { return c.Name == name })
 }
 
-type checker struct{ out []proto.Check }
+type checker struct {
+	beside proto.Service // what agent.toml adds: it is moved, and not in the way
+	out    []proto.Check
+}
 
 func (c *checker) add(code, node string, result proto.CheckResult, evidence ...string) {
 	def, _ := proto.CodeOf(code)
@@ -65,6 +69,15 @@ func (c *checker) judge(code, node string, bad []string, good string) {
 		return
 	}
 	c.add(code, node, proto.CheckOK, good)
+}
+
+// grade is judge with a third verdict: warn holds what is no reason to refuse.
+func (c *checker) grade(code, node string, bad, warn []string, good string) {
+	if len(bad) == 0 && len(warn) > 0 {
+		c.add(code, node, proto.CheckWarn, warn...)
+		return
+	}
+	c.judge(code, node, append(bad, warn...), good)
 }
 
 func (c *checker) agents(v View) {
@@ -181,6 +194,9 @@ func (c *checker) stack(v View) {
 	}
 	var procs, ns, devs []string
 	for _, u := range st.Users {
+		if u.Unit != "" && slices.Contains(c.beside.Units, u.Unit) {
+			continue // stopped before the unmount
+		}
 		switch u.Kind {
 		case "process":
 			procs = append(procs, fmt.Sprintf("pid %d %s %s %s", u.PID, u.Name, u.How, u.Path))
@@ -192,7 +208,11 @@ func (c *checker) stack(v View) {
 			}
 		}
 	}
-	c.judge(proto.CheckBusyProc, node, procs, "")
+	if len(c.beside.Scripts) > 0 {
+		c.grade(proto.CheckBusyProc, node, nil, procs, "") // whom the scripts end nobody knows; if not these, the unmount says so
+	} else {
+		c.judge(proto.CheckBusyProc, node, procs, "")
+	}
 	c.judge(proto.CheckBusyNS, node, ns, "")
 	c.judge(proto.CheckBusyDevice, node, devs, "")
 	c.volumeGroups(node, st)

@@ -7,6 +7,10 @@
 // a statement of the other node, at most two seconds old, that it is Secondary; in a takeover, without proof that the other
 // node is still silent on both links, and the operator's recorded statement that it is off.
 //
+// What agent.toml adds to a resource (addresses, scripts, units, exports) stands around the stack: taken down before it,
+// brought up after it. The plan takes it from the node To; that the other node's file says the same is a check, and each
+// agent does only what its own file names.
+//
 // An operation whose agent died is found orphaned in the journal. The same verb again carries on from what is there now;
 // Decide with ChoiceUndo runs the inverses. Lineage compares histories as the engine does, so both agents can call a split
 // brain by its name although only one side's handshake got far enough to see it.

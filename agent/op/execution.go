@@ -297,7 +297,7 @@ func (x *execution) undo(ctx context.Context, failed int) {
 		if s.Step.UndoKind == "" || s.Step.Skip != "" || s.Result.State == proto.StepWaiting || s.Result.State == proto.StepAlready {
 			continue
 		}
-		if i == failed && s.Step.UndoKind != proto.StepDemote && s.Step.UndoKind != proto.StepDeactivate && s.Step.UndoKind != proto.StepUnmount {
+		if i == failed && allOrNothing(s.Step.UndoKind) {
 			// Taking down on the old Primary failed: its inverse is only needed if part of the effect came.
 			if s.Result.Err != nil && s.Result.Err.Code != proto.CodeTimeout && s.Result.Err.Code != proto.CodeUnreachable {
 				continue
@@ -328,6 +328,17 @@ func (x *execution) undo(ctx context.Context, failed int) {
 		text = "undone: " + x.op.Plan.To + " is Secondary again"
 	}
 	x.finish(proto.OpUndone, text)
+}
+
+// allOrNothing says of an inverse whether its step, when it failed with an answer, has changed nothing: a unit or a script
+// that did not stop well may have stopped half, and an activation may have got as far as some volumes.
+func allOrNothing(undo proto.StepKind) bool {
+	switch undo {
+	case proto.StepMount, proto.StepActivate, proto.StepPromote, proto.StepClean, proto.StepDisconnect:
+		return true
+	default:
+		return false
+	}
 }
 
 // where reads both nodes again and says in one sentence what is where.
@@ -368,8 +379,10 @@ func outages(o proto.Op) []proto.Outage {
 			continue
 		}
 		end := s.Result.Started.Add(seconds(s.Result.Seconds))
+		up := bringsUp(s.Step.Kind)
 		switch s.Step.Kind {
-		case proto.StepUnmount, proto.StepDeactivate, proto.StepDemote, proto.StepAttest, proto.StepPromote, proto.StepActivate, proto.StepMount:
+		case proto.StepUnmount, proto.StepDeactivate, proto.StepDemote, proto.StepAttest:
+		case proto.StepDropAddress, proto.StepStopScript, proto.StepStopUnit, proto.StepUnexport:
 		case proto.StepProbe:
 			if p := s.Result.Probe; p != nil && len(out) > 0 && !lastWrite.IsZero() {
 				now := &out[len(out)-1]
@@ -378,9 +391,10 @@ func outages(o proto.Op) []proto.Outage {
 			}
 			continue
 		default:
-			continue
+			if !up {
+				continue
+			}
 		}
-		up := s.Step.Kind == proto.StepPromote || s.Step.Kind == proto.StepActivate || s.Step.Kind == proto.StepMount
 		if len(out) == 0 || promoted && !up {
 			first, promoted = s.Result.Started, false
 			from, to := o.Plan.From, o.Plan.To
@@ -399,6 +413,16 @@ func outages(o proto.Op) []proto.Outage {
 		return nil
 	}
 	return out
+}
+
+// bringsUp says whether a step belongs to the half of a move that brings the service up.
+func bringsUp(kind proto.StepKind) bool {
+	switch kind {
+	case proto.StepPromote, proto.StepActivate, proto.StepMount, proto.StepExport, proto.StepStartUnit, proto.StepStartScript, proto.StepAddAddress:
+		return true
+	default:
+		return false
+	}
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -20,6 +20,8 @@ type pairModel struct {
 	cut   bool // the replication link
 	gen   uint64
 	bad   []string // broken rules
+
+	beside proto.Service // what agent.toml adds, on both nodes
 }
 
 type nodeModel struct {
@@ -36,6 +38,9 @@ type nodeModel struct {
 	uuids   proto.UUIDs
 	discard bool
 	data    map[string]string // set of files -> sum
+
+	address, script, unit, export bool           // what of beside is there, if it is configured
+	config                        *proto.Service // this node's own agent.toml, if it differs
 }
 
 // fault makes a step fail: before its effect, after it, or by not answering.
@@ -63,6 +68,41 @@ func newWorld() (*pairModel, *fakeNode, *fakeNode) {
 		m.conn, m.uuids, m.data = proto.Connected, proto.UUIDs{Current: 0x1000}, map[string]string{"old": "data"}
 	}
 	return w, &fakeNode{w: w, name: "otter"}, &fakeNode{w: w, name: "weasel"}
+}
+
+// equip adds to the pair what agent.toml can name, running on otter.
+func (w *pairModel) equip() {
+	w.beside = proto.Service{
+		Units: []string{"smbd.service"}, Address: []proto.Address{{Address: "10.0.0.100/24", Interface: "eth0"}}, Keep: []string{"/srv"},
+		Scripts: []proto.Script{{Name: "app", Stop: []string{"/opt/app", "stop"}, Start: []string{"/opt/app", "start"}, Limit: 5}},
+		Exports: []proto.Export{{Path: "/mnt", Client: "*", Options: "rw"}},
+	}
+	w.nodes["otter"].run(true)
+}
+
+// run makes all that is beside the stack run, or end.
+func (m *nodeModel) run(on bool) { m.address, m.script, m.unit, m.export = on, on, on, on }
+
+// facts are those of a node that runs what it should.
+func (w *pairModel) facts(m *nodeModel) *proto.ServiceFacts {
+	if w.beside.Empty() {
+		return nil
+	}
+	f := &proto.ServiceFacts{Config: w.beside, Units: []proto.UnitState{{Name: "smbd.service", Load: "loaded", Active: "inactive"}},
+		Addresses: []proto.AddressState{{Address: w.beside.Address[0]}}}
+	if m.config != nil {
+		f.Config = *m.config
+	}
+	if m.unit {
+		f.Units[0].Active = "active"
+	}
+	if m.address {
+		f.Addresses[0].Held = "eth0"
+	}
+	if m.export {
+		f.Exports = []proto.Export{{Path: "/mnt", Client: "*", Options: "rw,sync"}}
+	}
+	return f
 }
 
 func (w *pairModel) peer(name string) *nodeModel {
@@ -153,13 +193,20 @@ func (n *fakeNode) Observe(_ context.Context, req proto.ObserveRequest) (proto.O
 	if o.PeerLink.Up = !n.w.peer(n.name).gone; !o.PeerLink.Up {
 		o.PeerLink.Since = time.Now().Add(-time.Minute)
 	}
+	o.Service = n.w.facts(m)
 	if m.role == proto.Primary {
 		o.Resource.Stack.VGs = []proto.VG{{Name: "storage", LVs: []proto.LV{
 			{Name: "test", Path: "/dev/storage/test", Active: m.active, Attr: "-wi-ao----"}, {Name: "pool", Active: m.active, Attr: "twi-a-tz--"}}}}
 		if m.mounted {
 			o.Resource.Stack.Mounts = []proto.Mount{{Source: "/dev/storage/test", Target: "/mnt", FSType: "ext4", Options: "rw", Used: time.Now().UnixNano()}}
 		}
-		o.Resource.Stack.Users = m.users
+		o.Resource.Stack.Users = slices.Clone(m.users)
+		if m.unit {
+			o.Resource.Stack.Users = append(o.Resource.Stack.Users, proto.User{Kind: "process", PID: 7, Name: "smbd", Unit: "smbd.service", How: "fd", Path: "/mnt/x"})
+		}
+		if m.export {
+			o.Resource.Stack.Users = append(o.Resource.Stack.Users, proto.User{Kind: "nfs", Name: "*(rw,sync)", Path: "/mnt", How: "exported"})
+		}
 	}
 	for _, t := range req.Targets {
 		o.Targets = append(o.Targets, proto.MountPoint{Path: t, Exists: true, Dir: true, Empty: true})
@@ -268,8 +315,30 @@ func (w *pairModel) apply(name string, kind proto.StepKind) (proto.StepState, *p
 		return proto.StepDone, nil
 	}
 	switch kind {
+	case proto.StepDropAddress:
+		return set(&m.address, false, true, "")
+	case proto.StepAddAddress:
+		st, err := set(&m.address, true, m.mounted && m.unit && m.script && m.export, "not everything is up")
+		if peer.address && m.address {
+			w.bad = append(w.bad, "one address on two nodes")
+		}
+		return st, err
+	case proto.StepStopScript, proto.StepStartScript: // nobody can see whether it was so already
+		if kind == proto.StepStartScript && (!m.mounted || !m.unit) {
+			return "", proto.Errorf(proto.CodeFailed, "the script wants its mount and unit")
+		}
+		m.script = kind == proto.StepStartScript
+		return proto.StepDone, nil
+	case proto.StepStopUnit:
+		return set(&m.unit, false, !m.script, "the script uses it")
+	case proto.StepStartUnit:
+		return set(&m.unit, true, m.mounted && m.export, "not mounted and exported")
+	case proto.StepUnexport:
+		return set(&m.export, false, true, "")
+	case proto.StepExport:
+		return set(&m.export, true, m.mounted, "not mounted")
 	case proto.StepUnmount:
-		return set(&m.mounted, false, true, "")
+		return set(&m.mounted, false, !m.unit && !m.script && !m.export, "in use")
 	case proto.StepMount:
 		return set(&m.mounted, true, m.active, "not active")
 	case proto.StepDeactivate:
@@ -341,10 +410,14 @@ func (w *pairModel) home() string {
 	text := ""
 	for _, name := range []string{"otter", "weasel"} {
 		m, p := w.nodes[name], w.peer(name)
-		if m.role == proto.Primary && m.active && m.mounted && p.role == proto.Secondary && !p.active && !p.mounted {
+		whole, clear := m.active && m.mounted, !p.active && !p.mounted && !p.address && !p.script && !p.unit && !p.export
+		if !w.beside.Empty() {
+			whole = whole && m.address && m.script && m.unit && m.export
+		}
+		if m.role == proto.Primary && whole && p.role == proto.Secondary && clear {
 			return name
 		}
-		text += fmt.Sprintf("%s %s active=%v mounted=%v; ", name, m.role, m.active, m.mounted)
+		text += fmt.Sprintf("%s %s active=%v mounted=%v address=%v script=%v unit=%v export=%v; ", name, m.role, m.active, m.mounted, m.address, m.script, m.unit, m.export)
 	}
 	return text
 }

@@ -43,16 +43,17 @@ func MakePlan(verb proto.Verb, pair string, v View, now time.Time) proto.Plan {
 	return p
 }
 
-// service is what has to move: volume groups and mounts in the order in which to bring them up.
-type service struct {
+// moving is what has to move: volume groups and mounts in the order in which to bring them up.
+type moving struct {
 	vgs    []string
 	mounts []proto.Mount
 	device string // the replicated device, in terms of the mounts' sources
+	beside proto.Service
 }
 
-// serviceOf reads the service off a stack.
-func serviceOf(st proto.Stack, device string) service {
-	s := service{mounts: slices.Clone(st.Mounts), device: device}
+// serviceOf reads the service off a stack and adds what agent.toml says.
+func serviceOf(st proto.Stack, device string, beside proto.Service) moving {
+	s := moving{mounts: slices.Clone(st.Mounts), device: device, beside: beside}
 	for _, vg := range st.VGs {
 		if slices.ContainsFunc(vg.LVs, func(lv proto.LV) bool { return lv.Active }) {
 			s.vgs = append(s.vgs, vg.Name)
@@ -62,7 +63,7 @@ func serviceOf(st proto.Stack, device string) service {
 }
 
 // also adds what an unfinished operation had planned to bring up.
-func (s *service) also(o *proto.Op) {
+func (s *moving) also(o *proto.Op) {
 	for _, st := range o.Plan.Steps {
 		switch {
 		case st.Kind == proto.StepActivate && !slices.Contains(s.vgs, st.VG):
@@ -74,16 +75,16 @@ func (s *service) also(o *proto.Op) {
 	}
 }
 
-func (s *service) empty() bool { return len(s.vgs) == 0 && len(s.mounts) == 0 }
+func (s *moving) empty() bool { return len(s.vgs) == 0 && len(s.mounts) == 0 }
 
 // moved says which volume groups and mounts shall be up on the target afterwards.
-func moved(verb proto.Verb, v View) service {
-	s := serviceOf(v.From.Resource.Stack, v.From.Resource.Device)
+func moved(verb proto.Verb, v View) moving {
+	s := serviceOf(v.From.Resource.Stack, v.From.Resource.Device, v.beside())
 	switch verb {
 	case proto.VerbResolve, proto.VerbRejoin:
-		return service{}
+		return moving{}
 	case proto.VerbTakeover:
-		s = serviceOf(v.Known.Peer, v.Known.PeerDevice)
+		s = serviceOf(v.Known.Peer, v.Known.PeerDevice, v.beside())
 	default:
 	}
 	if v.continues() {
@@ -111,7 +112,7 @@ func (b *builder) failover(v View) {
 	from, to := v.From, v.To
 	s := moved(proto.VerbFailover, v)
 	if from.Resource.Role == proto.Primary {
-		b.down(from.Node, serviceOf(from.Resource.Stack, from.Resource.Device))
+		b.down(from.Node, serviceOf(from.Resource.Stack, from.Resource.Device, v.beside()))
 	}
 	b.attest(from.Node, to.Node)
 	b.up(to, s)
@@ -119,7 +120,8 @@ func (b *builder) failover(v View) {
 }
 
 // down takes the service away from a node and makes it Secondary.
-func (b *builder) down(node string, s service) {
+func (b *builder) down(node string, s moving) {
+	b.leave(node, s.beside)
 	for _, m := range slices.Backward(s.mounts) {
 		b.unmount(node, m)
 	}
@@ -130,7 +132,7 @@ func (b *builder) down(node string, s service) {
 }
 
 // up makes a node Primary and brings the service up on it.
-func (b *builder) up(on proto.Observation, s service) {
+func (b *builder) up(on proto.Observation, s moving) {
 	device := on.Resource.Device
 	b.promote(on.Node, device)
 	for _, vg := range s.vgs {
@@ -139,10 +141,11 @@ func (b *builder) up(on proto.Observation, s service) {
 	for _, m := range s.mountsOn(device) {
 		b.mount(on.Node, m)
 	}
+	b.arrive(on.Node, s.beside)
 }
 
 // mountsOn translates the sources: the nodes may know the device by different paths.
-func (s service) mountsOn(device string) []proto.Mount {
+func (s moving) mountsOn(device string) []proto.Mount {
 	out := slices.Clone(s.mounts)
 	for i := range out {
 		if out[i].Source == s.device {

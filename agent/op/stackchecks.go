@@ -21,7 +21,7 @@ const thinFull = 90
 func (c *checker) volumes(node string, st proto.Stack) {
 	busy := map[string][]string{}
 	for _, u := range st.Users {
-		if code, ok := userCodes[u.Kind]; ok {
+		if code, ok := userCodes[u.Kind]; ok && !(u.Kind == "nfs" && exported(c.beside.Exports, u)) {
 			busy[code] = append(busy[code], fmt.Sprintf("%s %s: %s %s", u.Kind, u.Name, u.How, u.Path))
 		}
 	}

@@ -18,7 +18,7 @@ const sentinelRoom = 16 << 20
 // ChecksOf evaluates every condition of a verb. The result has one entry per code that applies, in table order.
 func ChecksOf(verb proto.Verb, v View) []proto.Check {
 	var out []proto.Check
-	c := &checker{}
+	c := &checker{beside: v.beside()}
 	switch verb {
 	case proto.VerbDrill:
 		out = drillChecks(v)
@@ -98,6 +98,7 @@ func (c *checker) takeover(v View) {
 	v.From.Resource.Stack = k.Peer
 	c.target(v)
 	c.backing([]proto.Observation{v.To})
+	c.service(v)
 }
 
 // gone judges whether nothing of the other node answers, for long enough.
@@ -220,6 +221,7 @@ func (c *checker) resolve(v View) {
 	c.judge(proto.CheckForked, "", bad, l.Text)
 	c.add(proto.CheckDiscard, v.From.Node, proto.CheckWarn, discards(v)...)
 	c.stack(v)
+	c.service(v)
 	v.From.Resource.Stack = proto.Stack{}
 	c.target(v)
 }

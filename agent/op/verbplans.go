@@ -75,6 +75,9 @@ func (b *builder) drill(v View) {
 // on From are shown as skipped.
 func (b *builder) takeover(v View) {
 	s := moved(proto.VerbTakeover, v)
+	if s.empty() { // units, scripts and exports without their mounts do harm
+		s.beside = proto.Service{}
+	}
 	b.skip = v.From.Node + " does not answer"
 	b.down(v.From.Node, s)
 	b.skip = ""
@@ -87,7 +90,7 @@ func (b *builder) takeover(v View) {
 		"Needs the pair's name and a statement how you know that " + v.From.Node + " is off; both are recorded.",
 	}
 	if s.empty() {
-		b.plan.Effect = append(b.plan.Effect, "What was mounted on "+v.From.Node+" is not known: nothing is activated or mounted.")
+		b.plan.Effect = append(b.plan.Effect, "What was mounted on "+v.From.Node+" is not known: nothing is activated, mounted or started.")
 	}
 }
 
@@ -106,7 +109,7 @@ func (b *builder) rejoin() {
 func (b *builder) resolve(v View) {
 	from := v.From
 	if from.Resource.Role == proto.Primary {
-		b.down(from.Node, serviceOf(from.Resource.Stack, from.Resource.Device))
+		b.down(from.Node, serviceOf(from.Resource.Stack, from.Resource.Device, v.beside()))
 	}
 	b.attest(from.Node, "")
 	if !resolved(v) {
