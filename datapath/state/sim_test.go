@@ -381,11 +381,15 @@ func invariants(o, s State, fx []Effect, ev Event) string {
 
 func sanitizedOrSame(s State) State { return sanitize(s) }
 
-// ordered checks persist before acknowledge before announce.
+// ordered checks bitmap before UUIDs, persist before acknowledge before announce.
 func ordered(o, s State, fx []Effect) string {
 	announced, persisted := "", false
 	for _, f := range fx {
 		switch f.(type) {
+		case WriteBitmap:
+			if persisted {
+				return "the UUIDs tell of the end of a resync before the bitmap does: a cut in between leaves marks for ever"
+			}
 		case PersistMD, SetAllBits, ClearAllBits:
 			persisted = true
 			if announced != "" {
