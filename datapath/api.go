@@ -64,6 +64,14 @@ func (r *Resource) InvalidateRemote(ctx context.Context) error {
 // both disks are fresh and both nodes Secondary.
 func (r *Resource) SkipInitialSync(ctx context.Context) error { return r.ask(ctx, cmdSkipSync{}) }
 
+// Resize takes a backing disk that has been enlarged under the resource: the metadata goes to its new end, and with a
+// connected peer whose disk has grown too the device grows to the smaller of the two. It is enough to ask on one node. The
+// new part is resynced, from the Primary if there is one, or with assumeClean counts as in sync. It returns when this node
+// has done its part; Status has the size.
+func (r *Resource) Resize(ctx context.Context, assumeClean bool) error {
+	return r.ask(ctx, cmdResize{assumeClean: assumeClean})
+}
+
 // SetResyncRate changes the rate, in bytes a second, at which this node asks for blocks while it is SyncTarget. It
 // works while a resync runs and until the resource is closed. An online verify keeps to it too.
 func (r *Resource) SetResyncRate(bytesPerSecond int64) error {
@@ -93,6 +101,7 @@ type (
 	cmdDemote     struct{}
 	cmdPause      struct{ on bool }
 	cmdRate       struct{ rate int64 }
+	cmdResize     struct{ assumeClean bool }
 	cmdOpen       struct{}
 	cmdCloseDev   struct{}
 	cmdClose      struct{}

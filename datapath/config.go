@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"example.com/santui/datapath/block"
@@ -47,6 +48,11 @@ type Config struct {
 
 	Open     func() (block.Device, error) // opens the backing disk; called by Attach, closed by Detach and Close
 	DiskPath string                       // the backing disk, for messages
+
+	// LastSize tells of how many bytes the backing disk was when KeepSize was last called: at the end of that many its
+	// metadata is, should it have grown since. nil: only this process remembers.
+	LastSize func() int64
+	KeepSize func(bytes int64) error
 
 	LocalAddr string // "10.0.0.1:7788"
 	PeerAddr  string
@@ -149,6 +155,10 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Verified == nil {
 		c.Verified = func(*proto.Verify) {}
+	}
+	if c.LastSize == nil || c.KeepSize == nil {
+		var last atomic.Int64
+		c.LastSize, c.KeepSize = last.Load, func(n int64) error { last.Store(n); return nil }
 	}
 	if c.Listen == nil {
 		c.Listen = listenTCP

@@ -105,11 +105,23 @@ func (c *Config) openDisk(ctx context.Context) (*found, error) {
 }
 
 func (c *Config) openMeta(ctx context.Context, dev block.Device) (*found, error) {
-	md, err := meta.Open(dev, meta.OpenOptions{ALExtents: c.ALExtents, Log: c.Logger})
+	opts := meta.OpenOptions{ALExtents: c.ALExtents, Log: c.Logger}
+	md, err := meta.Open(dev, opts)
+	last := c.LastSize()
+	if errors.Is(err, meta.ErrNoMetadata) && last > 0 && last < dev.Size() {
+		opts.DeviceSize = last
+		md, err = meta.Open(dev, opts)
+	}
 	if err != nil {
 		return nil, err
 	}
 	f := &found{disk: &disk{dev: dev, md: md, bm: md.Bitmap(), idle: make(chan struct{})}}
+	if opts.DeviceSize != 0 {
+		f.notes = append(f.notes, note{proto.LevelWarn, fmt.Sprintf(
+			"the disk has grown from %d to %d MiB; its metadata is where the end was. Resize the resource to use the rest", last>>20, dev.Size()>>20)})
+	} else if err := c.KeepSize(dev.Size()); err != nil {
+		f.notes = append(f.notes, note{proto.LevelWarn, fmt.Sprintf("the size of the disk cannot be kept, do not enlarge it while the resource is down: %v", err)})
+	}
 	if bad := md.Damage(); bad != "" {
 		f.notes = append(f.notes, note{proto.LevelWarn, "the disk has damaged the activity log: " + bad})
 	}

@@ -37,6 +37,6 @@
 // # What is refused by name
 //
 // Thin resync, two Primaries, pull-ahead,
-// after-sb policies other than disconnect, resizing while connected, write-same: New, or the packet or option of the
+// after-sb policies other than disconnect, write-same: New, or the packet or option of the
 // peer, is refused with a text that says so.
 package datapath

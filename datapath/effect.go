@@ -111,6 +111,12 @@ func (o *owner) send(e state.Effect) {
 		sendPacket(l, drbd.CmdSyncParam89, drbd.SyncParam{Rate: uint32(min(o.r.rate.Load()>>10, 1<<31)), VerifyAlg: c.VerifyAlg, CSumsAlg: c.CsumsAlg})
 	case state.SendSizes:
 		p := drbd.Sizes{Disk: o.st.OwnSize, Current: o.st.Size, MaxBio: drbd.MaxData}
+		if e.Ask {
+			p.Current = 0
+		}
+		if e.NoResync {
+			p.Flags = drbd.SizesNoResync
+		}
 		if o.disk == nil {
 			p.Disk, p.QueueOrder = 0, 0xffff // -1, as a diskless kernel says
 		}

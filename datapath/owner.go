@@ -223,6 +223,14 @@ func (o *owner) fromPeer(ev state.Event) {
 		e.Failed = o.link.asked.bad()
 		ev = e
 	}
+	if e, ok := ev.(state.PeerSizes); ok && o.st.Conn == proto.Connected && e.Sizes.Disk > o.st.PeerSize && o.disk != nil {
+		own, err := o.grown() // the operator has enlarged both disks and asks on one node
+		if err != nil {
+			o.r.event(proto.LevelWarn, "%s has grown to %d MiB, which this node cannot follow: %v", o.r.cfg.Peer, e.Sizes.Disk>>11, err)
+		}
+		e.OwnSize = own
+		ev = e
+	}
 	_ = o.step(ev)
 }
 
@@ -321,6 +329,7 @@ func (o *owner) narrow(old state.State) {
 	}
 	g := o.gate()
 	g.primary = g.primary && old.Role == proto.Primary
+	g.size = min(g.size, int64(old.Size)*512)
 	if old.Disk >= proto.Inconsistent && g.disk == nil && o.link != nil {
 		g.frozen = true // until the peer, which is to keep the marks from now on, has been told
 	}
@@ -416,6 +425,9 @@ func (o *owner) command(q *request) {
 		}
 	case cmdDemote:
 		o.startDemote(q)
+		return
+	case cmdResize:
+		o.resize(q, c.assumeClean)
 		return
 	case cmdClose:
 		o.startClose(q)

@@ -176,6 +176,9 @@ type keepOpen struct{ block.Device }
 
 func (keepOpen) Close() error { return nil }
 
+// Grow implements block.Grower.
+func (k keepOpen) Grow() (int64, error) { return block.Grow(k.Device) }
+
 func (n *node) ok(what string, err error) {
 	n.t.Helper()
 	if err != nil {

@@ -24,6 +24,9 @@ func withSectors(d block.Device) block.Device {
 
 func (s *sectorDisk) LogicalBlockSize() int { return block.SectorSize }
 
+// Grow implements block.Grower.
+func (s *sectorDisk) Grow() (int64, error) { return block.Grow(s.Device) }
+
 func (s *sectorDisk) aligned(off, n int64) bool { return off%s.unit == 0 && n%s.unit == 0 }
 
 // around is the range of whole blocks about [off, off+n).

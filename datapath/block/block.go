@@ -36,8 +36,8 @@ type Device interface {
 	// disk to give the space back.
 	WriteZeroes(off, n int64, unmap bool) error
 
-	// Size is the size in bytes when the device was opened, rounded down to a
-	// multiple of LogicalBlockSize.
+	// Size is the size in bytes when the device was opened, or at the last Grow,
+	// rounded down to a multiple of LogicalBlockSize.
 	Size() int64
 
 	// LogicalBlockSize is the smallest unit of I/O in bytes: 512 or 4096.
@@ -46,6 +46,22 @@ type Device interface {
 	// Close gives the device back. I/O that is under way ends first; later
 	// calls fail with ErrClosed.
 	Close() error
+}
+
+// Grower is implemented by devices that may become larger while they are open.
+type Grower interface {
+	// Grow asks the system for the size again; Size is that from then on, and
+	// more can be read and written. A device that has become smaller is
+	// ErrTooSmall, and Size stays what it was.
+	Grow() (size int64, err error)
+}
+
+// Grow is d.Grow where d can do it, and the size as it is elsewhere.
+func Grow(d Device) (size int64, err error) {
+	if g, ok := d.(Grower); ok {
+		return g.Grow()
+	}
+	return d.Size(), nil
 }
 
 // What can be wrong with a backing device, for errors.Is.

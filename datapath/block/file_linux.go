@@ -18,7 +18,8 @@ const bounceSize = 1 << maxClass
 // file is a Device on a block device or a regular file.
 type file struct {
 	f    *os.File
-	info Info
+	info Info // its Size is in size
+	size atomic.Int64
 	ro   bool
 	// closed turns the poller's own error for a closed file into ErrClosed.
 	closed atomic.Bool
@@ -29,6 +30,7 @@ type file struct {
 var (
 	_ Device   = (*file)(nil)
 	_ Informer = (*file)(nil)
+	_ Grower   = (*file)(nil)
 )
 
 // Open opens the block device or regular file at path and claims it until
@@ -110,55 +112,76 @@ func (d *file) setup(opts Options) error {
 		}
 	}
 	d.info.LogicalBlockSize = SectorSize
-	var size int64
 	if d.info.Block {
-		var err error
-		if size, err = d.askDisk(opts); err != nil {
+		if err := d.askDisk(opts); err != nil {
 			return err
 		}
-	} else {
-		st, err := d.f.Stat()
-		if err != nil {
-			return fmt.Errorf("open %s: %w", path, err)
+	} else if d.info.Direct {
+		if err := d.probeDirect(); err != nil {
+			return err
 		}
-		size = st.Size()
-		if d.info.Direct {
-			if err := d.probeDirect(); err != nil {
-				return err
-			}
-		}
+	}
+	size, err := d.measure()
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
 	}
 	if d.info.LogicalBlockSize > int(d.memAlign) {
 		d.memAlign = uintptr(d.info.LogicalBlockSize)
 	}
-	d.info.Size = size - size%int64(d.info.LogicalBlockSize)
-	if d.info.Size < opts.MinSize {
+	d.size.Store(size)
+	if size < opts.MinSize {
 		return fmt.Errorf("open %s: %w: it has %d bytes, %d are needed; use a larger disk or enlarge this one",
 			path, ErrTooSmall, size, opts.MinSize)
 	}
 	return nil
 }
 
-// askDisk finds a block device's block size and returns its size.
-func (d *file) askDisk(opts Options) (int64, error) {
+// measure asks for the size, in whole logical blocks.
+func (d *file) measure() (int64, error) {
+	var n uint64
+	if d.info.Block {
+		if err := d.control(func(fd int) error { return ioctlPtr(fd, unix.BLKGETSIZE64, unsafe.Pointer(&n)) }); err != nil {
+			return 0, fmt.Errorf("ask for its size (BLKGETSIZE64): %w", err)
+		}
+	} else {
+		st, err := d.f.Stat()
+		if err != nil {
+			return 0, err
+		}
+		n = uint64(st.Size())
+	}
+	return int64(n) - int64(n)%int64(d.info.LogicalBlockSize), nil
+}
+
+// Grow implements Grower.
+func (d *file) Grow() (int64, error) {
+	size, err := d.measure()
+	switch was := d.size.Load(); {
+	case err != nil:
+		return 0, fmt.Errorf("look at the size of %s: %w", d.info.Path, err)
+	case size < was:
+		return 0, fmt.Errorf("look at the size of %s: %w: it has %d bytes and had %d; give it its old size back", d.info.Path, ErrTooSmall, size, was)
+	}
+	d.size.Store(size)
+	return size, nil
+}
+
+// askDisk finds a block device's block size and whether it can be written to.
+func (d *file) askDisk(opts Options) error {
 	path := d.info.Path
 	lbs, err := unix.IoctlGetInt(d.fd(), unix.BLKSSZGET)
 	if err != nil {
-		return 0, fmt.Errorf("open %s: ask for its logical block size (BLKSSZGET): %w", path, err)
+		return fmt.Errorf("open %s: ask for its logical block size (BLKSSZGET): %w", path, err)
 	}
 	if lbs > bufferAlign {
-		return 0, fmt.Errorf("open %s: %w: its logical blocks have %d bytes, more than the 4096 of a metadata block", path, ErrUnsupported, lbs)
+		return fmt.Errorf("open %s: %w: its logical blocks have %d bytes, more than the 4096 of a metadata block", path, ErrUnsupported, lbs)
 	}
 	d.info.LogicalBlockSize = lbs
 	// The kernel opens a read-only disk for writing and fails the writes.
 	if ro, err := unix.IoctlGetInt(d.fd(), unix.BLKROGET); err == nil && ro != 0 && !opts.ReadOnly {
-		return 0, openError(path, true, unix.EROFS)
+		return openError(path, true, unix.EROFS)
 	}
-	var n uint64
-	if err := ioctlPtr(d.fd(), unix.BLKGETSIZE64, unsafe.Pointer(&n)); err != nil {
-		return 0, fmt.Errorf("open %s: ask for its size (BLKGETSIZE64): %w", path, err)
-	}
-	return int64(n), nil
+	return nil
 }
 
 // probeDirect finds the unit of direct I/O on a regular file: what the kernel
@@ -214,9 +237,13 @@ func openError(path string, isBlock bool, err error) error {
 func (d *file) fd() int { return int(d.f.Fd()) }
 
 // Info returns what Open found out.
-func (d *file) Info() Info { return d.info }
+func (d *file) Info() Info {
+	info := d.info
+	info.Size = d.size.Load()
+	return info
+}
 
-func (d *file) Size() int64           { return d.info.Size }
+func (d *file) Size() int64           { return d.size.Load() }
 func (d *file) LogicalBlockSize() int { return d.info.LogicalBlockSize }
 
 func (d *file) ReadAt(p []byte, off int64) (int, error) {
@@ -268,7 +295,7 @@ func (d *file) Flush() error {
 		return nil
 	}
 	err := d.control(func(fd int) error { return unix.Fdatasync(fd) })
-	return d.ioError("flush", 0, d.info.Size, err)
+	return d.ioError("flush", 0, d.size.Load(), err)
 }
 
 func (d *file) Discard(off, n int64) error {
@@ -331,7 +358,7 @@ func (d *file) zeroByHand(off, n int64) error {
 
 func (d *file) Close() error {
 	d.closed.Store(true)
-	return d.ioError("close", 0, d.info.Size, d.f.Close())
+	return d.ioError("close", 0, d.size.Load(), d.f.Close())
 }
 
 // control runs fn on the descriptor, which stays open meanwhile even if another
@@ -356,7 +383,7 @@ func (d *file) control(fn func(fd int) error) error {
 }
 
 func (d *file) check(op string, off, n int64) error {
-	if err := checkRange(off, n, d.info.Size, int64(d.info.LogicalBlockSize)); err != nil {
+	if err := checkRange(off, n, d.size.Load(), int64(d.info.LogicalBlockSize)); err != nil {
 		return fmt.Errorf("%s %s: %w", op, d.info.Path, err)
 	}
 	return nil

@@ -59,7 +59,7 @@ type ActivityLog struct {
 
 	dev    block.Device
 	off    int64
-	limit  int64 // bytes of data the device has room for
+	limit  atomic.Int64 // bytes of data the device has room for
 	bm     *Bitmap
 	inUse  func() error // marks the superblock unclean; before each transaction
 	writes atomic.Uint64
@@ -75,8 +75,9 @@ type ActivityLog struct {
 type waiter struct{ _ byte }
 
 func newActivityLog(dev block.Device, l Layout, capacity int, bm *Bitmap, inUse func() error) *ActivityLog {
-	a := &ActivityLog{dev: dev, off: l.ALOffset, limit: l.UsableSize, bm: bm, inUse: inUse, slots: make([]slot, capacity),
+	a := &ActivityLog{dev: dev, off: l.ALOffset, bm: bm, inUse: inUse, slots: make([]slot, capacity),
 		changed: make(chan struct{}), buf: block.Buffer(alBlockSize)}
+	a.limit.Store(l.UsableSize)
 	a.clearSlots()
 	return a
 }
@@ -189,7 +190,8 @@ func (a *ActivityLog) End(off, n int64) error {
 }
 
 func (a *ActivityLog) inside(off, n int64) bool {
-	return off >= 0 && n >= 0 && off <= a.limit && n <= a.limit-off
+	limit := a.limit.Load()
+	return off >= 0 && n >= 0 && off <= limit && n <= limit-off
 }
 
 func extentsOf(off, n int64) (first, last uint32) {
@@ -386,10 +388,7 @@ func (a *ActivityLog) commit() error {
 		}
 		return a.err
 	}
-	a.number++
-	if a.cycle += alContext; a.cycle >= len(a.slots) {
-		a.cycle = 0
-	}
+	a.advance()
 	for _, i := range batch {
 		s := &a.slots[i]
 		s.extent, s.pending = s.want, false
@@ -399,6 +398,14 @@ func (a *ActivityLog) commit() error {
 	}
 	a.pending = a.pending[:copy(a.pending, a.pending[len(batch):])]
 	return nil
+}
+
+// advance goes on to the next transaction.
+func (a *ActivityLog) advance() {
+	a.number++
+	if a.cycle += alContext; a.cycle >= len(a.slots) {
+		a.cycle = 0
+	}
 }
 
 // prepare fills a.block and lists the bitmap pages of the extents that go.

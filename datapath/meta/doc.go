@@ -11,6 +11,8 @@
 // where the copies may differ. The activity log names the 4 MiB extents that may
 // have writes under way: after a crash of a Primary all their bits count as set.
 //
+// A disk that has grown keeps its metadata where the end was until Move.
+//
 // Create makes fresh metadata, Open reads it. Open does not change the disk: if
 // NeedsApplyAL, ApplyAL must come before any other change, the rest is refused
 // with ErrUnclean until then.

@@ -14,6 +14,9 @@ type OpenOptions struct {
 	// ALExtents is the capacity of the activity log, MinALExtents to
 	// MaxALExtents; 0 for DefaultALExtents.
 	ALExtents int
+	// DeviceSize is the size in bytes at whose end the metadata is, 0 for the
+	// device's. It is smaller on a disk that has grown since.
+	DeviceSize int64
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -22,7 +25,6 @@ type OpenOptions struct {
 // use. It does not own the device: Close leaves that open.
 type Metadata struct {
 	dev    block.Device
-	layout Layout
 	log    *slog.Logger
 	bm     *Bitmap
 	al     *ActivityLog
@@ -31,6 +33,7 @@ type Metadata struct {
 	io chan struct{} // token: one writer of the superblock at a time
 
 	mu      sync.Mutex
+	layout  Layout     // changed by Move only, with io held
 	sb      Superblock // as on disk
 	unclean bool       // ApplyAL has yet to run
 	err     error      // first failure of a superblock write, or ErrClosed
@@ -54,7 +57,14 @@ func Open(dev block.Device, opts OpenOptions) (*Metadata, error) {
 	if capacity < MinALExtents || capacity > MaxALExtents {
 		return nil, fmt.Errorf("al-extents %d, allowed are %d to %d: %w", capacity, MinALExtents, MaxALExtents, ErrUnsupported)
 	}
-	l, err := LayoutFor(dev.Size())
+	size := dev.Size()
+	if opts.DeviceSize > size {
+		return nil, fmt.Errorf("look for metadata at the end of %d bytes: %w: the device has %d", opts.DeviceSize, ErrTooSmall, size)
+	}
+	if opts.DeviceSize != 0 {
+		size = opts.DeviceSize
+	}
+	l, err := LayoutFor(size)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +114,11 @@ func (m *Metadata) readRing() (*ring, error) {
 }
 
 // Layout tells where things are on the device.
-func (m *Metadata) Layout() Layout { return m.layout }
+func (m *Metadata) Layout() Layout {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.layout
+}
 
 // Bitmap is the bitmap, of as many bits as the agreed size has blocks. It is the
 // same object for as long as m is open.
@@ -288,8 +302,8 @@ func (m *Metadata) SetAgreedSize(ctx context.Context, size int64, setNew bool) e
 	if size < 0 || size%sectorSize != 0 {
 		return fmt.Errorf("agree on a size of %d bytes: %w: not a number of sectors", size, ErrInvalid)
 	}
-	if size > m.layout.UsableSize {
-		return fmt.Errorf("agree on a size of %d bytes, the device has room for %d: %w", size, m.layout.UsableSize, ErrTooLarge)
+	if size > m.Layout().UsableSize {
+		return fmt.Errorf("agree on a size of %d bytes, the device has room for %d: %w", size, m.Layout().UsableSize, ErrTooLarge)
 	}
 	if m.NeedsApplyAL() {
 		return fmt.Errorf("agree on a size of %d bytes: %w", size, ErrUnclean)

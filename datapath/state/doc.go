@@ -44,6 +44,12 @@
 // VerifyS ends with VerifyDone and says so with its state, which ends the peer's VerifyT. A copy that is no longer
 // UpToDate ends a verify on either side.
 //
+// # Size
+//
+// The device has the size of the smaller disk. It grows by Resize on one node: its sizes ask the peer, who looks at its own
+// disk, grows, answers and waits in WFSyncUUID; the Primary, or who decides ties, is SyncSource of the new part at once. A
+// connected device never shrinks, and a link is refused to a peer too small for it.
+//
 // # Generations
 //
 // Bit 0 of the current UUID says that the node is Primary. A new generation starts when a node that is Primary, or whose
@@ -58,6 +64,6 @@
 //
 // # Not in this version
 //
-// Refused by name: Ahead and Behind, a dual Primary, resizing while connected, invalidate without a connection.
+// Refused by name: Ahead and Behind, a dual Primary, invalidate without a connection.
 // Absent: fencing, suspended I/O, automatic recovery from split brain, several volumes, resync dependencies.
 package state

@@ -59,7 +59,7 @@ func TestSizes(t *testing.T) {
 	n.attach()
 	n.do(Connect{})
 	n.do(LinkUp{})
-	n.do(PeerSizes{drbd.Sizes{Disk: 800}})
+	n.do(PeerSizes{Sizes: drbd.Sizes{Disk: 800}})
 	if n.s.Size != 800 || n.md.Size != 800 {
 		t.Errorf("size %d, on disk %d", n.s.Size, n.md.Size)
 	}
@@ -68,7 +68,7 @@ func TestSizes(t *testing.T) {
 	n.attach()
 	n.do(Connect{})
 	n.do(LinkUp{})
-	n.do(PeerSizes{drbd.Sizes{Disk: 700}})
+	n.do(PeerSizes{Sizes: drbd.Sizes{Disk: 700}})
 	if n.s.Conn != proto.Disconnecting || !strings.Contains(strings.Join(n.notes, "\n"), "too small") {
 		t.Errorf("a good copy was shrunk: %+v", n.s)
 	}

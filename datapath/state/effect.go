@@ -46,10 +46,11 @@ type (
 	// CloseLink: send what is queued (briefly), close the sockets or stop looking for the peer, finish what the peer
 	// sent, mark what it did not confirm, then post LinkClosed.
 	CloseLink struct{}
-	// SendProtocol, SendSyncParam and SendSizes announce what the engine knows; they open the conversation.
+	// SendProtocol, SendSyncParam and SendSizes announce what the engine knows; they open the conversation. SendSizes
+	// asks the peer for an answer, and for one without a resync of what is new.
 	SendProtocol  struct{ DiscardMyData bool }
 	SendSyncParam struct{}
-	SendSizes     struct{}
+	SendSizes     struct{ Ask, NoResync bool }
 	// SendUUIDs announces the history. The engine fills in the number of bits set. It is sent only with a disk.
 	SendUUIDs struct {
 		UUIDs UUIDs

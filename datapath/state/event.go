@@ -66,6 +66,13 @@ type (
 	}
 	// SkipInitialSync declares two disks that were just created to be the same, as they are.
 	SkipInitialSync struct{ ID CommandID }
+	// Resize takes what has become of the disk: OwnSize is its usable size now, in sectors. With AssumeClean the new
+	// part of the device counts as in sync.
+	Resize struct {
+		ID          CommandID
+		OwnSize     uint64
+		AssumeClean bool
+	}
 	// Verify asks for an online verify, driven by this node.
 	Verify struct{ ID CommandID }
 )
@@ -92,8 +99,11 @@ type (
 
 // Packets from the peer, in the order in which their socket brought them.
 type (
-	// PeerSizes is P_SIZES.
-	PeerSizes struct{ Sizes drbd.Sizes }
+	// PeerSizes is P_SIZES. OwnSize is the usable size of the own disk, in sectors, if it has grown since; else 0.
+	PeerSizes struct {
+		Sizes   drbd.Sizes
+		OwnSize uint64
+	}
 	// PeerUUIDsReceived is P_UUIDS.
 	PeerUUIDsReceived struct{ UUIDs drbd.UUIDs }
 	// PeerState is P_STATE. Bits is how many bits are set in the own bitmap, Failed how many blocks of the running
@@ -144,6 +154,7 @@ func (PauseSync) event()         {}
 func (ResumeSync) event()        {}
 func (Invalidate) event()        {}
 func (SkipInitialSync) event()   {}
+func (Resize) event()            {}
 func (Verify) event()            {}
 func (LinkUp) event()            {}
 func (LinkLost) event()          {}

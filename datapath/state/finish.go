@@ -80,11 +80,11 @@ func (m *machine) sends(fx []Effect) []Effect {
 	if m.out.hello {
 		fx = append(fx, SendProtocol{DiscardMyData: m.s.DiscardMyData}, SendSyncParam{})
 	}
+	if m.out.sizes != nil {
+		fx = append(fx, *m.out.sizes) // before the resync of a part of the device that it tells of
+	}
 	if m.out.syncUUID != nil {
 		fx = append(fx, *m.out.syncUUID)
-	}
-	if m.out.sizes {
-		fx = append(fx, SendSizes{})
 	}
 	if m.out.uuids && m.s.Attached() {
 		fx = append(fx, SendUUIDs{UUIDs: m.s.UUIDs, Flags: m.uuidFlags()})

@@ -89,7 +89,7 @@ func fuzzEvent(kind int, id CommandID, take func(int) uint64) Event {
 	case 15:
 		return PeerRejected{Text: "fuzz"}
 	case 16:
-		return PeerSizes{drbd.Sizes{Disk: take(1), User: take(1), Current: take(1)}}
+		return PeerSizes{Sizes: drbd.Sizes{Disk: take(1), User: take(1), Current: take(1)}}
 	case 17:
 		u := uuids()
 		return PeerUUIDsReceived{drbd.UUIDs{Current: u.Current, Bitmap: u.Bitmap, History0: u.History0, History1: u.History1, Flags: take(1)}}

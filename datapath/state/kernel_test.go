@@ -151,7 +151,7 @@ func (k *standIn) take(p packet) {
 	}
 	switch p.cmd {
 	case drbd.CmdSizes:
-		k.do(PeerSizes{drbd.Sizes{Disk: 32688, Current: 32688}})
+		k.do(PeerSizes{Sizes: drbd.Sizes{Disk: 32688, Current: 32688}})
 	case drbd.CmdUUIDs:
 		u, err := drbd.ParseUUIDs(b)
 		check(err)

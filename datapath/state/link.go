@@ -68,7 +68,7 @@ func (m *machine) linkUp(e LinkUp) error {
 		return nil
 	}
 	m.s.Features, m.s.ResolveConflicts = e.Features, e.ResolveConflicts
-	m.out.hello, m.out.sizes, m.out.uuids, m.out.state = true, true, true, true
+	m.out.hello, m.out.sizes, m.out.uuids, m.out.state = true, &SendSizes{}, true, true
 	m.out.stateConn = proto.WFConnection // what DRBD says here
 	return nil
 }
@@ -127,12 +127,12 @@ func (m *machine) reject(format string, args ...any) {
 	m.dropLink(proto.Disconnecting)
 }
 
-func (m *machine) peerSizes(p drbd.Sizes) error {
+func (m *machine) peerSizes(e PeerSizes) error {
 	if !m.s.Linked() {
 		return nil
 	}
-	ns := m.s
-	ns.PeerSize = p.Disk
+	p, ns := e.Sizes, m.s
+	ns.PeerSize, ns.OwnSize = p.Disk, max(e.OwnSize, ns.OwnSize)
 	before := m.s.Conn < proto.Connected || m.s.PeerDisk == proto.Diskless
 	if m.s.Disk < proto.Inconsistent {
 		m.disklessSize(&ns, p)
@@ -146,15 +146,15 @@ func (m *machine) peerSizes(p drbd.Sizes) error {
 	case size < ns.Size && ns.Disk >= proto.Outdated && before:
 		m.reject("the peer's disk is too small: %d sectors, the device has %d. Give the peer a larger disk", size, ns.Size)
 		return nil
-	case size != ns.Size && !before:
-		m.notify(proto.LevelWarn, "the peer wants the device to have %d sectors instead of %d; resizing while connected is not supported",
-			size, ns.Size)
-		m.s.PeerSize = p.Disk
+	case !before:
+		m.peerResized(ns, size, p)
 		return nil
 	case size > ns.Size && ns.Size != 0 && ns.Disk > proto.Inconsistent:
 		m.notify(proto.LevelWarn, "the device grows from %d to %d sectors; the new part is out of sync", ns.Size, size)
 	}
-	m.out.sizes = size != ns.Size && m.s.Conn > proto.WFReportParams
+	if size != ns.Size && m.s.Conn > proto.WFReportParams {
+		m.out.sizes = &SendSizes{}
+	}
 	m.resize(&ns, size, ns.Size)
 	m.s = ns
 	return nil

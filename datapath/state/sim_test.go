@@ -149,7 +149,7 @@ func (n *simNode) closeLink() {
 func (n *simNode) receive(p any) {
 	switch e := p.(type) {
 	case drbd.Sizes:
-		n.do(PeerSizes{e})
+		n.do(PeerSizes{Sizes: e})
 	case drbd.UUIDs:
 		n.do(PeerUUIDsReceived{e})
 	case SendState:

@@ -105,6 +105,8 @@ type State struct {
 	OwnSize  uint64 // usable size of the own disk, in sectors
 	PeerSize uint64 // usable size of the peer's disk as it last said, in sectors
 
+	Resizing bool // the device has grown here, and the peer's answer is awaited
+
 	Features         uint32 // feature flags both nodes have (drbd.FeatureTrim ...)
 	ResolveConflicts bool   // this node decides ties: it accepted the meta socket
 	DiscardMyData    bool   // this node's changes lose in the next split brain

@@ -32,8 +32,9 @@ type outcome struct {
 	startVerify                     *StartVerify
 	stopVerify                      bool
 	reply                           *SendChangeReply
-	hello, sizes, uuids, state      bool
-	skip                            bool            // the UUIDs tell the peer that its fresh disk holds the same
+	skip                            bool // the UUIDs tell the peer that its fresh disk holds the same
+	hello, uuids, state             bool
+	sizes                           *SendSizes
 	stateConn                       proto.ConnState // what SendState claims, if not 0
 	syncUUID                        *SendSyncUUID
 	request                         *SendChangeReq
@@ -72,6 +73,8 @@ func (m *machine) dispatch(ev Event) error {
 		return m.invalidate(e)
 	case SkipInitialSync:
 		return m.skipInitialSync(e)
+	case Resize:
+		return m.resizeCmd(e)
 	case Verify:
 		return m.verify(e)
 	default:
@@ -94,7 +97,7 @@ func (m *machine) dispatchLink(ev Event) error {
 	case PeerRejected:
 		return m.peerRejected(e)
 	case PeerSizes:
-		return m.peerSizes(e.Sizes)
+		return m.peerSizes(e)
 	case PeerUUIDsReceived:
 		return m.peerUUIDs(e.UUIDs)
 	case PeerState:
@@ -206,7 +209,7 @@ func (m *machine) afterDisks(os, ns State) {
 	}
 	connected := ns.Conn >= proto.Connected
 	if connected && os.Disk == proto.Attaching && ns.Disk == proto.Negotiating {
-		m.out.sizes, m.out.uuids, m.out.state = true, true, true
+		m.out.sizes, m.out.uuids, m.out.state = &SendSizes{}, true, true
 	}
 	if os.Disk != proto.Failed && ns.Disk == proto.Failed {
 		m.out.state = m.out.state || connected
@@ -270,7 +273,7 @@ func (m *machine) forgetPeer() {
 	m.s.PeerUUIDs = PeerUUIDs{}
 	m.s.ConsiderResync = false
 	m.s.Features, m.s.ResolveConflicts = 0, false
-	m.s.EarlySyncUUID = 0
+	m.s.EarlySyncUUID, m.s.Resizing = 0, false
 }
 
 // newUUID makes a new generation's name: step and finalizer of splitmix64 over the seed.

@@ -170,6 +170,9 @@ func (f *Faults) WriteAt(p []byte, off int64) (int, error) {
 	return f.Device.WriteAt(p, off)
 }
 
+// Grow implements block.Grower.
+func (f *Faults) Grow() (int64, error) { return block.Grow(f.Device) }
+
 // Flush implements block.Device.
 func (f *Faults) Flush() error {
 	if _, err := f.match(OpFlush, 0, 0); err != nil {

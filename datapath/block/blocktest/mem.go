@@ -20,7 +20,8 @@ const (
 // may be as large as one likes. It is safe for concurrent use.
 type Mem struct {
 	mu     sync.Mutex
-	size   int64
+	size   int64 // as Size tells it
+	real   int64 // after Extend; size follows with Grow
 	closed bool
 	pages  map[int64]*[memPage]byte // content now, by page number
 	// cache has for each sector written since the last flush every content it
@@ -33,7 +34,8 @@ var _ block.Device = (*Mem)(nil)
 
 // NewMem makes a disk of size bytes of zeroes; size is rounded down to sectors.
 func NewMem(size int64) *Mem {
-	return &Mem{size: size - size%sector, pages: map[int64]*[memPage]byte{}, cache: map[int64][][]byte{}}
+	size -= size % sector
+	return &Mem{size: size, real: size, pages: map[int64]*[memPage]byte{}, cache: map[int64][][]byte{}}
 }
 
 // CrashClone is the disk after a power cut now: each sector written since the last
@@ -45,7 +47,7 @@ func (m *Mem) CrashClone(seed uint64, survivePercent int) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	rnd := rand.New(rand.NewPCG(seed, 0x5a17))
-	c := NewMem(m.size)
+	c := NewMem(m.real)
 	for n, p := range m.pages {
 		cp := *p
 		c.pages[n] = &cp
@@ -105,11 +107,19 @@ func (m *Mem) put(s int64, content []byte) {
 	copy(p[s%perPage*sector:][:sector], content)
 }
 
+// bounds is a Mem whose lock is held.
+type bounds struct {
+	*Mem
+	size int64
+}
+
+func (b bounds) Size() int64 { return b.size }
+
 func (m *Mem) begin(op string, off, n int64) error {
 	if m.closed {
 		return fmt.Errorf("%s memory disk: %w", op, block.ErrClosed)
 	}
-	if err := block.CheckRange(m, off, n); err != nil {
+	if err := block.CheckRange(bounds{m, m.size}, off, n); err != nil {
 		return fmt.Errorf("%s memory disk: %w", op, err)
 	}
 	return nil
@@ -196,7 +206,29 @@ func (m *Mem) WriteZeroes(off, n int64, _ bool) error {
 }
 
 // Size implements block.Device.
-func (m *Mem) Size() int64 { return m.size }
+func (m *Mem) Size() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.size
+}
+
+// Extend makes the disk larger under whoever has it open: they see it when they ask, with Grow.
+func (m *Mem) Extend(size int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.real = size - size%sector
+}
+
+// Grow implements block.Grower.
+func (m *Mem) Grow() (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.real < m.size {
+		return 0, fmt.Errorf("grow memory disk to %d bytes: %w", m.real, block.ErrTooSmall)
+	}
+	m.size = m.real
+	return m.size, nil
+}
 
 // LogicalBlockSize implements block.Device.
 func (m *Mem) LogicalBlockSize() int { return sector }
@@ -217,4 +249,5 @@ func (m *Mem) Reopen() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = false
+	m.size = m.real
 }

@@ -1,0 +1,136 @@
+package meta
+
+import (
+	"context"
+	"fmt"
+)
+
+// Move brings the metadata to the end of a device that has become deviceBytes
+// large. The agreed size stays; afterwards there is room for a larger one. Writes
+// may be under way.
+//
+// Bitmap, activity log and superblock are written in this order where they are to
+// be, each flushed before the next, then the old superblock is erased. Until the new
+// one is there, the old metadata is whole and counts: Open finds it with DeviceSize.
+// So the new place must not overlap the old one, else ErrTooSmall. After ErrMetaIO
+// the disk must be detached.
+func (m *Metadata) Move(ctx context.Context, deviceBytes int64) error {
+	from := m.Layout()
+	to, err := LayoutFor(deviceBytes)
+	switch {
+	case err != nil:
+		return err
+	case to.MDOffset == from.MDOffset:
+		return nil
+	case m.NeedsApplyAL():
+		return fmt.Errorf("move the metadata from %d to %d: %w", from.BMOffset, to.BMOffset, ErrUnclean)
+	case to.BMOffset < from.MDOffset+SuperblockSize:
+		return fmt.Errorf("move the metadata from %d to %d: %w: old and new place overlap; the device must grow by %d bytes or more",
+			from.BMOffset, to.BMOffset, ErrTooSmall, to.MDSize())
+	}
+	err = m.al.pause(ctx, func() error {
+		if err := m.bm.move(ctx, to); err != nil {
+			return err
+		}
+		if err := m.al.move(to); err != nil {
+			return err
+		}
+		return m.moveSuperblock(ctx, from, to) // before a transaction comes that only the new log has
+	})
+	if err != nil { // some parts may be here and some there
+		m.mu.Lock()
+		if m.err == nil {
+			m.err = err
+		}
+		m.mu.Unlock()
+		m.al.fail(err)
+		return err
+	}
+	m.log.Info("metadata moved", "from", from.BMOffset, "to", to.BMOffset)
+	return nil
+}
+
+// moveSuperblock writes the new superblock and erases the old one.
+func (m *Metadata) moveSuperblock(ctx context.Context, from, to Layout) error {
+	if err := m.lockIO(ctx); err != nil {
+		return err
+	}
+	defer m.unlockIO()
+	m.mu.Lock()
+	m.layout = to
+	m.mu.Unlock()
+	if err := m.write(m.running(m.Superblock())); err != nil {
+		return err
+	}
+	return erase(m.dev, from, nil)
+}
+
+// move writes the whole bitmap to its new place. Bits set meanwhile are dirty there.
+func (b *Bitmap) move(ctx context.Context, to Layout) error {
+	if err := b.lockIO(ctx); err != nil {
+		return err
+	}
+	defer b.unlockIO()
+	if err := b.dev.WriteZeroes(to.BMOffset, to.BMSize, false); err != nil {
+		return fmt.Errorf("zero the bitmap at %d: %w: %w", to.BMOffset, ErrMetaIO, err)
+	}
+	b.mu.Lock()
+	b.off, b.room = to.BMOffset, to.BMSize
+	for pi := range b.pages {
+		b.dirty[pi/64] |= 1 << (pi % 64)
+	}
+	b.mu.Unlock()
+	if err := b.flush(); err != nil {
+		return err
+	}
+	for from, more := uint64(0), true; more; {
+		var err error
+		if from, more, err = b.writeSome(from); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pause calls f while no transaction is written and none can be.
+func (a *ActivityLog) pause(ctx context.Context, f func() error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.committing && a.err == nil {
+		if err := a.sleep(ctx); err != nil {
+			return err
+		}
+	}
+	if a.err != nil {
+		return a.err
+	}
+	a.committing = true
+	a.mu.Unlock()
+	err := f()
+	a.mu.Lock()
+	a.committing = false
+	a.wake()
+	return err
+}
+
+// move writes a whole ring at the log's new place: its transactions repeat what is
+// active. The caller has paused the log.
+func (a *ActivityLog) move(to Layout) error {
+	a.off = to.ALOffset // the pause keeps others from it
+	a.limit.Store(to.UsableSize)
+	if err := initRing(a.dev, to.ALOffset, 0); err != nil {
+		return err
+	}
+	for range alBlocks {
+		a.mu.Lock()
+		a.prepare(nil)
+		a.mu.Unlock()
+		if err := a.write(nil); err != nil {
+			return err
+		}
+		a.mu.Lock()
+		a.advance()
+		a.mu.Unlock()
+	}
+	return nil
+}

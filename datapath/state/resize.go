@@ -1,0 +1,94 @@
+package state
+
+import (
+	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
+)
+
+// resizeCmd takes a disk that has become larger (drbd_adm_resize, drbd_nl.c). Without the peer's word the device keeps its
+// size: the peer may have no room.
+func (m *machine) resizeCmd(e Resize) error {
+	const what = "resize"
+	switch {
+	case m.s.Disk < proto.Inconsistent:
+		return refuse(drbd.SSNoLocalDisk, what)
+	case m.s.Conn > proto.Connected:
+		return refuse(drbd.SSResyncRunning, what)
+	case m.s.Conn == proto.WFReportParams || m.s.Pending.Kind != PendingNone:
+		return refuse(drbd.SSInTransientState, what)
+	}
+	ns := m.s
+	ns.OwnSize = max(e.OwnSize, ns.OwnSize)
+	peer := ns.PeerSize
+	if ns.Conn < proto.Connected {
+		peer = 0
+	}
+	size := max(agreedSize(ns.OwnSize, peer, ns.Size), ns.Size)
+	m.grow(&ns, size, e.AssumeClean)
+	if ns.Conn == proto.Connected {
+		m.out.sizes = &SendSizes{Ask: true, NoResync: e.AssumeClean}
+		ns.Resizing = size > m.s.Size
+	}
+	m.s = ns
+	m.answer(e.ID, nil)
+	return nil
+}
+
+// grow makes the device larger, if size is.
+func (m *machine) grow(ns *State, size uint64, clean bool) {
+	if size <= ns.Size {
+		return
+	}
+	m.notify(proto.LevelInfo, "the device grows from %d to %d sectors", ns.Size, size)
+	if clean {
+		m.notify(proto.LevelWarn, "the new part counts as in sync, as asked")
+	}
+	ns.Size = size
+	m.out.setSize = &SetSize{Sectors: size, NewBits: !clean}
+}
+
+// peerResized takes the sizes that a connected peer tells, whose disk has grown or who answers that ours has
+// (receive_sizes, drbd_receiver.c).
+func (m *machine) peerResized(ns State, size uint64, p drbd.Sizes) {
+	ownGrew, clean := ns.OwnSize > m.s.OwnSize, p.Flags&drbd.SizesNoResync != 0
+	switch {
+	case size < ns.Size:
+		m.reject("the peer wants to shrink the device from %d to %d sectors while both nodes use it. Give the peer's disk its old size back",
+			ns.Size, size)
+		return
+	case size > ns.Size && ns.Conn != proto.Connected:
+		m.notify(proto.LevelWarn, "the device could grow from %d to %d sectors; resize it when the nodes are Connected and nothing is being resynced or verified",
+			ns.Size, size)
+		size = ns.Size
+	}
+	grew := size > ns.Size
+	m.grow(&ns, size, clean)
+	if p.Current == 0 || p.Current != size && (grew || ownGrew) {
+		m.out.sizes = &SendSizes{NoResync: clean}
+	}
+	begin := grew || ns.Resizing
+	ns.Resizing = false
+	m.s = ns
+	if begin && !clean {
+		m.syncNew()
+	}
+}
+
+// syncNew brings the new part of the device in line. Both nodes have marked it and begin without an exchange of bitmaps: the
+// Primary is the source, or who decides ties (resync_after_online_grow, drbd_receiver.c).
+func (m *machine) syncNew() {
+	ns := m.s
+	if ns.Disk != proto.UpToDate || ns.PeerDisk != proto.UpToDate {
+		return // what makes the copies good takes the new part along
+	}
+	source := ns.ResolveConflicts
+	if ns.Role != ns.PeerRole {
+		source = ns.Role == proto.Primary
+	}
+	if source {
+		ns.Conn, ns.PeerDisk = proto.SyncSource, proto.Inconsistent
+	} else {
+		ns.Conn = proto.WFSyncUUID
+	}
+	m.force(ns)
+}
