@@ -4,7 +4,7 @@ GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1-dev)
 LDFLAGS  := -X example.com/santui/agent.Version=$(VERSION) -X example.com/santui/cmd/internal/cli.Version=$(VERSION)
 FUZZTIME ?= 30s
-LABLONG  := ^(TestChecks|TestVerbs|TestSetup)$$
+LABLONG  := ^(TestChecks|TestVerbs|TestSetup|TestPowerCuts|TestPowerCutsBesideKernel)$$
 SEEDS    ?= 1000
 FROM     ?= 1000
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -38,8 +38,8 @@ labtest: test-deps build ## tests in the lab of two real kernels (root)
 	$(GO) vet -tags lab ./...
 	$(GO) test -tags lab -count=1 -p 1 -timeout 25m -skip '$(LABLONG)' ./cmd/santui-lab/... ./datapath/export/...
 
-lablong: test-deps build ## the long lab tests: every check made real, every verb with its faults, set-up and doctor (root)
-	$(GO) test -tags lab -count=1 -p 1 -timeout 40m -run '$(LABLONG)' ./cmd/santui-lab/...
+lablong: test-deps build ## the long lab tests: every check made real, every verb with its faults, set-up and doctor, power cuts (root)
+	$(GO) test -tags lab -count=1 -p 1 -timeout 90m -run '$(LABLONG)' ./cmd/santui-lab/...
 
 test: unit root labtest ## every test but the long ones of the lab (root; installs what it needs)
 
