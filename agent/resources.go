@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"example.com/santui/agent/drbdconf"
 	"example.com/santui/agent/engine"
@@ -81,7 +82,7 @@ func fromDRBDConf(r *drbdconf.Resource, cfg Config) (resourceConf, error) {
 			Resource: r.Name, Device: here.Device, Node: node, Peer: there.Name, DiskPath: here.Disk,
 			Open:      func() (block.Device, error) { return block.Open(here.Disk, block.Options{}) },
 			LocalAddr: here.Address.String(), PeerAddr: there.Address.String(),
-			Protocol: r.Protocol, CRAMAlg: r.Net.CRAMAlg, Secret: r.Net.Secret.Reveal(), ResyncRate: r.Disk.ResyncRate,
+			Protocol: r.Protocol, CRAMAlg: r.Net.CRAMAlg, Secret: r.Net.Secret.Reveal(), ResyncRate: r.Disk.ResyncRate, SyncControl: syncControl(r.Disk),
 			PingInt: r.Net.PingInt, PingTimeout: r.Net.PingTimeout, ConnectInt: r.Net.ConnectInt, Timeout: r.Net.Timeout,
 			KoCount: koCount(r.Net.KoCount), ALExtents: r.Disk.ALExtents, MaxBuffers: r.Net.MaxBuffers, MaxEpochSize: r.Net.MaxEpochSize,
 			OnIOError: datapath.IOErrorPolicy(r.Disk.OnIOError), DataIntegrityAlg: r.Net.DataIntegrityAlg,
@@ -111,6 +112,18 @@ func (c *resourceConf) withheld() []string {
 		out = append(out, fmt.Sprintf("handler %s is not run, because it would stop this node: %q; handlers_may_halt = true in agent.toml lets it", h, c.handlers.Commands[h]))
 	}
 	return out
+}
+
+// syncControl translates the options of the resync controller; nil means a fixed rate.
+func syncControl(d drbdconf.Disk) *datapath.SyncControl {
+	if d.CPlanAhead == 0 {
+		return nil
+	}
+	const tenth = time.Second / 10
+	return &datapath.SyncControl{
+		PlanAhead: time.Duration(d.CPlanAhead) * tenth, DelayTarget: time.Duration(d.CDelayTarget) * tenth,
+		FillTarget: d.CFillTarget, MaxRate: d.CMaxRate, MinRate: min(d.CMinRate, d.CMaxRate),
+	}
 }
 
 // koCount translates drbd.conf's ko-count, of which 0 means that a peer is never given up.

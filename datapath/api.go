@@ -73,7 +73,8 @@ func (r *Resource) Resize(ctx context.Context, assumeClean bool) error {
 }
 
 // SetResyncRate changes the rate, in bytes a second, at which this node asks for blocks while it is SyncTarget. It
-// works while a resync runs and until the resource is closed. An online verify keeps to it too.
+// works while a resync runs and until the resource is closed, and takes over from SyncControl. An online verify keeps to
+// it too.
 func (r *Resource) SetResyncRate(bytesPerSecond int64) error {
 	return r.ask(context.Background(), cmdRate{rate: bytesPerSecond})
 }

@@ -61,7 +61,8 @@ type Config struct {
 	CRAMAlg  string         // "" = peers do not authenticate; md5, sha1, sha256, sha512 ...
 	Secret   []byte         // at most 64 bytes in drbd.conf
 
-	ResyncRate int64 // bytes a second, 0 = DRBD's 250 KiB/s
+	ResyncRate  int64        // bytes a second, 0 = DRBD's 250 KiB/s
+	SyncControl *SyncControl // nil: the rate is fixed; else it is found while a resync runs, and begins with ResyncRate
 
 	PingInt     time.Duration // idle time on the meta socket before a ping, 10 s
 	PingTimeout time.Duration // time for its answer, 500 ms
@@ -140,6 +141,10 @@ func (c Config) withDefaults() (Config, error) {
 	if c.ResyncRate == 0 {
 		c.ResyncRate = defaultResyncRate
 	}
+	if c.SyncControl != nil {
+		s := c.SyncControl.withDefaults()
+		c.SyncControl = &s
+	}
 	if c.OnIOError == "" {
 		c.OnIOError = OnIOErrorDetach
 	}
@@ -196,6 +201,9 @@ func (c *Config) check() error {
 		return bad("on-io-error %q is not a policy", c.OnIOError)
 	case len(c.Secret) > maxSecret:
 		return bad("shared-secret is longer than %d bytes", maxSecret)
+	}
+	if s := c.SyncControl; s != nil && (s.FillTarget < 0 || s.MinRate < 0 || s.MinRate > s.MaxRate) {
+		return bad("c-fill-target %d, c-min-rate %d and c-max-rate %d do not go together", s.FillTarget, s.MinRate, s.MaxRate)
 	}
 	return c.refuse()
 }

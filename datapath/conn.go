@@ -51,8 +51,9 @@ type link struct {
 
 	rx    rxEpoch
 	work  workQueue
-	limit budget // bytes taken from the peer and not yet on disk
-	reads budget // bytes read for the peer and not yet sent
+	late  workQueue // what the peer's resync asked for, while it yields to applications
+	limit budget    // bytes taken from the peer and not yet on disk
+	reads budget    // bytes read for the peer and not yet sent
 	asked askedBlocks
 	ov    verifyBook
 	bits  *drbd.BitmapDecoder // of a bitmap that is arriving
@@ -73,6 +74,7 @@ func newLink(r *Resource, s *sockets, a agreement) *link {
 	l.acks.w = deadlineWriter{conn: s.meta, limit: r.cfg.Timeout}
 	l.pings.init()
 	l.work.init()
+	l.late.init()
 	l.rx.init()
 	l.asked.init()
 	l.ov.init()
@@ -85,7 +87,7 @@ const block4k = 4096
 
 // start launches the goroutines; join waits for them.
 func (l *link) start() {
-	for _, f := range []func() error{l.receiveData, l.sendData, l.receiveMeta, l.sendMeta, l.watch} {
+	for _, f := range []func() error{l.receiveData, l.sendData, l.receiveMeta, l.sendMeta, l.watch, l.serveLate} {
 		l.wg.Add(1)
 		go func() {
 			defer l.wg.Done()
@@ -117,6 +119,7 @@ func (l *link) end(cause *linkError) {
 		l.acks.close()
 		l.limit.close()
 		l.reads.close()
+		l.late.close()
 		l.socks.close()
 		if cause != nil {
 			l.r.inbox.put(linkLost{l, cause})
@@ -146,6 +149,9 @@ func (l *link) join() {
 	}
 	l.end(nil)
 	l.wg.Wait()
+	for p := l.late.get(); p != nil; p = l.late.get() {
+		p.recycle()
+	}
 	l.r.traffic.abandon(l)
 	l.work.close()
 	l.workers.Wait()
@@ -302,6 +308,13 @@ func (b *budget) take(n int64) bool {
 	}
 	b.used += n
 	return true
+}
+
+// halfGone says that half of it is taken.
+func (b *budget) halfGone() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used > b.limit/2
 }
 
 func (b *budget) give(n int64) {

@@ -108,7 +108,7 @@ func (o *owner) send(e state.Effect) {
 		}
 		sendPacket(l, drbd.CmdProtocol, p)
 	case state.SendSyncParam:
-		sendPacket(l, drbd.CmdSyncParam89, drbd.SyncParam{Rate: uint32(min(o.r.rate.Load()>>10, 1<<31)), VerifyAlg: c.VerifyAlg, CSumsAlg: c.CsumsAlg})
+		sendPacket(l, drbd.CmdSyncParam89, o.r.syncParam())
 	case state.SendSizes:
 		p := drbd.Sizes{Disk: o.st.OwnSize, Current: o.st.Size, MaxBio: drbd.MaxData}
 		if e.Ask {

@@ -526,7 +526,7 @@ func (o *owner) local(cmd any) error {
 		if c.rate <= 0 {
 			return proto.Errorf(proto.CodeInvalid, "resync rate %d: must be more than 0 bytes a second", c.rate)
 		}
-		o.r.rate.Store(c.rate)
+		o.r.rate.steer(c.rate)
 		o.r.event(proto.LevelInfo, "resync rate is %d bytes a second now", c.rate)
 	}
 	o.publish()

@@ -174,6 +174,9 @@ func (t *traffic) enter(p *peerReq, kind spanKind) bool {
 	}
 	d.refs++
 	p.disk = d
+	if writes || p.kind == peerRead {
+		t.apps++
+	}
 	if p.logs = t.gate.tracks && writes; p.logs {
 		p.tracked, p.link.tracked = true, true
 		t.tracking++

@@ -156,7 +156,7 @@ func (o *owner) syncStatus(s *Status, now time.Time) *proto.Sync {
 	left := s.OutOfSync
 	y := &proto.Sync{
 		Kind: "resync", Source: c.Node, Target: c.Peer, Started: p.started, Total: p.total, Left: left,
-		Rate: p.note(now, left), Limit: o.r.rate.Load(), Finish: -1,
+		Rate: p.note(now, left), Limit: o.r.rate.limit(), Finish: -1,
 		Paused: s.Conn == proto.PausedSyncS || s.Conn == proto.PausedSyncT,
 	}
 	if s.Conn == proto.SyncTarget || s.Conn == proto.PausedSyncT {

@@ -50,6 +50,7 @@ func (r *Resource) Size() int64 {
 func (t *traffic) read(p []byte, off int64) error {
 	n := int64(len(p))
 	t.mu.Lock()
+	t.apps++
 	d := t.gate.disk
 	if !t.gate.access {
 		t.mu.Unlock()

@@ -373,16 +373,16 @@ func (l *link) blockRequest(rd *drbd.Reader, h drbd.Header) error {
 	if err != nil {
 		return err
 	}
-	kind, neg := peerRead, drbd.CmdNegDReply
+	kind := peerRead
 	switch h.Cmd {
 	case drbd.CmdRSDataRequest:
-		kind, neg = peerRSRead, drbd.CmdNegRSDReply
+		kind = peerRSRead
 	case drbd.CmdCSumRSRequest:
-		if kind, neg = peerCsum, drbd.CmdNegRSDReply; l.r.csums == nil {
+		if kind = peerCsum; l.r.csums == nil {
 			return l.refused(h.Cmd, "checksum based resync without a csums-alg")
 		}
 	case drbd.CmdOVRequest:
-		if kind, neg = peerOVDigest, drbd.CmdNegRSDReply; l.r.verifies == nil {
+		if kind = peerOVDigest; l.r.verifies == nil {
 			return l.refused(h.Cmd, "online verify without a verify-alg")
 		}
 	}
@@ -401,11 +401,25 @@ func (l *link) blockRequest(rd *drbd.Reader, h drbd.Header) error {
 		}
 		p.sum.n = copy(p.sum.b[:], sum)
 	}
-	if !l.r.traffic.enter(p, spanRead) {
-		l.answer(neg, p)
-		p.recycle()
+	if l.yields(kind) {
+		l.late.put(p)
+		return nil
 	}
+	l.enterRead(p)
 	return nil
+}
+
+// enterRead has a block read in its turn, or refuses it.
+func (l *link) enterRead(p *peerReq) {
+	if l.r.traffic.enter(p, spanRead) {
+		return
+	}
+	neg := drbd.CmdNegRSDReply
+	if p.kind == peerRead {
+		neg = drbd.CmdNegDReply
+	}
+	l.answer(neg, p)
+	p.recycle()
 }
 
 // barrier waits until the epoch's writes are on the disk, makes them durable and says so. Until then the writes of the

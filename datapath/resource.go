@@ -15,10 +15,10 @@ type Resource struct {
 	inbox    *mailbox
 	gone     chan struct{} // closed when the owner goroutine has ended
 	traffic  *traffic
-	rate     atomic.Int64 // of resync and verify, bytes a second
-	verifies *digester    // nil without verify-alg
-	csums    *digester    // nil without csums-alg
-	seals    *digester    // nil without data-integrity-alg
+	rate     syncRate
+	verifies *digester // nil without verify-alg
+	csums    *digester // nil without csums-alg
+	seals    *digester // nil without data-integrity-alg
 	status   atomic.Pointer[Status]
 	changed  atomic.Pointer[chan struct{}]
 
@@ -38,7 +38,8 @@ func New(cfg Config) (*Resource, error) {
 	r.verifies, r.csums = newDigester(cfg.VerifyAlg), newDigester(cfg.CsumsAlg)
 	r.traffic = newTraffic(&r.cfg)
 	r.traffic.fail = r.diskFailed
-	r.rate.Store(cfg.ResyncRate)
+	r.rate.control = cfg.SyncControl
+	r.rate.fixed.Store(cfg.ResyncRate)
 	c := make(chan struct{})
 	r.changed.Store(&c)
 	r.status.Store(&Status{At: time.Now(), Role: proto.Secondary, PeerDisk: proto.DUnknown})

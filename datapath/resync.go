@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"example.com/santui/datapath/meta"
 	"example.com/santui/proto"
@@ -28,6 +29,7 @@ type askedBlocks struct {
 	kick   chan struct{} // capacity 1: something arrived
 	srcBad atomic.Uint64 // as source: blocks that failed
 	equal  atomic.Int64  // bytes that were the same already, by their checksums
+	came   int64         // bytes that were asked for and came, or will not
 }
 
 func (a *askedBlocks) init() {
@@ -46,6 +48,13 @@ func (a *askedBlocks) outstanding() int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.bytes
+}
+
+// flow is what a pacer must know.
+func (a *askedBlocks) flow() (came, inFlight int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.came, a.bytes
 }
 
 // bad is how many blocks failed.
@@ -94,6 +103,7 @@ func (a *askedBlocks) done(l *link, b *askedBlock, ok bool) {
 	a.mu.Lock()
 	delete(a.m, b.off)
 	a.bytes -= b.n
+	a.came += b.n
 	if !ok {
 		if a.failed == nil {
 			a.failed, _ = meta.NewBitmap(size)
@@ -137,7 +147,7 @@ type resync struct {
 
 func startResync(l *link, d *disk, paused bool) *resync {
 	ctx, cancel := context.WithCancel(l.ctx)
-	rs := &resync{l: l, d: d, cancel: cancel, done: make(chan struct{}), pacer: pacer{rate: &l.r.rate}}
+	rs := &resync{l: l, d: d, cancel: cancel, done: make(chan struct{}), pacer: newPacer(&l.r.rate, l.asked.flow)}
 	rs.paused.Store(paused)
 	l.asked.equal.Store(0)
 	go func() {
@@ -165,6 +175,7 @@ func (rs *resync) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if rs.paused.Load() {
 			rs.wait(ctx)
+			rs.pacer.restart()
 			continue
 		}
 		off, n, ok := rs.next(&cursor)
@@ -216,7 +227,7 @@ func (rs *resync) next(cursor *uint64) (off, n int64, ok bool) {
 
 // largest is the size of a request: such that there are some each second, so that a low rate does not come in gulps.
 func (rs *resync) largest() int64 {
-	n, most := rs.l.r.rate.Load()/16, int64(maxResyncRequest)
+	n, most := rs.pacer.rate(time.Now())/16, int64(maxResyncRequest)
 	if rs.l.r.csums != nil {
 		most = maxCsumRequest
 	}

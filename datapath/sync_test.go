@@ -781,3 +781,37 @@ func TestSkipInitialSync(t *testing.T) {
 		t.Error("allowed over used disks")
 	}
 }
+
+// TestRateIsKept: a resync is never faster than its rate, not in its first moment either, fixed or found. One that yields
+// to busy applications comes to its end.
+func TestRateIsKept(t *testing.T) {
+	t.Parallel()
+	for name, tweak := range map[string]func(c *Config){
+		"fixed":  func(c *Config) { c.ResyncRate = 32 << 20 },
+		"found":  func(c *Config) { c.ResyncRate, c.SyncControl = 1<<30, &SyncControl{FillTarget: 4 << 20, MaxRate: 32 << 20} },
+		"csums":  func(c *Config) { c.ResyncRate, c.CsumsAlg = 32<<20, "crc32c" },
+		"yields": func(c *Config) { c.SyncControl = &SyncControl{FillTarget: 4 << 20, MaxRate: 32 << 20, MinRate: 16 << 20} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t, testSize, testSize, func(_ int, c *Config) { tweak(c) })
+			p.up()
+			p.await("connection", connected)
+			began := time.Now()
+			a := p.node[0]
+			a.ok("promote", a.Promote(bg(), true))
+			if name == "yields" {
+				w := startWriter(a, 7, 2)
+				p.await("the sync", inSync)
+				w.end()
+				w.check(t, w.acked(), a.content())
+			} else {
+				p.await("the sync", inSync)
+				if took := time.Since(began); took < time.Duration(float64(a.Size())/(32<<20)*float64(time.Second)) {
+					t.Errorf("%d KiB at 32 MiB/s in %v", a.Size()>>10, took)
+				}
+			}
+			p.equal()
+		})
+	}
+}

@@ -36,6 +36,7 @@ type traffic struct {
 	gate     gate
 	tracking int           // writes of a Primary without disk on this node's disk
 	inflight int           // application writes that passed the gate
+	apps     int64         // requests of applications so far, here and on the peer as far as this disk sees them
 	wake     chan struct{} // closed when writers or drainers should look again
 	waiting  bool          // somebody holds wake
 	ranges   ranges
@@ -70,6 +71,13 @@ func (t *traffic) rouse() {
 		close(t.wake)
 		t.wake, t.waiting = make(chan struct{}), false
 	}
+}
+
+// appRequests is how many requests applications have made.
+func (t *traffic) appRequests() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.apps
 }
 
 // setGate publishes g. Before writes begin to be sent to a link, those that are under way without it come to their

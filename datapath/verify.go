@@ -62,6 +62,13 @@ func (b *verifyBook) wake() {
 	}
 }
 
+// flow is what a pacer must know.
+func (b *verifyBook) flow() (came, inFlight int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.checked, b.open
+}
+
 func (b *verifyBook) outstanding() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -216,7 +223,7 @@ type verify struct {
 
 func startVerify(l *link, d *disk, from, size int64) *verify {
 	ctx, cancel := context.WithCancel(l.ctx)
-	v := &verify{l: l, d: d, pos: from, end: size, cancel: cancel, done: make(chan struct{}), pacer: pacer{rate: &l.r.rate}}
+	v := &verify{l: l, d: d, pos: from, end: size, cancel: cancel, done: make(chan struct{}), pacer: newPacer(&l.r.rate, l.ov.flow)}
 	v.ask, v.halt = context.WithCancel(ctx)
 	go func() {
 		defer close(v.done)

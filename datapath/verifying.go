@@ -116,7 +116,7 @@ func (o *owner) verifyStatus(now time.Time) *proto.Sync {
 	started, total, checked, differ := o.link.ov.soFar()
 	y := &proto.Sync{
 		Kind: "verify", Source: c.Node, Target: c.Peer, Started: started, Total: total, Left: max(total-checked, 0), Differ: differ,
-		Rate: p.note(now, total-checked), Limit: o.r.rate.Load(), Finish: -1,
+		Rate: p.note(now, total-checked), Limit: o.r.rate.limit(), Finish: -1,
 	}
 	if o.st.Conn == proto.VerifyT {
 		y.Source, y.Target = c.Peer, c.Node

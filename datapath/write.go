@@ -189,6 +189,7 @@ func (t *traffic) begin(w *write, cause error) error {
 		return t.noData("write", w.off, w.n, cause)
 	}
 	t.inflight++
+	t.apps++
 	w.disk = t.gate.disk
 	if w.disk != nil {
 		w.disk.refs++

@@ -54,12 +54,16 @@ type Disk struct {
 	ResyncRate int64  // bytes a second
 	ALExtents  int    // of 4 MiB each
 	Size       int64  // bytes to use, 0 = all
-	CPlanAhead int    // 0.1 s; 0 = the fixed ResyncRate
-	CMinRate   int64  // bytes a second
-	CMaxRate   int64  // bytes a second
-	Timeout    time.Duration
-	Flushes    bool
-	MDFlushes  bool
+	// CPlanAhead is in 0.1 s; 0 = the fixed ResyncRate. It is 0 too where the rate stands in a section syncer and
+	// c-plan-ahead nowhere: the DRBD that such a file was written for has no controller, or has it switched off.
+	CPlanAhead   int
+	CDelayTarget int   // 0.1 s
+	CFillTarget  int64 // bytes, 0 = CDelayTarget counts
+	CMinRate     int64 // bytes a second
+	CMaxRate     int64 // bytes a second
+	Timeout      time.Duration
+	Flushes      bool
+	MDFlushes    bool
 	// RSDiscardGranularity is in bytes, 0 = a thin resync is not wanted.
 	RSDiscardGranularity int
 }
@@ -192,8 +196,9 @@ type key struct{ section, name string }
 
 // value is an option as it was written.
 type value struct {
-	pos   Pos
-	words []string
+	pos    Pos
+	words  []string
+	syncer bool // it stands in a section syncer
 	// secret replaces words for the shared secret.
 	secret Secret
 }

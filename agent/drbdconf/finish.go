@@ -57,6 +57,7 @@ func (p *parser) finish() {
 			f.Resource = r.Name
 			r.Unsupported = append(r.Unsupported, f)
 		}
+		r.fixRate()
 		p.apply(r)
 		p.checkResource(r)
 		u.resource(r)
@@ -89,6 +90,18 @@ func (p *parser) apply(r *Resource) {
 		}
 		if isSet && !o.isDefault(val) {
 			p.note(r, o, v, val)
+		}
+	}
+}
+
+// fixRate switches the controller off where the rate stands in a section syncer; see Disk.CPlanAhead.
+func (r *Resource) fixRate() {
+	rate, plan := key{"disk", "resync-rate"}, key{"disk", "c-plan-ahead"}
+	if v := r.set[rate]; v.syncer {
+		v.syncer = false
+		r.set[rate] = v
+		if _, isSet := r.set[plan]; !isSet {
+			r.set[plan] = value{pos: v.pos, words: []string{"0"}}
 		}
 	}
 }

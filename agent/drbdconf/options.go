@@ -50,7 +50,6 @@ type parsed struct {
 
 const (
 	notYet     = "not in this version"
-	fixedRate  = "resync runs at the fixed resync-rate; the controller is " + notYet
 	flushed    = "ignored: santui always flushes"
 	tenths     = "tenths of a second"
 	seconds    = "seconds"
@@ -144,11 +143,11 @@ func diskOptions() []option {
 		{section: "disk", name: "resync-after", kind: kWord, ignored: "ignored: resources are synchronised at the same time"},
 		{section: "disk", name: "group", not84: true, min: 0, max: 1 << 20, unit: "", def: "0", ignored: "ignored: resources are synchronised at the same time (an option of DRBD 0.7)"},
 		{section: "disk", name: "disk-timeout", min: 0, max: 6000, unit: tenths, def: "0", set: func(r *Resource, v parsed) { r.Disk.Timeout = time.Duration(v.num) * time.Second / 10 }, ignored: notYet},
-		{section: "disk", name: "c-plan-ahead", min: 0, max: 300, unit: tenths, def: "20", set: func(r *Resource, v parsed) { r.Disk.CPlanAhead = int(v.num) }, ignored: fixedRate},
-		{section: "disk", name: "c-delay-target", min: 1, max: 100, unit: tenths, def: "10", ignored: fixedRate},
-		{section: "disk", name: "c-fill-target", kind: kSize, scale: 512, max: 1 << 20, unit: "sectors", def: "100", ignored: fixedRate},
-		{section: "disk", name: "c-max-rate", kind: kSize, scale: 1024, min: 250, max: 4 << 20, unit: "KiB/s", def: "102400", set: size(func(d *Disk) *int64 { return &d.CMaxRate }), ignored: fixedRate},
-		{section: "disk", name: "c-min-rate", kind: kSize, scale: 1024, max: 4 << 20, unit: "KiB/s", def: "250", set: size(func(d *Disk) *int64 { return &d.CMinRate }), ignored: fixedRate},
+		{section: "disk", name: "c-plan-ahead", min: 0, max: 300, unit: tenths, def: "20", set: func(r *Resource, v parsed) { r.Disk.CPlanAhead = int(v.num) }},
+		{section: "disk", name: "c-delay-target", min: 1, max: 100, unit: tenths, def: "10", set: func(r *Resource, v parsed) { r.Disk.CDelayTarget = int(v.num) }},
+		{section: "disk", name: "c-fill-target", kind: kSize, scale: 512, max: 1 << 20, unit: "sectors", def: "100", set: size(func(d *Disk) *int64 { return &d.CFillTarget })},
+		{section: "disk", name: "c-max-rate", kind: kSize, scale: 1024, min: 250, max: 4 << 20, unit: "KiB/s", def: "102400", set: size(func(d *Disk) *int64 { return &d.CMaxRate })},
+		{section: "disk", name: "c-min-rate", kind: kSize, scale: 1024, max: 4 << 20, unit: "KiB/s", def: "250", set: size(func(d *Disk) *int64 { return &d.CMinRate })},
 		{section: "disk", name: "disk-barrier", kind: kBool, def: "no", ignored: flushed},
 		{section: "disk", name: "disk-flushes", kind: kBool, def: "yes", set: func(r *Resource, v parsed) { r.Disk.Flushes = v.yes }, ignored: flushed},
 		{section: "disk", name: "disk-drain", kind: kBool, def: "yes", ignored: flushed},

@@ -379,7 +379,7 @@ func (p *parser) inconDegr(l *lexer, r *Resource) error {
 // option reads the rest of an option's statement. The key is empty if it was refused; the mistake is noted.
 func (p *parser) option(l *lexer, section string, t token) (key, value, error) {
 	k, o, no := lookup(section, t.text)
-	v := value{pos: t.pos}
+	v := value{pos: t.pos, syncer: section == "syncer"}
 	if o != nil && o.kind == kSecret {
 		// From here to the semicolon nothing may appear in a message.
 		l.src.secrets = append(l.src.secrets, lineRange{t.pos.Line, len(l.src.lines)})

@@ -82,7 +82,7 @@ func TestDefaults(t *testing.T) {
 	if d := cmp.Diff(wantNet, r.Net); d != "" {
 		t.Error(d)
 	}
-	wantDisk := Disk{OnIOError: "detach", Fencing: "dont-care", ResyncRate: 30 << 20, ALExtents: 1237, CPlanAhead: 20,
+	wantDisk := Disk{OnIOError: "detach", Fencing: "dont-care", ResyncRate: 30 << 20, ALExtents: 1237, CDelayTarget: 10, CFillTarget: 50 << 10,
 		CMinRate: 250 << 10, CMaxRate: 100 << 20, Flushes: true, MDFlushes: true}
 	if d := cmp.Diff(wantDisk, r.Disk); d != "" {
 		t.Error(d)
@@ -265,7 +265,7 @@ func TestFindings(t *testing.T) {
 			t.Errorf("%s: refused as %v, want %q", c.section, err, c.want)
 		}
 	}
-	for _, ignored := range []string{"startup { become-primary-on both; }", "disk { c-max-rate 10M; }", "syncer { group 1; after r1; }",
+	for _, ignored := range []string{"startup { become-primary-on both; }", "syncer { group 1; after r1; }",
 		"disk { no-md-flushes; }", "handlers { outdate-peer x; }", "disk { al-extents 7; }", "net { shared-secret x; }", "options { cpu-mask f; }"} {
 		conf, err := ParseReader(strings.NewReader("resource r0 { "+ignored+pairOfHosts+"}"), "x")
 		if err != nil {
@@ -276,10 +276,25 @@ func TestFindings(t *testing.T) {
 			t.Errorf("%s: findings %v", ignored, r.Unsupported)
 		}
 	}
-	for _, silent := range []string{"net { verify-alg sha1; csums-alg md5; data-integrity-alg sha256; }", "net { protocol C; after-sb-0pri disconnect; use-rle no; }", "disk { fencing dont-care; md-flushes yes; }", "protocol C;", "disk { al-extents 257; }"} {
+	for _, silent := range []string{"net { verify-alg sha1; csums-alg md5; data-integrity-alg sha256; }", "net { protocol C; after-sb-0pri disconnect; use-rle no; }", "disk { fencing dont-care; md-flushes yes; }", "protocol C;", "disk { al-extents 257; }",
+		"disk { c-plan-ahead 7; c-delay-target 4; c-fill-target 1M; c-max-rate 10M; c-min-rate 1M; }"} {
 		conf, err := ParseReader(strings.NewReader("resource r0 { "+silent+pairOfHosts+"}"), "x")
 		if err != nil || len(conf.Resources[0].Unsupported) != 0 {
 			t.Errorf("%s: %v, %v", silent, conf, err)
+		}
+	}
+}
+
+// TestFixedOrFound: a rate in an old file is the rate; one in a file of 8.4 is where the controller begins.
+func TestFixedOrFound(t *testing.T) {
+	for in, want := range map[string]int{"": 20, "disk { resync-rate 30M; }": 20, "syncer { rate 30M; }": 0, "disk { c-plan-ahead 0; }": 0,
+		"disk { c-plan-ahead 7; } syncer { rate 30M; }": 7, "syncer { rate 30M; c-plan-ahead 5; }": 5, "syncer { al-extents 257; }": 20} {
+		c, err := ParseReader(strings.NewReader("resource r0 { "+in+pairOfHosts+"}"), "x")
+		if err != nil {
+			t.Fatalf("%s: %v", in, err)
+		}
+		if got := c.Resources[0].Disk.CPlanAhead; got != want {
+			t.Errorf("%s: c-plan-ahead %d, want %d", in, got, want)
 		}
 	}
 }
