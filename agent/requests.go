@@ -227,8 +227,13 @@ func (a *Agent) resourceAction(ctx context.Context, _ session.Peer, in proto.Res
 	if err != nil {
 		return proto.Empty{}, err
 	}
-	if err := a.unlocked(); err != nil {
-		return proto.Empty{}, err
+	switch in.Action {
+	case proto.ResourceOutdate, proto.ResourceResumeIO:
+		// A fence-peer of the other node asks for the one, an operation that hangs may need the other.
+	default:
+		if err := a.unlocked(); err != nil {
+			return proto.Empty{}, err
+		}
 	}
 	switch in.Action {
 	case proto.ResourceConnect:
@@ -237,6 +242,12 @@ func (a *Agent) resourceAction(ctx context.Context, _ session.Peer, in proto.Res
 		err = r.eng.Disconnect(ctx)
 	case proto.ResourcePrimary:
 		err = r.eng.Promote(ctx, false)
+	case proto.ResourceOutdate:
+		err = r.eng.Outdate(ctx)
+	case proto.ResourceSuspendIO:
+		err = r.eng.SuspendIO(ctx)
+	case proto.ResourceResumeIO:
+		err = r.eng.ResumeIO(ctx)
 	case proto.ResourceSecondary:
 		err = r.eng.Demote(ctx)
 	default:

@@ -72,6 +72,17 @@ func (r *Resource) Resize(ctx context.Context, assumeClean bool) error {
 	return r.ask(ctx, cmdResize{assumeClean: assumeClean})
 }
 
+// Outdate declares the copy of this node, a Secondary that is not connected, to be Outdated: it cannot be promoted without
+// force until it has followed the peer's again.
+func (r *Resource) Outdate(ctx context.Context) error { return r.ask(ctx, cmdOutdate{}) }
+
+// SuspendIO lets all I/O of applications wait until ResumeIO.
+func (r *Resource) SuspendIO(ctx context.Context) error { return r.ask(ctx, cmdSuspend{on: true}) }
+
+// ResumeIO ends every suspension of I/O: by SuspendIO, for want of a copy (such I/O fails then), and because the peer is
+// lost and not fenced (then this node goes on without it).
+func (r *Resource) ResumeIO(ctx context.Context) error { return r.ask(ctx, cmdSuspend{on: false}) }
+
 // SetResyncRate changes the rate, in bytes a second, at which this node asks for blocks while it is SyncTarget. It
 // works while a resync runs and until the resource is closed, and takes over from SyncControl. An online verify keeps to
 // it too.
@@ -110,6 +121,8 @@ type (
 	cmdVerifyStop struct{}
 	cmdInvalidate struct{ peer bool }
 	cmdSkipSync   struct{}
+	cmdOutdate    struct{}
+	cmdSuspend    struct{ on bool }
 )
 
 // request is a command on its way to the owner goroutine.

@@ -29,6 +29,20 @@ var ioErrorPolicies = map[IOErrorPolicy]state.IOErrorPolicy{
 	OnIOErrorDetach: state.IOErrorDetach, OnIOErrorPassOn: state.IOErrorPassOn, OnIOErrorCall: state.IOErrorCallHandler,
 }
 
+// FencingPolicy says what must be known of a lost peer before this node relies on its own copy (drbd.conf: fencing).
+type FencingPolicy string
+
+// The policies.
+const (
+	FencingDontCare  FencingPolicy = "dont-care"
+	FencingResource  FencingPolicy = "resource-only"        // the handler fence-peer is called, and no copy that is only Consistent is promoted without its success
+	FencingSuspendIO FencingPolicy = "resource-and-stonith" // besides, I/O of a Primary that lost its peer waits for it
+)
+
+var fencingPolicies = map[FencingPolicy]state.FencingPolicy{
+	FencingDontCare: state.FencingDontCare, FencingResource: state.FencingResource, FencingSuspendIO: state.FencingAndSuspendIO,
+}
+
 // Helper runs the handlers of drbd.conf. Both methods may be called from any goroutine.
 type Helper interface {
 	// Has says whether a command is configured for a handler ("split-brain").
@@ -74,7 +88,9 @@ type Config struct {
 	MaxBuffers   int // 4 KiB pages of data taken from the peer and not yet on disk, 2048
 	MaxEpochSize int // writes between two barriers, 2048
 
-	OnIOError IOErrorPolicy
+	OnIOError       IOErrorPolicy
+	Fencing         FencingPolicy // "" = dont-care
+	SuspendOnNoData bool          // I/O that no copy can serve waits until one is back, instead of failing (on-no-data-accessible suspend-io)
 
 	// Features that drbd.conf may ask for. They are here so that New can refuse them by name.
 	DataIntegrityAlg string // digest on every block that travels, one of DigestAlgs; "" = none. Both nodes must agree
@@ -148,6 +164,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.OnIOError == "" {
 		c.OnIOError = OnIOErrorDetach
 	}
+	if c.Fencing == "" {
+		c.Fencing = FencingDontCare
+	}
 	if c.Protocol == 0 {
 		c.Protocol = proto.ProtocolC
 	}
@@ -172,6 +191,16 @@ func (c Config) withDefaults() (Config, error) {
 		c.Dial = dialTCP
 	}
 	return c, c.check()
+}
+
+// initial is the state that a resource begins with.
+func (c *Config) initial(seed uint64) state.State {
+	st := state.New(ioErrorPolicies[c.OnIOError], seed)
+	st.Fencing, st.CanVerify = fencingPolicies[c.Fencing], c.VerifyAlg != ""
+	if c.SuspendOnNoData {
+		st.OnNoData = state.NoDataSuspends
+	}
+	return st
 }
 
 func (c *Config) check() error {
@@ -199,6 +228,8 @@ func (c *Config) check() error {
 		return bad("verify-alg %q is not one of %v", c.VerifyAlg, DigestAlgs)
 	case ioErrorPolicies[c.OnIOError] == 0 && c.OnIOError != OnIOErrorDetach:
 		return bad("on-io-error %q is not a policy", c.OnIOError)
+	case fencingPolicies[c.Fencing] == 0 && c.Fencing != FencingDontCare:
+		return bad("fencing %q is not a policy", c.Fencing)
 	case len(c.Secret) > maxSecret:
 		return bad("shared-secret is longer than %d bytes", maxSecret)
 	}

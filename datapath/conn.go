@@ -170,12 +170,7 @@ func (l *link) hangUp() {
 			_ = c.CloseWrite()
 		}
 	}
-	t := time.NewTimer(partingTime)
-	defer t.Stop()
-	select {
-	case <-l.dead: // the receiver met the peer's end
-	case <-t.C:
-	}
+	l.lingers(partingTime) // until the receiver has met the peer's end
 }
 
 func (l *link) nextSeq() uint32 { return l.seq.Add(1) }

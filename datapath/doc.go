@@ -23,6 +23,9 @@
 // stays in the transfer log, and its extent active, until the peer has confirmed its epoch; when the link breaks before
 // that it is marked out of sync first and forgotten then.
 //
+// While I/O is suspended nothing passes the gate, and a write under way that the peer does not have is not answered. With
+// SuspendOnNoData what no copy could take waits for the owner's next gate and is done again from the start.
+//
 // # Goroutines
 //
 // Owner: one, from New until Close. Looking for the peer (attempt): one, with one more that accepts, one that dials and

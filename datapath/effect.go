@@ -44,6 +44,8 @@ func (o *owner) effect(e state.Effect) {
 		o.answer(e)
 	case state.Notify:
 		o.notify(e)
+	case state.FencePeer:
+		o.fencePeer()
 	case state.RunHandler:
 		o.runHandler(e.Name)
 	default:

@@ -57,6 +57,16 @@ func (o *owner) await(name string, f func(exit int)) {
 	})
 }
 
+// fencePeer calls fence-peer. Without one nothing is known of the peer, as if the handler had failed.
+func (o *owner) fencePeer() {
+	if !o.has("fence-peer") {
+		o.r.event(proto.LevelAlert, "fencing is %s, but no handler fence-peer is configured", o.r.cfg.Fencing)
+		o.r.inbox.put(handlerEnded{func() { _ = o.step(state.FencePeerDone{Exit: -1}) }})
+		return
+	}
+	o.await("fence-peer", func(exit int) { _ = o.step(state.FencePeerDone{Exit: exit}) })
+}
+
 // handler runs one, tells operators what came of it, and gives its exit code, -1 if it has none.
 func (r *Resource) handler(ctx context.Context, name string) int {
 	if ctx.Err() != nil {

@@ -95,9 +95,8 @@ func (r *Resource) own() {
 	defer cancel()
 	var seed [8]byte
 	_, _ = rand.Read(seed[:]) // never fails since Go 1.24
-	o := &owner{r: r, st: state.New(ioErrorPolicies[r.cfg.OnIOError], binary.NativeEndian.Uint64(seed[:])), waiting: map[state.CommandID]*request{}}
+	o := &owner{r: r, st: r.cfg.initial(binary.NativeEndian.Uint64(seed[:])), waiting: map[state.CommandID]*request{}}
 	o.handlers.ctx = ctx
-	o.st.CanVerify = r.verifies != nil
 	tick := time.NewTimer(time.Second)
 	defer tick.Stop()
 	var batch []any
@@ -354,6 +353,8 @@ func (o *owner) gate() gate {
 		tracks:  st.PeerRole == proto.Primary && st.PeerDisk < proto.Inconsistent && st.Conn >= proto.Connected,
 		syncing: st.Conn.Syncing(),
 		frozen:  o.demote != nil,
+
+		suspended: st.Suspended(),
 	}
 	switch st.Conn {
 	case proto.StartingSyncS, proto.StartingSyncT, proto.WFBitMapS, proto.WFBitMapT, proto.WFSyncUUID:
@@ -469,6 +470,13 @@ func stateCommand(cmd any, id state.CommandID) state.Event {
 		return state.Promote{ID: id, Force: c.force}
 	case cmdVerify:
 		return state.Verify{ID: id}
+	case cmdOutdate:
+		return state.Outdate{ID: id}
+	case cmdSuspend:
+		if c.on {
+			return state.SuspendIO{ID: id}
+		}
+		return state.ResumeIO{ID: id}
 	case cmdInvalidate:
 		return state.Invalidate{ID: id, Peer: c.peer}
 	case cmdSkipSync:

@@ -27,7 +27,7 @@ func (p *puppet) wrote(blk int64) (drbd.Data, chan error) {
 }
 
 // pending fails if something ends that must wait.
-func pending(t *testing.T, what string, done chan error) {
+func pending(t *testing.T, what string, done <-chan error) {
 	t.Helper()
 	select {
 	case err := <-done:

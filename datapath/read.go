@@ -46,15 +46,27 @@ func (r *Resource) Size() int64 {
 	return r.traffic.gate.size
 }
 
-// read tries the local disk, then the peer.
+// read does one read of at most 1 MiB.
 func (t *traffic) read(p []byte, off int64) error {
+	for {
+		seen, err := t.readOnce(p, off)
+		if err == nil || seen == 0 || !t.again(seen, err) {
+			return err
+		}
+	}
+}
+
+// readOnce tries the local disk, then the peer. It gives the number of the gate that it passed, 0 if it did not.
+func (t *traffic) readOnce(p []byte, off int64) (seen uint64, err error) {
 	n := int64(len(p))
 	t.mu.Lock()
 	t.apps++
+	t.resumed()
 	d := t.gate.disk
+	seen = t.gates
 	if !t.gate.access {
 		t.mu.Unlock()
-		return t.noData("read", off, n, nil)
+		return 0, t.noData("read", off, n, nil)
 	}
 	if d != nil && !t.gate.good && d.bm.CountRange(off, n) > 0 {
 		d = nil
@@ -73,14 +85,14 @@ func (t *traffic) read(p []byte, off int64) error {
 		}
 		t.mu.Unlock()
 		if diskErr == nil {
-			return nil
+			return seen, nil
 		}
 		t.fail(d, false, diskErr)
 	}
 	if err := t.readPeer(p, off); err != nil {
-		return t.noData("read", off, n, errors.Join(diskErr, err))
+		return seen, t.noData("read", off, n, errors.Join(diskErr, err))
 	}
-	return nil
+	return seen, nil
 }
 
 var errNoPeer = errors.New("the peer cannot be asked")

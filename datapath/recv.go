@@ -18,6 +18,10 @@ func (l *link) receiveData() error {
 	rd := drbd.NewReader(l.socks.data.r, drbd.SocketData, drbd.H100)
 	for {
 		h, err := rd.Next()
+		if isEOF(err) && l.awaits.Load() {
+			// The answer to what was asked may be on the other socket, whose receiver then meets the end too.
+			l.lingers(partingTime)
+		}
 		if err != nil {
 			return l.stopped(err)
 		}
@@ -26,6 +30,16 @@ func (l *link) receiveData() error {
 		if err := l.data(rd, h); err != nil {
 			return l.stopped(err)
 		}
+	}
+}
+
+// lingers waits for the end of the link, at most so long.
+func (l *link) lingers(limit time.Duration) {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-l.dead:
+	case <-t.C:
 	}
 }
 

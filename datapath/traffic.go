@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -14,16 +15,19 @@ import (
 type gate struct {
 	primary bool
 	frozen  bool // writes wait: the bitmap is on its way, or the node is about to be demoted
-	size    int64
-	disk    *disk // takes writes; nil without a usable disk
-	access  bool  // some UpToDate copy can be reached
-	good    bool  // all of the disk is current; else only blocks whose bit is clear are
-	link    *link // takes writes too; nil: they are marked out of sync instead
-	peer    *link // can answer reads
-	serve   bool  // this disk may answer the peer's reads
-	linked  bool  // the peer is there
-	tracks  bool  // the peer is a Primary without disk: this node keeps the activity log for it
-	syncing bool  // a resync is under way (conn 16..21): acknowledged writes clear bits
+	// suspended: all I/O waits, until the peer is fenced, a copy is back, or an operator says so. What is under way is
+	// not answered either unless the peer has it.
+	suspended bool
+	size      int64
+	disk      *disk // takes writes; nil without a usable disk
+	access    bool  // some UpToDate copy can be reached
+	good      bool  // all of the disk is current; else only blocks whose bit is clear are
+	link      *link // takes writes too; nil: they are marked out of sync instead
+	peer      *link // can answer reads
+	serve     bool  // this disk may answer the peer's reads
+	linked    bool  // the peer is there
+	tracks    bool  // the peer is a Primary without disk: this node keeps the activity log for it
+	syncing   bool  // a resync is under way (conn 16..21): acknowledged writes clear bits
 }
 
 // traffic is all I/O under way on a resource, in one table under one short lock. Nothing is called with the lock held
@@ -34,6 +38,7 @@ type traffic struct {
 
 	mu       sync.Mutex
 	gate     gate
+	gates    uint64        // how often it was published
 	tracking int           // writes of a Primary without disk on this node's disk
 	inflight int           // application writes that passed the gate
 	apps     int64         // requests of applications so far, here and on the peer as far as this disk sees them
@@ -80,6 +85,40 @@ func (t *traffic) appRequests() int64 {
 	return t.apps
 }
 
+// pause gives up the lock until something changes.
+func (t *traffic) pause() {
+	ch := t.await()
+	t.mu.Unlock()
+	<-ch
+	t.mu.Lock()
+}
+
+// resumed waits for the end of a suspension. It reports false if this node was not Primary any more then: nobody may hear
+// that something was done. The lock is held.
+func (t *traffic) resumed() bool {
+	if !t.gate.suspended {
+		return true
+	}
+	for t.gate.primary && t.gate.suspended {
+		t.pause()
+	}
+	return t.gate.primary
+}
+
+// again says whether a request that no copy could serve is to be tried again: if I/O without data is to be suspended, and
+// the owner, who has heard of the failure since gate number seen, has not decided otherwise.
+func (t *traffic) again(seen uint64, err error) bool {
+	if !t.cfg.SuspendOnNoData || !errors.Is(err, ErrNoData) {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.gate.primary && t.gates == seen {
+		t.pause()
+	}
+	return t.gate.primary && (t.gate.suspended || t.gate.access)
+}
+
 // setGate publishes g. Before writes begin to be sent to a link, those that are under way without it come to their
 // end, so that each write is either sent or marked. It gives up when that link dies.
 func (t *traffic) setGate(g gate) {
@@ -97,6 +136,7 @@ func (t *traffic) setGate(g gate) {
 		t.closeEpoch()
 	}
 	t.gate = g
+	t.gates++
 	t.rouse()
 	t.mu.Unlock()
 }

@@ -28,6 +28,7 @@ type write struct {
 	seq      uint32
 	flags    uint32
 	proto    proto.Protocol // what the peer must say before the caller hears that it is done
+	gate     uint64         // number of the gate it passed
 	epoch    *epoch
 	epochSeq uint64
 	span     span
@@ -113,9 +114,19 @@ func (t *traffic) peerZeroes() bool {
 
 // write does one write of at most 1 MiB of data or 4 MiB of zeroes.
 func (t *traffic) write(cmd drbd.Cmd, p []byte, off, n int64, unmap bool) error {
+	for {
+		seen, err := t.writeOnce(cmd, p, off, n, unmap)
+		if err == nil || seen == 0 || !t.again(seen, err) {
+			return err
+		}
+	}
+}
+
+// writeOnce also gives the number of the gate that the write passed, 0 if it did not.
+func (t *traffic) writeOnce(cmd drbd.Cmd, p []byte, off, n int64, unmap bool) (seen uint64, err error) {
 	w := writes.Get().(*write) //nolint:errcheck // the pool holds nothing else
 	w.cmd, w.p, w.off, w.n, w.unmap = cmd, p, off, n, unmap
-	err := t.begin(w, nil)
+	err = t.begin(w, nil)
 	for err == nil && w.disk != nil {
 		alErr := t.activate(w.disk, off, n)
 		if alErr == nil {
@@ -126,8 +137,9 @@ func (t *traffic) write(cmd drbd.Cmd, p []byte, off, n int64, unmap bool) error 
 	}
 	if err != nil {
 		writes.Put(w)
-		return err
+		return 0, err
 	}
+	seen = w.gate
 	if l := t.send(w); l != nil {
 		l.sendNow()
 	}
@@ -136,7 +148,7 @@ func (t *traffic) write(cmd drbd.Cmd, p []byte, off, n int64, unmap bool) error 
 			t.fail(w.disk, false, err)
 		}
 	}
-	return t.finish(w, err)
+	return seen, t.finish(w, err)
 }
 
 // restart takes back a write that the activity log does not cover and begins it again when the node has let go of its
@@ -151,10 +163,7 @@ func (t *traffic) restart(w *write, cause error) error {
 		t.rouse()
 	}
 	for t.gate.disk == d {
-		ch := t.await()
-		t.mu.Unlock()
-		<-ch
-		t.mu.Lock()
+		t.pause()
 	}
 	t.mu.Unlock()
 	return t.begin(w, cause)
@@ -174,11 +183,8 @@ func (t *traffic) activate(d *disk, off, n int64) error {
 // begin takes w through the gate and waits for its turn among overlapping writes. cause is why it has to begin again.
 func (t *traffic) begin(w *write, cause error) error {
 	t.mu.Lock()
-	for t.gate.primary && (t.gate.frozen || t.log.writes > maxLogged*t.cfg.MaxEpochSize) {
-		ch := t.await()
-		t.mu.Unlock()
-		<-ch
-		t.mu.Lock()
+	for t.gate.primary && (t.gate.frozen || t.gate.suspended || t.log.writes > maxLogged*t.cfg.MaxEpochSize) {
+		t.pause()
 	}
 	if !t.gate.primary || !t.gate.access || t.gate.disk == nil && t.gate.link == nil {
 		primary := t.gate.primary
@@ -190,6 +196,7 @@ func (t *traffic) begin(w *write, cause error) error {
 	}
 	t.inflight++
 	t.apps++
+	w.gate = t.gates
 	w.disk = t.gate.disk
 	if w.disk != nil {
 		w.disk.refs++
@@ -273,11 +280,16 @@ func (t *traffic) finish(w *write, err error) error {
 	// A disk that was not current when the peer went away does not count as a copy.
 	w.good = w.good || t.gate.good
 	lost := (w.disk == nil || w.localFailed || !w.good) && (w.link == nil || w.netFailed)
+	replicated := w.link != nil && !w.netFailed
 	off, n := w.off, w.n
 	t.unref(w)
+	primary := replicated || t.resumed()
 	t.mu.Unlock()
-	if lost {
+	switch {
+	case lost:
 		return t.noData("write", off, n, err)
+	case !primary:
+		return fmt.Errorf("%s on %s: suspended write of %d bytes at %d: %w", t.cfg.Resource, t.cfg.Node, n, off, ErrNotPrimary)
 	}
 	return nil
 }
@@ -387,14 +399,27 @@ func (r *Resource) Flush() error {
 }
 
 func (t *traffic) flush() error {
+	for {
+		seen, err := t.flushOnce()
+		if err == nil || seen == 0 || !t.again(seen, err) {
+			return err
+		}
+	}
+}
+
+// flushOnce also gives the number of the gate that the flush passed, 0 if there was no copy to flush.
+func (t *traffic) flushOnce() (seen uint64, err error) {
 	t.mu.Lock()
+	t.resumed()
 	d := t.gate.disk
+	if t.gate.access {
+		seen = t.gates
+	}
 	if d != nil {
 		d.refs++
 	}
 	wait := t.flushWait(t.log.seq)
 	t.mu.Unlock()
-	var err error
 	if d != nil {
 		if err = d.dev.Flush(); err != nil {
 			t.fail(d, false, err)
@@ -408,8 +433,12 @@ func (t *traffic) flush() error {
 	if d != nil {
 		d.put()
 	}
-	if (d == nil || err != nil || !t.gate.good) && t.gate.link == nil {
-		return t.noData("flush", 0, 0, err)
+	lost := (d == nil || err != nil || !t.gate.good) && t.gate.link == nil
+	switch {
+	case !t.resumed():
+		return seen, fmt.Errorf("%s on %s: flush: %w", t.cfg.Resource, t.cfg.Node, ErrNotPrimary)
+	case lost:
+		return seen, t.noData("flush", 0, 0, err)
 	}
-	return nil
+	return seen, nil
 }

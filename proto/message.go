@@ -166,6 +166,9 @@ const (
 	ResourceDisconnect ResourceAction = "disconnect"
 	ResourcePrimary    ResourceAction = "primary"
 	ResourceSecondary  ResourceAction = "secondary"
+	ResourceOutdate    ResourceAction = "outdate"
+	ResourceSuspendIO  ResourceAction = "suspend-io"
+	ResourceResumeIO   ResourceAction = "resume-io"
 )
 
 // ResourceRequest does one thing to a resource on the node that receives it.

@@ -28,6 +28,7 @@ type Resource struct {
 	Disk     Disk
 	Net      Net
 	Startup  Startup
+	OnNoData string // on-no-data-accessible: io-error, suspend-io
 	// Handlers are command lines by event; 0.7's incon-degr-cmd is "pri-on-incon-degr".
 	Handlers    map[string]string
 	Unsupported []Finding

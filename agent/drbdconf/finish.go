@@ -141,6 +141,10 @@ func (p *parser) checkResource(r *Resource) {
 	if s, ok := r.set[key{"net", "shared-secret"}]; ok && r.Net.CRAMAlg == "" {
 		r.Unsupported = append(r.Unsupported, Finding{Pos: s.pos, Resource: r.Name, Option: "net shared-secret", Why: "without cram-hmac-alg the nodes do not authenticate"})
 	}
+	if f, ok := r.set[key{"disk", "fencing"}]; ok && r.Disk.Fencing != "dont-care" && r.Handlers["fence-peer"] == "" {
+		r.Unsupported = append(r.Unsupported, Finding{Pos: f.pos, Resource: r.Name, Option: "disk fencing " + f.text(),
+			Why: "without a handler fence-peer a lost peer is never known to be fenced"})
+	}
 	if r.structural {
 		return
 	}

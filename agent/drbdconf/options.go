@@ -136,7 +136,7 @@ func diskOptions() []option {
 				}
 			}},
 		{section: "disk", name: "fencing", kind: kEnum, words: []string{"dont-care", "resource-only", "resource-and-stonith"}, def: "dont-care",
-			set: str(func(d *Disk) *string { return &d.Fencing }), refused: "fencing is " + notYet},
+			set: str(func(d *Disk) *string { return &d.Fencing })},
 		{section: "disk", name: "resync-rate", kind: kSize, scale: 1024, min: 1, max: 4 << 20, unit: "KiB/s", def: "250", set: size(func(d *Disk) *int64 { return &d.ResyncRate })},
 		{section: "disk", name: "al-extents", min: 7, max: 65534, unit: "extents", def: "1237", set: func(r *Resource, v parsed) { r.Disk.ALExtents = int(v.num) }},
 		{section: "disk", name: "size", kind: kSize, scale: 512, max: 2 << 40, unit: "sectors", def: "0", set: size(func(d *Disk) *int64 { return &d.Size }), refused: "using less than the whole disk is " + notYet},
@@ -176,7 +176,8 @@ func otherOptions() []option {
 		{section: "startup", name: "stacked-timeouts", kind: kBool, def: "no", ignored: noWait},
 		{section: "startup", name: "become-primary-on", kind: kWords, ignored: manualOnly},
 		{section: "options", name: "cpu-mask", kind: kWord, ignored: "ignored: it has no meaning outside a kernel"},
-		{section: "options", name: "on-no-data-accessible", kind: kEnum, words: []string{"io-error", "suspend-io"}, def: "io-error", refused: "suspend-io is " + notYet},
+		{section: "options", name: "on-no-data-accessible", kind: kEnum, words: []string{"io-error", "suspend-io"}, def: "io-error",
+			set: func(r *Resource, v parsed) { r.OnNoData = v.text }},
 		{section: "options", name: "auto-promote", not84: true, kind: kBool, def: "no", ignored: manualOnly},
 		{section: "options", name: "auto-promote-timeout", not84: true, kind: kWord, ignored: manualOnly},
 		{section: "options", name: "quorum", not84: true, kind: kWord, def: "off", refused: drbd9},
@@ -202,8 +203,8 @@ func otherOptions() []option {
 		}
 	}
 	handler("", "pri-on-incon-degr", "initial-split-brain", "split-brain", "local-io-error", "before-resync-target",
-		"after-resync-target", "before-resync-source", "out-of-sync")
-	handler(neverRun, "pri-lost-after-sb", "pri-lost", "fence-peer", "unfence-peer")
+		"after-resync-target", "before-resync-source", "out-of-sync", "fence-peer", "unfence-peer")
+	handler(neverRun, "pri-lost-after-sb", "pri-lost")
 	handler(drbd9, "quorum-lost", "disconnected")
 	return out
 }

@@ -245,10 +245,8 @@ func TestFindings(t *testing.T) {
 		{"net { on-disconnect freeze_io; }", "net on-disconnect freeze_io: only reconnect"},
 		{"net { transport rdma; }", "net transport rdma: belongs to DRBD 9"},
 		{"disk { on-io-error panic; }", "disk on-io-error panic: a program in user space"},
-		{"disk { fencing resource-only; }", "disk fencing resource-only: fencing is not in this version"},
 		{"disk { size 1G; }", "disk size 1G: using less"},
 		{"disk { rs-discard-granularity 65536; }", "rs-discard-granularity 65536: thin resync"},
-		{"options { on-no-data-accessible suspend-io; }", "suspend-io is not in this version"},
 		{"volume 1 { device minor 9; }", "volume 1: more than one volume"},
 		{"floating 10.0.0.9:1 { }", "floating: hosts without a name"},
 		{"stacked-on-top-of r1 { }", "stacked-on-top-of: stacked resources"},
@@ -266,7 +264,7 @@ func TestFindings(t *testing.T) {
 		}
 	}
 	for _, ignored := range []string{"startup { become-primary-on both; }", "syncer { group 1; after r1; }",
-		"disk { no-md-flushes; }", "handlers { outdate-peer x; }", "disk { al-extents 7; }", "net { shared-secret x; }", "options { cpu-mask f; }"} {
+		"disk { no-md-flushes; }", "handlers { pri-lost x; }", "disk { fencing resource-only; }", "disk { al-extents 7; }", "net { shared-secret x; }", "options { cpu-mask f; }"} {
 		conf, err := ParseReader(strings.NewReader("resource r0 { "+ignored+pairOfHosts+"}"), "x")
 		if err != nil {
 			t.Errorf("%s: %v", ignored, err)
@@ -276,7 +274,7 @@ func TestFindings(t *testing.T) {
 			t.Errorf("%s: findings %v", ignored, r.Unsupported)
 		}
 	}
-	for _, silent := range []string{"net { verify-alg sha1; csums-alg md5; data-integrity-alg sha256; }", "net { protocol C; after-sb-0pri disconnect; use-rle no; }", "disk { fencing dont-care; md-flushes yes; }", "protocol C;", "disk { al-extents 257; }",
+	for _, silent := range []string{"net { verify-alg sha1; csums-alg md5; data-integrity-alg sha256; }", "net { protocol C; after-sb-0pri disconnect; use-rle no; }", "disk { fencing dont-care; md-flushes yes; }", "disk { fencing resource-only; } handlers { outdate-peer x; }", "options { on-no-data-accessible suspend-io; }", "protocol C;", "disk { al-extents 257; }",
 		"disk { c-plan-ahead 7; c-delay-target 4; c-fill-target 1M; c-max-rate 10M; c-min-rate 1M; }"} {
 		conf, err := ParseReader(strings.NewReader("resource r0 { "+silent+pairOfHosts+"}"), "x")
 		if err != nil || len(conf.Resources[0].Unsupported) != 0 {

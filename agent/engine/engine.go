@@ -24,6 +24,11 @@ type Engine interface {
 	// split brain; it counts only out of StandAlone.
 	Connect(ctx context.Context, discardMyData bool) error
 	Disconnect(ctx context.Context) error
+	// Outdate declares the copy of this node, a Secondary without connection, to be Outdated.
+	Outdate(ctx context.Context) error
+	// SuspendIO lets applications' I/O wait; ResumeIO ends every suspension, that for a lost peer or copy too.
+	SuspendIO(ctx context.Context) error
+	ResumeIO(ctx context.Context) error
 	// PauseSync, ResumeSync and SetSyncRate (bytes a second) steer a resync.
 	PauseSync(ctx context.Context) error
 	ResumeSync(ctx context.Context) error

@@ -275,6 +275,19 @@ func (n *Native) Disconnect(ctx context.Context) error {
 	return n.wrap("disconnect", n.res.Disconnect(ctx, false))
 }
 
+// Outdate implements Engine.
+func (n *Native) Outdate(ctx context.Context) error { return n.wrap("outdate", n.res.Outdate(ctx)) }
+
+// SuspendIO implements Engine.
+func (n *Native) SuspendIO(ctx context.Context) error {
+	return n.wrap("suspend I/O", n.res.SuspendIO(ctx))
+}
+
+// ResumeIO implements Engine.
+func (n *Native) ResumeIO(ctx context.Context) error {
+	return n.wrap("resume I/O", n.res.ResumeIO(ctx))
+}
+
 // PauseSync implements Engine.
 func (n *Native) PauseSync(ctx context.Context) error {
 	return n.wrap("pause the resync", n.res.PauseSync(ctx))

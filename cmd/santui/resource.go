@@ -7,13 +7,16 @@ import (
 	"example.com/santui/proto"
 )
 
-// resourceCmds are drbdadm's verbs on one node: connect ends StandAlone, disconnect enters it. The roles are changed by
-// failover and its kin, which know what sits on the device.
+// resourceCmds are drbdadm's verbs on one node: connect ends StandAlone, disconnect enters it; the others are for fencing.
+// The roles are changed by failover and its kin, which know what sits on the device.
 func (a *app) resourceCmds() []*cobra.Command {
 	var out []*cobra.Command
 	for action, short := range map[proto.ResourceAction]string{
 		proto.ResourceConnect:    "Let NODE look for its peer again, after StandAlone",
 		proto.ResourceDisconnect: "Let NODE leave its peer and stay StandAlone",
+		proto.ResourceOutdate:    "Declare the copy of NODE, Secondary and not connected, to be Outdated (a fence-peer handler's work)",
+		proto.ResourceSuspendIO:  "Let all I/O on NODE's device wait",
+		proto.ResourceResumeIO:   "Let I/O on NODE go on, without the lost peer or copy it may wait for",
 	} {
 		req := proto.ResourceRequest{Action: action}
 		var on string

@@ -72,6 +72,9 @@ func printStatus(w io.Writer, st pairStatus) {
 func printResource(w io.Writer, r proto.Resource) {
 	r = clean.Value(r) // names of mounts and volume groups are somebody else's text
 	_, _ = fmt.Fprintf(w, "  %s cs:%s ro:%s/%s ds:%s/%s %s  %s on %s\n", r.Name, r.Conn, r.Role, r.PeerRole, r.DiskState, r.PeerDisk, r.Protocol, r.Device, r.Disk)
+	if r.Suspended {
+		_, _ = fmt.Fprintf(w, "    I/O is suspended: %s\n", r.Problem)
+	}
 	if r.Sync != nil {
 		_, _ = fmt.Fprintf(w, "    %s\n", syncLine(*r.Sync))
 	}

@@ -40,7 +40,7 @@ func (m *machine) attached(e Attached) error {
 		m.notify(proto.LevelWarn, "everything counts as out of sync, as the metadata says")
 	}
 	ns.Flags &^= MDFullSync
-	disk, peer := diskOf(e.Flags, m.s.PeerDisk, m.s.Conn)
+	disk, peer := m.diskOf(e.Flags)
 	if m.s.Conn >= proto.Connected {
 		// The peer has a say in what this disk is worth.
 		ns.NegDisk, ns.NegPeerDisk = disk, peer
@@ -62,8 +62,9 @@ func (m *machine) attached(e Attached) error {
 }
 
 // diskOf reads the disk states off the metadata's flags.
-func diskOf(f MDFlags, peer proto.DiskState, c proto.ConnState) (own, other proto.DiskState) {
-	if f&MDPeerOutdated != 0 && c < proto.Connected {
+func (m *machine) diskOf(f MDFlags) (own, peer proto.DiskState) {
+	peer = m.s.PeerDisk
+	if f&MDPeerOutdated != 0 && m.s.Conn < proto.Connected {
 		peer = proto.Outdated
 	}
 	switch {
@@ -71,8 +72,10 @@ func diskOf(f MDFlags, peer proto.DiskState, c proto.ConnState) (own, other prot
 		return proto.Inconsistent, peer
 	case f&MDWasUpToDate == 0:
 		return proto.Outdated, peer
+	case f&MDPeerOutdated == 0 && m.s.Fencing != FencingDontCare:
+		return proto.Consistent, peer // the peer may have gone on without this copy
 	default:
-		return proto.UpToDate, peer // without fencing Consistent is as good as it gets
+		return proto.UpToDate, peer
 	}
 }
 

@@ -56,6 +56,15 @@
 // peer is, loses the peer's copy, and when a node is promoted without one or by force. A resync has a name of its own
 // (the sync UUID) that the target bears until it is finished.
 //
+// # Fencing and suspended I/O
+//
+// With fencing a Primary that lost its peer calls fence-peer (FencePeer, FencePeerDone), and so does a promotion that
+// cannot know whether the peer is Primary or has newer data; it waits for the outcome. With resource-and-stonith I/O is
+// suspended until the peer is at most Outdated, or back. The new generation is put off as long (UUIDDue): had nothing been
+// written, a peer that fenced this node is just newer. If the peer comes back instead, writes that it did not confirm are
+// resynced under a new generation, where DRBD would send them again. I/O that no copy can serve is suspended if so
+// configured. ResumeIO ends each suspension.
+//
 // # Stricter than DRBD
 //
 // An Outdated or Consistent copy whose resync is aborted because a disk is gone becomes Inconsistent, not UpToDate. The
@@ -65,5 +74,5 @@
 // # Not in this version
 //
 // Refused by name: Ahead and Behind, a dual Primary, invalidate without a connection.
-// Absent: fencing, suspended I/O, automatic recovery from split brain, several volumes, resync dependencies.
+// Absent: automatic recovery from split brain, several volumes, resync dependencies.
 package state

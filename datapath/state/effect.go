@@ -97,6 +97,8 @@ type (
 		Level proto.Level
 		Text  string
 	}
+	// FencePeer: run the handler fence-peer, then post FencePeerDone.
+	FencePeer struct{}
 	// RunHandler: run a handler of drbd.conf, if one is configured. Nothing waits for it.
 	RunHandler struct{ Name string }
 )
@@ -126,4 +128,5 @@ func (StartVerify) effect()     {}
 func (StopVerify) effect()      {}
 func (AnswerCommand) effect()   {}
 func (Notify) effect()          {}
+func (FencePeer) effect()       {}
 func (RunHandler) effect()      {}

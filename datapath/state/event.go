@@ -45,8 +45,9 @@ type (
 	// Promote makes this node Primary. Force declares a disk that is Inconsistent, Outdated or Consistent to be
 	// UpToDate, if nothing better is at hand.
 	Promote struct {
-		ID    CommandID
-		Force bool
+		ID     CommandID
+		Force  bool
+		fenced bool // fence-peer has been called for it
 	}
 	// Demote makes this node Secondary. No write may be under way any more, and the peer must have confirmed all of them
 	// (with their barriers), or LinkLost must have been posted first: a Secondary that loses the link does not start a
@@ -73,6 +74,12 @@ type (
 		OwnSize     uint64
 		AssumeClean bool
 	}
+	// Outdate declares the copy of this node, a Secondary without connection, to be Outdated.
+	Outdate struct{ ID CommandID }
+	// SuspendIO and ResumeIO hold application I/O back and let it go on. ResumeIO also ends a suspension for want of data,
+	// whose I/O then fails, or of a fenced peer.
+	SuspendIO struct{ ID CommandID }
+	ResumeIO  struct{ ID CommandID }
 	// Verify asks for an online verify, driven by this node.
 	Verify struct{ ID CommandID }
 )
@@ -133,6 +140,8 @@ type (
 	// VerifyDone: as VerifyS all that was asked for has been compared, and a ping sent after the last result has been
 	// answered.
 	VerifyDone struct{}
+	// FencePeerDone answers FencePeer with the exit code of the handler, -1 if there is none.
+	FencePeerDone struct{ Exit int }
 	// DiskError: the disk failed a request; Meta if it was in the metadata.
 	DiskError struct {
 		Meta bool
@@ -156,6 +165,10 @@ func (Invalidate) event()        {}
 func (SkipInitialSync) event()   {}
 func (Resize) event()            {}
 func (Verify) event()            {}
+func (Outdate) event()           {}
+func (SuspendIO) event()         {}
+func (ResumeIO) event()          {}
+func (FencePeerDone) event()     {}
 func (LinkUp) event()            {}
 func (LinkLost) event()          {}
 func (LinkClosed) event()        {}

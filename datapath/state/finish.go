@@ -34,6 +34,7 @@ func (m *machine) finish() []Effect {
 	add(m.out.release, ReleaseDisk{})
 	add(m.out.closeLink, CloseLink{})
 	add(m.out.connectLink, StartConnecting{})
+	add(m.out.fence, FencePeer{})
 	fx = append(fx, m.out.answers...)
 	return append(fx, m.out.notes...)
 }
@@ -135,5 +136,13 @@ func changes(o, n State) string {
 	add("conn", o.Conn, n.Conn)
 	add("disk", o.Disk, n.Disk)
 	add("pdsk", o.PeerDisk, n.PeerDisk)
+	flag := func(name string, from, to bool) {
+		if from != to {
+			fmt.Fprintf(&b, "%s( %t -> %t ) ", name, from, to)
+		}
+	}
+	flag("susp", o.Susp, n.Susp)
+	flag("susp_nod", o.SuspNoD, n.SuspNoD)
+	flag("susp_fen", o.SuspFen, n.SuspFen)
 	return strings.TrimRight(b.String(), " ")
 }

@@ -15,6 +15,7 @@ func FuzzStep(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := New(IOErrorPolicy(len(b)%2), 42)
 		s.CanVerify = len(b)%3 > 0
+		s.Fencing, s.OnNoData = FencingPolicy(len(b)/3%3), NoDataPolicy(len(b)/9%2)
 		take := func(n int) uint64 {
 			var v [8]byte
 			n = min(n, len(b))
@@ -49,7 +50,7 @@ func fuzzEvent(kind int, id CommandID, take func(int) uint64) Event {
 	on := flag&1 == 1
 	uuid := func() uint64 { return take(1) &^ 3 << (flag & 7) }
 	uuids := func() UUIDs { return UUIDs{uuid(), uuid(), uuid(), uuid()} }
-	switch kind % 29 {
+	switch kind % 33 {
 	case 0:
 		return AttachStart{}
 	case 1:
@@ -80,6 +81,14 @@ func fuzzEvent(kind int, id CommandID, take func(int) uint64) Event {
 		return SkipInitialSync{ID: id}
 	case 27:
 		return VerifyDone{}
+	case 32:
+		return Outdate{ID: id}
+	case 29:
+		return SuspendIO{ID: id}
+	case 30:
+		return ResumeIO{ID: id}
+	case 31:
+		return FencePeerDone{Exit: int(take(1) & 7)}
 	case 12, 24, 25:
 		return LinkUp{ResolveConflicts: on, Features: uint32(flag)}
 	case 13:

@@ -174,6 +174,12 @@ func (m *machine) handshake(peerRole proto.Role, peerDisk proto.DiskState, bits 
 	if !ok {
 		return 0, false
 	}
+	if m.s.UUIDDue && result == NoSync && bits > 0 && m.s.Role == proto.Primary && peerRole != proto.Primary && disk == proto.UpToDate {
+		// Writes were under way when the link broke; the peer may lack them. DRBD sends them again, here they are resynced.
+		m.newCurrent(m.s.UUIDs.Current)
+		m.out.uuids = true
+		result = SourceBitmap
+	}
 	switch {
 	case result > 0 && disk <= proto.Inconsistent:
 		m.notify(proto.LevelAlert, "this node would be the source of the resync, but its disk is Inconsistent")

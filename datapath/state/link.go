@@ -48,8 +48,13 @@ func (m *machine) disconnect(e Disconnect) error {
 	ns := m.s
 	ns.Conn, ns.DisconnectID = proto.Disconnecting, e.ID
 	if !e.Force && asksPeer(m.s, sanitize(ns)) {
-		return m.ask(ns, Pending{Kind: PendingDisconnect, ID: e.ID,
-			Change: change(drbd.MaskConn, drbd.State{Conn: proto.Disconnecting})}, what)
+		p := Pending{Kind: PendingDisconnect, ID: e.ID, Change: change(drbd.MaskConn, drbd.State{Conn: proto.Disconnecting})}
+		if check(m.s, sanitize(ns), false) == drbd.SSPrimaryNOP {
+			// The peer's copy is Outdated from now on, and the peer has to remember it (conn_try_disconnect, drbd_nl.c).
+			ns.PeerDisk = proto.Outdated
+			p.Change = change(drbd.MaskConn|drbd.MaskPeerDisk, drbd.State{Conn: proto.Disconnecting, PeerDisk: proto.Outdated})
+		}
+		return m.ask(ns, p, what)
 	}
 	if rv := m.try(ns, e.Force); !rv.OK() {
 		return refuse(rv, what)
@@ -104,8 +109,10 @@ func (m *machine) linkClosed() error {
 		ns.Conn, ns.DisconnectID, ns.DiscardMyData = proto.StandAlone, 0, false
 		m.force(ns)
 		m.answer(id, nil)
+		m.fencePeer()
 	case m.s.Conn >= proto.Timeout && m.s.Conn <= proto.TearDown:
 		m.lookForPeer()
+		m.fencePeer()
 	default:
 		return nil
 	}

@@ -17,6 +17,10 @@ func TestRandomPair(t *testing.T) {
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 7))
 		p := newSimPair(rt.Fatalf)
 		p.n[0].trace, p.n[1].trace = rt.Logf, rt.Logf
+		fencing, noData := FencingPolicy(rapid.IntRange(0, 2).Draw(rt, "fencing")), NoDataPolicy(rapid.IntRange(0, 1).Draw(rt, "no data"))
+		for _, n := range p.n {
+			n.s.Fencing, n.s.OnNoData = fencing, noData
+		}
 		start := rapid.IntRange(0, 2).Draw(rt, "start")
 		if start > 0 {
 			for _, n := range p.n {
@@ -48,7 +52,7 @@ func (p *simPair) together(rt *rapid.T) {
 func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 	n := p.n[rapid.IntRange(0, 1).Draw(rt, "node")]
 	cmd := func(mk func(CommandID) Event) { n.command(mk) }
-	switch rapid.IntRange(0, 20).Draw(rt, "action") {
+	switch rapid.IntRange(0, 22).Draw(rt, "action") {
 	case 0, 1, 2, 3:
 		p.deliver(r)
 	case 4, 5:
@@ -91,6 +95,10 @@ func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 		cmd(func(id CommandID) Event { return Invalidate{ID: id, Peer: other} })
 	case 20:
 		cmd(func(id CommandID) Event { return SkipInitialSync{ID: id} })
+	case 22:
+		cmd(func(id CommandID) Event { return Outdate{ID: id} })
+	case 21:
+		cmd(func(id CommandID) Event { return ResumeIO{ID: id} })
 	case 17:
 		n.write(rapid.IntRange(0, simBlocks-1).Draw(rt, "block"), byte(rapid.IntRange(1, 255).Draw(rt, "value")))
 	}

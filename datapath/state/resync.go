@@ -90,8 +90,11 @@ func (m *machine) resyncFinished(failed uint64) {
 	m.s.PeerUUIDs.UUIDs = m.s.UUIDs // the two are equal now
 	ns.UUIDs, ns.PeerUUIDs, ns.Exposed = m.s.UUIDs, m.s.PeerUUIDs, m.s.Exposed
 	m.force(ns)
-	if target {
+	switch {
+	case target:
 		m.handler("after-resync-target")
+	case m.s.Fencing != FencingDontCare && m.s.Disk == proto.UpToDate && m.s.PeerDisk == proto.UpToDate:
+		m.handler("unfence-peer")
 	}
 	m.notify(proto.LevelInfo, "resync done, both copies are UpToDate")
 }

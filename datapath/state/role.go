@@ -22,7 +22,7 @@ func (m *machine) ask(ns State, p Pending, what string) error {
 func (m *machine) promote(e Promote) error {
 	const what = "promote"
 	switch {
-	case m.s.Pending.Kind != PendingNone:
+	case m.s.Pending.Kind != PendingNone || m.s.Fence.Promote:
 		return refuse(drbd.SSInTransientState, what)
 	case m.s.Role == proto.Primary:
 		m.answer(e.ID, nil)
@@ -30,12 +30,25 @@ func (m *machine) promote(e Promote) error {
 	}
 	ns := m.s
 	ns.Role = proto.Primary
+	if e.fenced && m.s.Disk == proto.Consistent && m.s.Conn < proto.Connected && m.s.PeerDisk <= proto.Outdated {
+		ns.Disk = proto.UpToDate // the peer has nothing newer, and never will without this node
+	}
 	p := Pending{Kind: PendingPromote, ID: e.ID, Change: change(drbd.MaskRole, drbd.State{Role: proto.Primary})}
 	rv := check(m.s, sanitize(ns), false)
 	if rv == drbd.SSNoUpToDateDisk && e.Force && ns.Disk >= proto.Inconsistent && ns.Disk < proto.UpToDate {
 		ns.Disk = proto.UpToDate
 		p.Forced = true
 		p.Change = change(drbd.MaskRole|drbd.MaskDisk, drbd.State{Role: proto.Primary, Disk: proto.UpToDate})
+		rv = check(m.s, sanitize(ns), false)
+	}
+	if m.fencingDecides(rv) && !e.fenced {
+		m.s.Fence.Promote, m.s.Fence.ID, m.s.Fence.Force = true, e.ID, e.Force
+		m.callFencePeer()
+		return nil
+	}
+	if rv == drbd.SSPrimaryNOP && e.Force {
+		m.notify(proto.LevelAlert, "promoted by force although the peer is not fenced: if it is Primary as well, the data forks")
+		ns.PeerDisk = proto.Outdated
 		rv = check(m.s, sanitize(ns), false)
 	}
 	if !rv.OK() {
@@ -116,6 +129,9 @@ func (m *machine) peerChangeReply(e PeerChangeReply) error {
 	}
 	m.s.Pending = Pending{}
 	if !e.Code.OK() {
+		if p.Kind == PendingDisconnect && e.Code == drbd.SSPrimaryNOP && p.Change.Mask&drbd.MaskDisk == 0 {
+			return m.leaveOutdated(p)
+		}
 		m.s.EarlySyncUUID = 0
 		m.out.state = m.s.PeerUUIDs.Flags&drbd.UUIDSkipInitialSync != 0 // see peerSkips
 		m.answer(p.ID, peerRefused(e.Code, p.Kind.String()))
@@ -124,6 +140,23 @@ func (m *machine) peerChangeReply(e PeerChangeReply) error {
 	if err := m.granted(p); err != nil {
 		m.answer(p.ID, err)
 		m.out.state = true // the peer counts on a change that was not made
+	}
+	return nil
+}
+
+// leaveOutdated asks once more to disconnect: the peer is Primary, fences, and wants this copy to be Outdated.
+func (m *machine) leaveOutdated(p Pending) error {
+	ns := m.s
+	ns.Conn = proto.Disconnecting
+	if m.s.Disk < proto.Outdated {
+		ns.DisconnectID = p.ID // nobody can take this copy for a good one
+		m.force(ns)
+		return nil
+	}
+	ns.Disk = proto.Outdated
+	p.Change = change(drbd.MaskConn|drbd.MaskDisk, drbd.State{Conn: proto.Disconnecting, Disk: proto.Outdated})
+	if err := m.ask(ns, p, p.Kind.String()); err != nil {
+		m.answer(p.ID, err)
 	}
 	return nil
 }
@@ -155,6 +188,12 @@ func (m *machine) granted(p Pending) error {
 		ns.Disk, ns.DetachID = proto.Failed, p.ID
 	case PendingDisconnect:
 		ns.Conn, ns.DisconnectID = proto.Disconnecting, p.ID
+		if p.Change.Mask&drbd.MaskPeerDisk != 0 {
+			ns.PeerDisk = proto.Outdated
+		}
+		if p.Change.Mask&drbd.MaskDisk != 0 {
+			ns.Disk = min(ns.Disk, proto.Outdated)
+		}
 	case PendingVerify, PendingInvalidate, PendingInvalidatePeer:
 		return m.begin(p)
 	}
@@ -209,6 +248,9 @@ func (m *machine) unanswered() {
 	case PendingDisconnect:
 		ns := m.s
 		ns.Conn = proto.Disconnecting
+		if p.Change.Mask&drbd.MaskDisk != 0 {
+			ns.Disk = min(ns.Disk, proto.Outdated) // the peer may count on it
+		}
 		m.force(ns)
 		if m.s.DisconnectID != 0 {
 			m.answer(p.ID, nil) // a later command waits for the end

@@ -29,7 +29,7 @@ func limitsOf(c proto.ConnState) limits {
 
 func clamp(d, lo, hi proto.DiskState) proto.DiskState { return max(min(d, hi), lo) }
 
-// sanitize adds to a proposed state what follows from it (sanitize_state, drbd_state.c; no fencing, no suspended I/O).
+// sanitize adds to a proposed state what follows from it (sanitize_state, drbd_state.c).
 func sanitize(ns State) State {
 	if ns.Conn < proto.Connected {
 		ns.PeerISP = false
@@ -109,14 +109,17 @@ func paused(c proto.ConnState, on bool) proto.ConnState {
 	}
 }
 
-// validState says whether a state may be entered of free will (is_valid_state, drbd_state.c).
-func validState(ns State) drbd.RetCode {
+// validState says whether a state may be entered of free will (is_valid_state, drbd_state.c). With fences a Primary must
+// know that a peer it cannot see will not become one.
+func validState(ns State, fences bool) drbd.RetCode {
 	primary := ns.Role == proto.Primary
 	switch {
 	case primary && ns.PeerRole == proto.Primary:
 		return drbd.SSTwoPrimaries
 	case primary && ns.Conn < proto.Connected && ns.Disk < proto.UpToDate:
 		return drbd.SSNoUpToDateDisk
+	case fences && primary && ns.Conn < proto.Connected && ns.PeerDisk >= proto.DUnknown:
+		return drbd.SSPrimaryNOP
 	case primary && ns.Disk <= proto.Inconsistent && ns.PeerDisk <= proto.Inconsistent:
 		return drbd.SSNoUpToDateDisk
 	case ns.Conn > proto.Connected && ns.Disk < proto.Inconsistent:
@@ -155,6 +158,9 @@ func validSoft(os, ns State) drbd.RetCode {
 	}
 	if os.Conn == proto.WFReportParams && ns.Conn < proto.Connected {
 		rv = drbd.SSInTransientState
+	}
+	if ns.Conn == proto.Disconnecting && ns.PeerDisk == proto.Outdated && os.Conn < proto.Connected && os.PeerDisk > proto.Outdated {
+		rv = drbd.SSOutdateWithoutConn
 	}
 	// A promotion in the middle of a handshake could overtake its outcome.
 	if os.Role != proto.Primary && ns.Role == proto.Primary && ns.PeerDisk == proto.UpToDate &&
@@ -203,6 +209,30 @@ func asksPeer(os, ns State) bool {
 // noGoodCopy says that this Primary can reach no UpToDate copy.
 func noGoodCopy(s State) bool {
 	return s.Role == proto.Primary && s.Disk < proto.UpToDate && s.PeerDisk < proto.UpToDate
+}
+
+// suspend adds the suspensions that a change of state begins or ends (sanitize_state and after_state_ch, drbd_state.c).
+func suspend(os State, ns *State) {
+	switch {
+	case ns.Role != proto.Primary:
+		ns.SuspFen, ns.SuspNoD = false, false
+		return
+	case ns.Fencing == FencingAndSuspendIO && unfenced(*ns) && !unfenced(os) && ns.Disk >= proto.Inconsistent:
+		ns.SuspFen = true
+	case !unfenced(*ns):
+		ns.SuspFen = false
+	}
+	switch {
+	case !noGoodCopy(*ns):
+		ns.SuspNoD = false
+	case ns.OnNoData == NoDataSuspends && !noGoodCopy(os):
+		ns.SuspNoD = true
+	}
+}
+
+// unfenced says that this Primary does not know whether the peer can take over.
+func unfenced(s State) bool {
+	return s.Role == proto.Primary && s.Conn < proto.Connected && s.PeerDisk > proto.Outdated
 }
 
 // lostPeerData says whether a change of the peer's disk state means that its copy falls behind from now on

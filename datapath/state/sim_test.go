@@ -33,6 +33,7 @@ type simNode struct {
 	next     CommandID
 	todo     []Event // what the engine owes: LinkClosed, DiskReleased
 	promos   map[CommandID]bool
+	fence    func(n *simNode) int // the handler fence-peer
 }
 
 const simBlocks = 8
@@ -51,7 +52,7 @@ func newSimPair(fail func(string, ...any)) *simPair {
 		p.n[i] = &simNode{
 			name: fmt.Sprintf("n%d", i+1), s: New(IOErrorDetach, uint64(1000*(i+1))), bits: map[int]bool{},
 			md: PersistMD{UUIDs: UUIDs{Current: drbd.UUIDJustCreated}}, answers: map[CommandID]error{}, fail: fail,
-			features: drbd.FeatureWSame, promos: map[CommandID]bool{},
+			features: drbd.FeatureWSame, promos: map[CommandID]bool{}, fence: outdateOther,
 		}
 	}
 	p.n[0].peer, p.n[1].peer = p.n[1], p.n[0]
@@ -60,6 +61,27 @@ func newSimPair(fail func(string, ...any)) *simPair {
 }
 
 func (n *simNode) id() CommandID { n.next++; return n.next }
+
+// outdateOther is the usual fence-peer: it reaches the other node by another way and runs outdate there.
+func outdateOther(n *simNode) int {
+	o := n.peer
+	switch {
+	case o.s.Role == proto.Primary:
+		return peerPrimary
+	case o.s.Disk == proto.Inconsistent:
+		return peerInconsistent
+	case o.s.Disk < proto.Inconsistent: // the real one works on the metadata of a node that is down
+		if o.md.Flags&MDWasUpToDate == 0 || o.s.Disk != proto.Diskless {
+			return 0
+		}
+		o.md.Flags &^= MDWasUpToDate
+		return peerOutdated
+	case o.s.Conn >= proto.WFReportParams || o.do(Outdate{}) != nil:
+		return 0
+	default:
+		return peerOutdated
+	}
+}
 
 // do feeds one event and carries out the effects.
 func (n *simNode) do(ev Event) error {
@@ -110,6 +132,8 @@ func (n *simNode) effect(f Effect) {
 		n.todo = append(n.todo, LinkClosed{})
 	case StartConnecting:
 		n.wantLink = true
+	case FencePeer:
+		n.todo = append(n.todo, FencePeerDone{Exit: n.fence(n)})
 	case SendSizes:
 		n.send(0, drbd.Sizes{Disk: n.s.OwnSize, Current: n.s.Size})
 	case SendUUIDs:
@@ -179,6 +203,9 @@ func (p *simPair) deliver(r *rand.Rand) bool {
 	for i, n := range p.n {
 		for s := range n.out {
 			if len(n.out[s]) > 0 {
+				if _, end := n.out[s][0].(LinkLost); end && len(n.out[1-s]) > 0 {
+					continue // the engine reads what came before the end of either socket
+				}
 				ways = append(ways, way{i, s})
 			}
 		}
@@ -256,7 +283,7 @@ func (n *simNode) compare() {
 
 // write is one application write on a Primary.
 func (n *simNode) write(block int, v byte) {
-	if n.s.Role != proto.Primary || n.s.Disk < proto.Inconsistent {
+	if n.s.Role != proto.Primary || n.s.Disk < proto.Inconsistent || n.s.Suspended() {
 		return
 	}
 	n.data[block] = v
@@ -295,8 +322,9 @@ func (p *simPair) crash(i int) {
 	for id := CommandID(1); id <= n.next; id++ { // nobody waits any more
 		n.answers[id] = nil
 	}
+	old := n.s
 	n.s = New(IOErrorDetach, n.s.Seed+12345)
-	n.s.CanVerify = true
+	n.s.CanVerify, n.s.Fencing, n.s.OnNoData = true, old.Fencing, old.OnNoData
 	n.out, n.todo, n.wantLink = [2][]any{}, nil, false
 	n.link = false
 	if o := p.n[1-i]; o.link {
@@ -366,12 +394,27 @@ func invariants(o, s State, fx []Effect, ev Event) string {
 		return "rests in the beginning of a full resync"
 	case s.EarlySyncUUID != 0 && s.Pending.Kind != PendingInvalidate:
 		return "an early sync UUID is left over"
+	case s.SuspFen && !unfenced(s):
+		return "I/O waits for a peer that is fenced or there"
+	case s.Fencing == FencingAndSuspendIO && unfenced(s) && !unfenced(o) && s.Disk >= proto.Inconsistent && !s.SuspFen && s.Disk >= proto.Consistent:
+		return "I/O does not wait until the peer is fenced"
+	case s.SuspNoD && !noGoodCopy(s):
+		return "I/O waits though there is data"
+	case s.OnNoData == NoDataSuspends && noGoodCopy(s) && !noGoodCopy(o) && !s.SuspNoD:
+		return "I/O does not wait for data"
+	case s.UUIDDue && !s.SuspFen:
+		return "a new generation is overdue"
+	case s.Fence.Promote && !s.Fence.Running:
+		return "a promotion waits for nothing"
 	case s.Pending.Kind != PendingNone && !s.Linked():
 		return "a request is pending without a link"
 	}
 	if o.Role != proto.Primary && s.Role == proto.Primary {
 		p, direct := ev.(Promote)
-		forced := direct && p.Force || !direct && o.Pending.Forced
+		forced := direct && p.Force || !direct && (o.Pending.Forced || o.Fence.Force)
+		if o.Disk == proto.Consistent && o.Fence.Promote && s.PeerDisk <= proto.Outdated {
+			forced = true // fence-peer has made sure of it
+		}
 		if !forced && o.Disk != proto.UpToDate && !(s.Conn >= proto.Connected && s.PeerDisk == proto.UpToDate) {
 			return "promoted without UpToDate data"
 		}

@@ -47,6 +47,25 @@ const (
 	IOErrorCallHandler                      // run the handler local-io-error, then drop it
 )
 
+// FencingPolicy says what must be known of a lost peer before this node relies on its own copy (drbd.conf: fencing).
+type FencingPolicy uint8
+
+// The policies, each stricter than the one before.
+const (
+	FencingDontCare     FencingPolicy = iota
+	FencingResource                   // fence-peer is called when a Primary loses its peer; no promotion without its success
+	FencingAndSuspendIO               // resource-and-stonith: besides, I/O waits for the outcome
+)
+
+// NoDataPolicy says what becomes of I/O that no copy can serve (drbd.conf: on-no-data-accessible).
+type NoDataPolicy uint8
+
+// The policies.
+const (
+	NoDataFails    NoDataPolicy = iota // io-error
+	NoDataSuspends                     // suspend-io: it waits until a copy is back
+)
+
 // CommandID names a local command that waits for an answer; 0 means that nobody waits.
 type CommandID uint64
 
@@ -76,6 +95,15 @@ type Pending struct {
 	Forced bool // a promotion that declares the disk UpToDate
 }
 
+// Fence is a call of fence-peer under way.
+type Fence struct {
+	Running bool
+	Links   uint64    // State.Links when it began: a newer link makes its outcome void
+	Promote bool      // a promotion waits for it
+	ID      CommandID // of the promotion
+	Force   bool
+}
+
 // State is all that the state machine knows of a resource on one node. It is a comparable value without pointers.
 // Make one with New; only Step changes it.
 type State struct {
@@ -88,6 +116,10 @@ type State struct {
 	AftrISP bool // resync paused because another one goes first; never set by this version
 	PeerISP bool // paused by the peer
 	UserISP bool // paused by the user of this node
+
+	Susp    bool // I/O suspended by the user
+	SuspNoD bool // I/O suspended: no UpToDate copy can be reached
+	SuspFen bool // I/O suspended until the lost peer is fenced or back
 
 	UUIDs     UUIDs
 	Flags     MDFlags // as they are, or are about to be, on disk; 0 while nothing is attached
@@ -113,13 +145,23 @@ type State struct {
 	ConsiderResync   bool   // the peer was forced Primary while both disks were Inconsistent
 	EarlySyncUUID    uint64 // the sync UUID, if it overtook the peer's consent to overwrite this copy
 
+	// UUIDDue: the peer was lost while I/O was suspended. The new generation begins when I/O goes on without it; as long as
+	// nothing is written, a peer that takes over is just newer.
+	UUIDDue bool
+	Fence   Fence
+	Links   uint64 // how often the nodes were connected
+
 	Pending      Pending
 	DetachID     CommandID // waits until the disk is let go
 	DisconnectID CommandID // waits until the link is down
 
+	// What is configured; the engine sets it right after New.
 	OnIOError IOErrorPolicy
-	CanVerify bool   // verify-alg is configured; the engine sets it right after New
-	Seed      uint64 // source of new UUIDs, advanced at each use
+	Fencing   FencingPolicy
+	OnNoData  NoDataPolicy
+	CanVerify bool // there is a verify-alg
+
+	Seed uint64 // source of new UUIDs, advanced at each use
 }
 
 // New is a Secondary without disk and without link. seed must come from crypto/rand; new generations are derived from
@@ -135,7 +177,7 @@ func New(policy IOErrorPolicy, seed uint64) State {
 func (s State) Word() drbd.State {
 	return drbd.State{
 		Role: s.Role, Peer: s.PeerRole, Conn: s.Conn, Disk: s.Disk, PeerDisk: s.PeerDisk,
-		AftrISP: s.AftrISP, PeerISP: s.PeerISP, UserISP: s.UserISP,
+		AftrISP: s.AftrISP, PeerISP: s.PeerISP, UserISP: s.UserISP, Susp: s.Susp, SuspNoD: s.SuspNoD, SuspFen: s.SuspFen,
 	}
 }
 
@@ -159,6 +201,9 @@ func (s State) MDFlags() MDFlags {
 	set(s.PeerDisk >= proto.Inconsistent && s.PeerDisk <= proto.Outdated, MDPeerOutdated)
 	return f
 }
+
+// Suspended says whether application I/O waits.
+func (s State) Suspended() bool { return s.Susp || s.SuspNoD || s.SuspFen }
 
 // Attached says whether there is a disk whose metadata can be read and written.
 func (s State) Attached() bool { return s.Disk == proto.Negotiating || s.Disk >= proto.Inconsistent }

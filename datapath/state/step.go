@@ -42,6 +42,7 @@ type outcome struct {
 	startResync                     *StartResync
 	pause, resume                   bool
 	release, closeLink, connectLink bool
+	fence                           bool
 	ioError                         bool // the handler for it is called before the peer is told
 	answers                         []Effect
 	notes                           []Effect
@@ -77,6 +78,14 @@ func (m *machine) dispatch(ev Event) error {
 		return m.resizeCmd(e)
 	case Verify:
 		return m.verify(e)
+	case Outdate:
+		return m.outdate(e)
+	case SuspendIO:
+		return m.suspendIO(e)
+	case ResumeIO:
+		return m.resumeIO(e)
+	case FencePeerDone:
+		return m.fencePeerDone(e)
 	default:
 		return m.dispatchLink(ev)
 	}
@@ -128,7 +137,8 @@ func check(os, ns State, hard bool) drbd.RetCode {
 		return drbd.SSSuccess
 	}
 	// A state that was bad before for the same reason may go on being so.
-	if rv := validState(ns); !rv.OK() && validState(os) != rv {
+	fences := os.Fencing != FencingDontCare && os.Disk >= proto.Inconsistent
+	if rv := validState(ns, fences); !rv.OK() && validState(os, fences) != rv {
 		return rv
 	}
 	return validSoft(os, ns)
@@ -153,6 +163,10 @@ func (m *machine) force(ns State) bool { return m.try(ns, true).OK() }
 // commit makes a sanitized state the present one and collects what follows.
 func (m *machine) commit(ns State) {
 	os := m.s
+	suspend(os, &ns)
+	if os.Conn < proto.Connected && ns.Conn >= proto.Connected {
+		ns.Links++
+	}
 	good := proto.UpToDate
 	if (os.Disk != good || os.PeerDisk != good) && ns.Disk == good && ns.PeerDisk == good {
 		ns.CrashedPrimary = false
@@ -201,6 +215,16 @@ func (m *machine) afterDisks(os, ns State) {
 		m.out.uuids, m.out.state = true, true // the peer attached its disk
 	}
 	m.bump(os, ns)
+	m.bumpLate()
+	if !os.SuspFen && ns.SuspFen {
+		m.notify(proto.LevelAlert, "the peer is lost: I/O is suspended until it is fenced or back")
+	}
+	if !os.SuspNoD && ns.SuspNoD {
+		m.notify(proto.LevelAlert, "no UpToDate copy can be reached: I/O is suspended until one is back. resume-io lets it fail instead")
+	}
+	if os.Suspended() && !ns.Suspended() {
+		m.notify(proto.LevelInfo, "I/O goes on")
+	}
 	if !noGoodCopy(os) && noGoodCopy(ns) {
 		m.handler("pri-on-incon-degr")
 	}
@@ -228,9 +252,28 @@ func (m *machine) bump(os, ns State) {
 	}
 	lost := lostPeerData(os.PeerDisk, ns.PeerDisk) && (ns.Role == proto.Primary || ns.PeerRole == proto.Primary)
 	diskless := ns.PeerDisk < proto.Inconsistent && os.PeerRole != proto.Primary && ns.PeerRole == proto.Primary
-	if lost || diskless {
+	switch {
+	case lost && ns.SuspFen:
+		m.s.UUIDDue = true
+	case lost || diskless:
 		m.newCurrent(m.s.UUIDs.Current)
 		m.out.uuids = true
+	}
+}
+
+// bumpLate starts the generation that was put off, now that I/O goes on without the peer. If it goes on with the peer,
+// the handshake has seen to it.
+func (m *machine) bumpLate() {
+	if !m.s.UUIDDue || m.s.SuspFen {
+		return
+	}
+	m.s.UUIDDue = false
+	switch {
+	case m.s.Conn >= proto.Connected:
+	case m.s.Disk < proto.Inconsistent:
+		m.s.Exposed = m.newUUID() // nobody has what was written: no copy may be taken for it (drbd_adm_resume_io, drbd_nl.c)
+	case m.s.UUIDs.Bitmap == 0:
+		m.newCurrent(m.s.UUIDs.Current)
 	}
 }
 
