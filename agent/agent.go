@@ -273,7 +273,7 @@ func (a *Agent) readiness(ctx context.Context, r *resource) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyPeriod)
 	defer cancel()
-	reply, err := a.runner.Look(ctx, proto.VerbFailover, r.name, stackPeriod+time.Second)
+	reply, err := a.runner.Look(ctx, proto.CheckRequest{Verb: proto.VerbFailover, Resource: r.name}, stackPeriod+time.Second)
 	if err != nil {
 		return // this node is on its way down or the resource is gone
 	}

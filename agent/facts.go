@@ -60,6 +60,8 @@ func (r *resource) costlyFacts(ctx context.Context, ops *lvmops.Ops, st proto.Re
 	var err error
 	f.LVM, err = ops.LVMView(ctx, r.conf.diskPath, st.Node)
 	note(err)
+	f.BackingLV, err = ops.BackingLV(ctx, r.conf.diskPath)
+	note(err)
 	f.Filesystems, err = ops.Filesystems()
 	note(err)
 	f.ThinTools, err = ops.ThinTools(ctx)

@@ -168,6 +168,11 @@ func (l local) do(ctx context.Context, r *resource, kind proto.StepKind, req pro
 		return l.linkStep(ctx, r, kind, res)
 	case proto.StepSentinel, proto.StepProbe, proto.StepVerify, proto.StepClean:
 		return l.drillStep(ctx, kind, req, res)
+	case proto.StepSnapshot:
+		if s.Snapshot == nil {
+			return l.cfg.errorf(proto.CodeInvalid, "step %d names no snapshot", s.Index)
+		}
+		return l.volume(res, func() (lvmops.Outcome, error) { return l.ops.Snapshot(ctx, r.conf.diskPath, *s.Snapshot) })
 	case proto.StepDemote:
 		return l.role(ctx, r, proto.Secondary, res)
 	case proto.StepPromote:

@@ -15,7 +15,8 @@ func (a *Agent) look(ctx context.Context, in proto.CheckRequest) (proto.PlanRepl
 	if err != nil {
 		return proto.PlanReply{}, err
 	}
-	return a.runner.Look(ctx, verbOf(in.Verb), r.name, 0)
+	in.Verb, in.Resource = verbOf(in.Verb), r.name
+	return a.runner.Look(ctx, in, 0)
 }
 
 // verbOf is the verb of a request; older cockpits leave it out.

@@ -9,15 +9,16 @@
 //   - A step is idempotent, and its success is read back (mountinfo, device-mapper's uuids, device nodes), never
 //     derived from an exit code alone.
 //   - Nothing is forced: no umount -l or -f, no kill, no dmsetup remove, no vgchange --force.
-//   - Every step runs lvm on the replicated device only (--devices). LVMView, which looks for what the node's own LVM
-//     can see beside it, is the one report over all devices. No look at a stack runs lvm unless the device carries a
-//     physical volume's label, which the package reads itself.
+//   - Every step runs lvm on the replicated device only (--devices). What is about the other devices does not: LVMView,
+//     which looks for what the node's own LVM can see beside it, BackingLV and Snapshot. No look at a stack runs lvm
+//     unless the device carries a physical volume's label, which the package reads itself.
 //   - Looking at processes and mounts uses /proc and /sys only; a path inside a mount is never opened, so that a
 //     file system that hangs can not hang the agent. The one call that can, statfs, runs aside with a time limit.
 //
 // State: an Ops holds its Options and, under a short lock, the paths whose statfs has not come back yet. Exec holds
-// the command lines that hang in the kernel, so that none is started again beside itself. Goroutines: Exec.Run starts two readers and one waiter per program and normally outlives them; a program
-// that can not be killed (state D) leaves its waiter behind, which reaps it when the kernel lets go. statfs runs in
+// the command lines that hang in the kernel, so that none is started again beside itself. Goroutines: Exec.Run starts two
+// readers and one waiter per program and normally outlives them, Exec.Hold one per program that is held; a program that
+// can not be killed (state D) leaves its waiter behind, which reaps it when the kernel lets go. statfs runs in
 // a goroutine of its own; at most one per mount point can be stuck.
 //
 // Package lvmtest holds the runners for tests: recorded transcripts and a small stateful fake.

@@ -7,15 +7,26 @@ type Facts struct {
 	// Backing is what uses the backing disk beside replication: loop devices, logical volumes, mounts. Anything here is
 	// an alarm: it reads and writes behind replication's back.
 	Backing      []User       `json:"backing,omitempty"`
-	DiskSize     int64        `json:"disk_size"`     // bytes of the backing disk, 0 if unknown
-	DiskSector   int          `json:"disk_sector"`   // logical block size of the backing disk in bytes, 0 if unknown
-	DeviceSector int          `json:"device_sector"` // of the replicated device, 0 while it does not exist
-	DiskErrors   int64        `json:"disk_errors"`   // the kernel's error count of the backing disk (SCSI only)
-	Filesystems  []string     `json:"filesystems"`   // types that the kernel has or can load
-	ThinTools    string       `json:"thin_tools"`    // version of thin_check, "" if it is missing
+	BackingLV    *BackingLV   `json:"backing_lv,omitempty"` // nil if the backing disk is no logical volume
+	DiskSize     int64        `json:"disk_size"`            // bytes of the backing disk, 0 if unknown
+	DiskSector   int          `json:"disk_sector"`          // logical block size of the backing disk in bytes, 0 if unknown
+	DeviceSector int          `json:"device_sector"`        // of the replicated device, 0 while it does not exist
+	DiskErrors   int64        `json:"disk_errors"`          // the kernel's error count of the backing disk (SCSI only)
+	Filesystems  []string     `json:"filesystems"`          // types that the kernel has or can load
+	ThinTools    string       `json:"thin_tools"`           // version of thin_check, "" if it is missing
 	Fstab        []FstabEntry `json:"fstab,omitempty"`
 	Health       []FSHealth   `json:"health,omitempty"` // of the stack's file systems, where something is to be said
 	Errs         []string     `json:"errs,omitempty"`
+}
+
+// BackingLV is the logical volume that a backing disk is. Sizes are bytes.
+type BackingLV struct {
+	VG     string `json:"vg"`
+	LV     string `json:"lv"`
+	Type   string `json:"type"` // lvs' segtype: linear, striped, thin ...
+	Size   int64  `json:"size"`
+	Free   int64  `json:"free"` // in the group
+	Extent int64  `json:"extent"`
 }
 
 // LVMFacts is what LVM makes of this node's devices on its own, at boot or when somebody types a command: without the

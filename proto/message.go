@@ -62,6 +62,8 @@ type CheckRequest struct {
 	Verb     Verb   `json:"verb"`
 	Resource string `json:"resource"` // "" if the pair has only one
 	To       string `json:"to"`
+	// NoSnapshot leaves out the copy that a resolve makes of what it discards.
+	NoSnapshot bool `json:"no_snapshot,omitempty"`
 }
 
 // PlanReply is a plan with the checks it was made under.
@@ -87,6 +89,8 @@ type OpStartRequest struct {
 	Owner     string   `json:"owner"`
 	// Statement is how the operator knows that the peer is off. A takeover needs it.
 	Statement string `json:"statement,omitempty"`
+	// NoSnapshot is CheckRequest's.
+	NoSnapshot bool `json:"no_snapshot,omitempty"`
 	// StepByStep pauses before every step until ChoiceResume.
 	StepByStep bool `json:"step_by_step,omitempty"`
 }

@@ -45,6 +45,7 @@ const (
 	StepDisconnect StepKind = "disconnect"   // of the replication link
 	StepConnect    StepKind = "connect"
 	StepDiscard    StepKind = "connect-discard" // connect, and lose a split brain
+	StepSnapshot   StepKind = "snapshot"        // resolve: of the logical volume whose changes are discarded
 	StepResync     StepKind = "resync"          // wait until the copies are, or become, one
 )
 
@@ -67,8 +68,18 @@ type Step struct {
 	Script   *Script  `json:"script,omitempty"`
 	Address  *Address `json:"address,omitempty"`
 	Export   *Export  `json:"export,omitempty"`
-	Set      string   `json:"set,omitempty"`  // name of the set of files that a StepSentinel writes
-	Skip     string   `json:"skip,omitempty"` // why this step is shown but not done
+	Set      string   `json:"set,omitempty"` // name of the set of files that a StepSentinel writes
+	// Snapshot is what a StepSnapshot makes.
+	Snapshot *LVSnapshot `json:"snapshot,omitempty"`
+	Skip     string      `json:"skip,omitempty"` // why this step is shown but not done
+}
+
+// LVSnapshot is a snapshot of a logical volume, in its own group.
+type LVSnapshot struct {
+	VG     string `json:"vg"`
+	Origin string `json:"origin"`
+	Name   string `json:"name"`
+	Size   int64  `json:"size"` // bytes
 }
 
 // Plan is the ordered list of steps. The same value is shown, copied, dry-run, executed, undone and reported.

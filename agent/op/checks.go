@@ -18,6 +18,7 @@ type View struct {
 	Heard      time.Time // when From arrived, by the clock of To
 	Unfinished *proto.Op // an earlier operation on this resource that did not come to an end
 	Known      Known     // what this node remembers of the resource
+	NoSnapshot bool      // leave out the copy of what a resolve discards
 }
 
 // continues says whether the move takes up an operation that was left half way: it goes on to the same node, or home.

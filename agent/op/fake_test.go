@@ -37,6 +37,8 @@ type nodeModel struct {
 	since   time.Time // of conn
 	uuids   proto.UUIDs
 	discard bool
+	lv      *proto.BackingLV
+	kept    map[string]string // data, as of the snapshot
 	data    map[string]string // set of files -> sum
 
 	address, script, unit, export bool           // what of beside is there, if it is configured
@@ -181,7 +183,7 @@ func (n *fakeNode) Observe(_ context.Context, req proto.ObserveRequest) (proto.O
 		Node: n.name, At: time.Now(), Agent: proto.AgentInfo{Version: "1"}, Lock: m.locked,
 		Tools: map[string]string{"vgchange": "/sbin/vgchange", "lvm": "/sbin/lvm", "mount": "/bin/mount", "umount": "/bin/umount", "thin_check": "/sbin/thin_check"},
 		Facts: &proto.Facts{LVM: proto.LVMFacts{Installed: true, Mechanism: proto.SelectFilter}, Filesystems: []string{"ext4"}, ThinTools: "0.9.0",
-			Backing: m.backing, DiskSize: 1 << 21, DiskSector: 512, DeviceSector: 512},
+			Backing: m.backing, BackingLV: m.lv, DiskSize: 1 << 21, DiskSector: 512, DeviceSector: 512},
 		Resource: proto.Resource{
 			Name: "r0", Device: "/dev/drbd0", Disk: "/dev/md3", Role: m.role, PeerRole: n.w.peer(n.name).role, Protocol: proto.ProtocolC,
 			Conn: m.conn, ConnSince: m.since, DiskState: proto.UpToDate, PeerDisk: proto.UpToDate, Size: 1 << 20, UUIDs: m.uuids,
@@ -278,6 +280,15 @@ func (w *pairModel) do(name string, kind proto.StepKind, req proto.PeerStepReque
 				delete(w.peer(name).data, set)
 			}
 		}
+	case proto.StepSnapshot:
+		if m.kept != nil {
+			done.State = proto.StepAlready
+			break
+		}
+		if m.role == proto.Primary || m.conn >= proto.Connected {
+			return fail("%s and %s: a snapshot of this is worth nothing", m.role, m.conn)
+		}
+		m.kept = maps.Clone(m.data)
 	case proto.StepDisconnect:
 		for _, x := range w.nodes {
 			if x == m || x.conn >= proto.Connected {

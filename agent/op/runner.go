@@ -74,12 +74,13 @@ func Runs(verb proto.Verb) bool {
 
 // Look asks both agents and evaluates checks and plan of a verb on this node. The looks at the stacks may be maxAge old;
 // 0 asks for fresh ones.
-func (r *Runner) Look(ctx context.Context, verb proto.Verb, resource string, maxAge time.Duration) (proto.PlanReply, error) {
-	v, err := r.view(ctx, verb, resource, maxAge)
+func (r *Runner) Look(ctx context.Context, req proto.CheckRequest, maxAge time.Duration) (proto.PlanReply, error) {
+	v, err := r.view(ctx, req.Verb, req.Resource, maxAge)
 	if err != nil {
 		return proto.PlanReply{}, err
 	}
-	return r.reply(verb, v), nil
+	v.NoSnapshot = req.NoSnapshot
+	return r.reply(req.Verb, v), nil
 }
 
 func (r *Runner) reply(verb proto.Verb, v View) proto.PlanReply {
@@ -175,6 +176,7 @@ func (r *Runner) prepare(ctx context.Context, req proto.OpStartRequest) (proto.O
 	if err != nil {
 		return proto.Op{}, err
 	}
+	v.NoSnapshot = req.NoSnapshot
 	reply := r.reply(req.Verb, v)
 	now := time.Now()
 	o := proto.Op{

@@ -82,7 +82,7 @@ func TestServiceChecks(t *testing.T) {
 func TestServiceOrder(t *testing.T) {
 	g := newRig(t)
 	g.w.equip()
-	reply, err := g.r.Look(t.Context(), proto.VerbFailover, "r0", 0)
+	reply, err := g.r.Look(t.Context(), proto.CheckRequest{Verb: proto.VerbFailover, Resource: "r0"}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -245,8 +245,17 @@ func discards(v View) []string {
 	}
 	return []string{
 		"stays:    " + side(v.To), "discards: " + side(v.From),
-		fmt.Sprintf("%d bytes that only %s has are lost; they are not copied anywhere first", v.From.Resource.OutOfSync, v.From.Node),
+		fmt.Sprintf("%d bytes that only %s has are lost; %s", v.From.Resource.OutOfSync, v.From.Node, kept(v)),
 	}
+}
+
+// kept says whether a copy is made first.
+func kept(v View) string {
+	s, why := snapshotOf(v)
+	if s == nil {
+		return "they are not copied anywhere first: " + why
+	}
+	return fmt.Sprintf("snapshot %s/%s keeps them until it is removed", s.VG, s.Name)
 }
 
 // Lineage is how two copies are related, by their generation identifiers alone.

@@ -113,6 +113,7 @@ func (b *builder) resolve(v View) {
 	}
 	b.attest(from.Node, "")
 	if !resolved(v) {
+		b.snapshot(v)
 		b.disconnect(from.Node)
 		b.discard(from.Node)
 	}
@@ -120,6 +121,9 @@ func (b *builder) resolve(v View) {
 	b.resync(from.Node)
 	b.plan.Effect = []string{
 		fmt.Sprintf("What only %s has is overwritten with %s's data, block by block. This cannot be undone.", from.Node, v.To.Node),
+	}
+	if !resolved(v) {
+		b.plan.Effect = append(b.plan.Effect, snapshotEffect(v)...)
 	}
 	for _, m := range from.Resource.Stack.Mounts {
 		b.plan.Effect = append(b.plan.Effect, fmt.Sprintf("%s is unmounted on %s and not mounted elsewhere.", m.Target, from.Node))

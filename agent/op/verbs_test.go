@@ -32,7 +32,7 @@ func home(want string) func(*rig) string {
 
 // powerCut is otter going away while it is Primary; weasel has seen its stack before.
 func powerCut(g *rig) {
-	if _, err := g.r.Look(g.t.Context(), proto.VerbFailover, "r0", 0); err != nil {
+	if _, err := g.r.Look(g.t.Context(), proto.CheckRequest{Verb: proto.VerbFailover, Resource: "r0"}, 0); err != nil {
 		g.t.Fatal(err)
 	}
 	if o, err := g.otter.Observe(g.t.Context(), proto.ObserveRequest{Resource: "r0"}); err != nil || g.r.journal.SeePeer(o) != nil {
@@ -71,6 +71,14 @@ func split(g *rig) {
 	g.w.fork(m)
 	g.w.write("weasel", "new", "weasel's")
 	g.w.write("otter", "new", "otter's")
+}
+
+// splitOverLVM is one where otter's backing disk is a logical volume whose group has room.
+func splitOverLVM(g *rig) {
+	split(g)
+	g.w.mu.Lock()
+	defer g.w.mu.Unlock()
+	g.w.nodes["otter"].lv = &proto.BackingLV{VG: "disks", LV: "r0", Type: "linear", Size: 1 << 30, Free: 4 << 30, Extent: 4 << 20}
 }
 
 func follows(g *rig) string {
@@ -113,7 +121,12 @@ var worlds = []world{
 	{"drill", proto.VerbDrill, func(*rig) {}, home("otter"), home("otter")},
 	{"takeover", proto.VerbTakeover, powerCut, home("weasel"), passive},
 	{"rejoin", proto.VerbRejoin, back, follows, home("weasel")},
-	{"resolve", proto.VerbResolve, split, follows, func(g *rig) string {
+	{"resolve", proto.VerbResolve, splitOverLVM, func(g *rig) string {
+		if d := g.w.nodes["otter"].kept["new"]; d != "otter's" {
+			return "the snapshot holds " + d
+		}
+		return follows(g)
+	}, func(g *rig) string {
 		if d := g.w.nodes["weasel"].data["new"]; d != "weasel's" {
 			return "the winner's data is " + d
 		}
@@ -166,7 +179,7 @@ func planOf(t *testing.T, wd world) []proto.Step {
 	t.Helper()
 	g := newRig(t)
 	wd.prepare(g)
-	reply, err := g.r.Look(t.Context(), wd.verb, "r0", 0)
+	reply, err := g.r.Look(t.Context(), proto.CheckRequest{Verb: wd.verb, Resource: "r0"}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

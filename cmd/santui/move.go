@@ -93,6 +93,7 @@ type moveFlags struct {
 	to, resource, confirm, hash string
 	statement                   string
 	dryRun, keep, step          bool
+	noSnapshot                  bool
 	accept                      []string
 }
 
@@ -131,7 +132,7 @@ func (a *app) move(ctx context.Context, f moveFlags) error {
 	}
 	req := proto.OpStartRequest{
 		RequestID: requestID(), Verb: f.verb, Resource: f.resource, To: f.to, Confirm: f.confirm, PlanHash: f.hash,
-		Statement: f.statement, DryRun: f.dryRun, OnFailure: proto.ChoiceUndo, Accept: f.accept, Owner: owner(),
+		Statement: f.statement, DryRun: f.dryRun, OnFailure: proto.ChoiceUndo, Accept: f.accept, Owner: owner(), NoSnapshot: f.noSnapshot,
 	}
 	if f.keep {
 		req.OnFailure = proto.ChoiceKeep
@@ -178,7 +179,7 @@ func (a *app) confirm(ctx context.Context, n cli.Node, f moveFlags, ask *asker) 
 		return "", "", proto.Errorf(proto.CodeNotConfirmed, "the %s to %s is not confirmed", f.verb, f.to).
 			WithRemedy("--confirm with the pair's name is the consent; --dry-run changes nothing")
 	}
-	reply, err := call[proto.PlanReply](ctx, n, proto.MethodPlan, proto.CheckRequest{Verb: f.verb, Resource: f.resource, To: f.to})
+	reply, err := call[proto.PlanReply](ctx, n, proto.MethodPlan, proto.CheckRequest{Verb: f.verb, Resource: f.resource, To: f.to, NoSnapshot: f.noSnapshot})
 	if err != nil {
 		return "", "", err
 	}

@@ -97,8 +97,9 @@ func (a *app) resolveCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "resolve --discard NODE", Short: "Split brain: give the changes of NODE up", Args: cobra.NoArgs,
 		Long: "NODE is taken down if it is Primary, connects as the one that loses, and is resynchronised from the other node. What only\n" +
-			"NODE has is overwritten; this cannot be undone, and no copy is made. --dry-run and `santui check --verb resolve` show both\n" +
-			"sides next to each other. --confirm PAIR is the consent.",
+			"NODE has is overwritten; this cannot be undone. If NODE's backing disk is a logical volume whose group has room, a snapshot\n" +
+			"keeps it until you remove it. --dry-run and `santui check --verb resolve` show both sides next to each other. --confirm PAIR\n" +
+			"is the consent.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if discard == "" {
 				return cli.Usagef("--discard NODE is missing: whose changes are to be lost?")
@@ -119,6 +120,7 @@ func (a *app) resolveCmd() *cobra.Command {
 		},
 	}
 	f.register(a, cmd)
+	cmd.Flags().BoolVar(&f.noSnapshot, "no-snapshot", false, "make no snapshot of what is lost")
 	cmd.Flags().StringVar(&discard, "discard", "", "the node whose changes are lost")
 	return cmd
 }
