@@ -251,6 +251,12 @@ func (a *Agent) resourceAction(ctx context.Context, _ session.Peer, in proto.Res
 		err = r.eng.ResumeIO(ctx)
 	case proto.ResourceSecondary:
 		err = r.eng.Demote(ctx)
+	case proto.ResourceResize:
+		if in.Confirm != a.pair {
+			return proto.Empty{}, a.cfg.errorf(proto.CodeNotConfirmed, "the resize of %s is not confirmed", r.name).
+				WithRemedy("type the pair's name: --confirm %s", a.pair)
+		}
+		err = r.eng.Resize(ctx, in.AssumeClean)
 	default:
 		err = a.cfg.errorf(proto.CodeInvalid, "resource action %q", in.Action)
 	}

@@ -173,6 +173,7 @@ const (
 	ResourceOutdate    ResourceAction = "outdate"
 	ResourceSuspendIO  ResourceAction = "suspend-io"
 	ResourceResumeIO   ResourceAction = "resume-io"
+	ResourceResize     ResourceAction = "resize"
 )
 
 // ResourceRequest does one thing to a resource on the node that receives it.
@@ -180,6 +181,9 @@ type ResourceRequest struct {
 	Resource string         `json:"resource"`
 	Action   ResourceAction `json:"action"`
 	By       string         `json:"by"`
+	// Confirm is the pair's name, which a resize asks for; AssumeClean leaves out the resync of what is new.
+	Confirm     string `json:"confirm,omitempty"`
+	AssumeClean bool   `json:"assume_clean,omitempty"`
 }
 
 // ObserveRequest asks the peer agent for a fresh look at a resource and its stack.

@@ -33,6 +33,9 @@ type Engine interface {
 	PauseSync(ctx context.Context) error
 	ResumeSync(ctx context.Context) error
 	SetSyncRate(bytesPerSecond int64) error
+	// Resize takes a disk that has been enlarged. It returns when the device has grown, with an error if the smaller of the
+	// two disks does not allow it. With assumeClean the new part is not resynced.
+	Resize(ctx context.Context, assumeClean bool) error
 	// InvalidatePeer overwrites the peer's copy in full from this node's. It returns when the resync has begun.
 	InvalidatePeer(ctx context.Context) error
 	// SkipInitialSync declares two fresh disks to hold the same; nothing is copied.

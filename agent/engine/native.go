@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -42,10 +43,16 @@ type Native struct {
 
 var _ Engine = (*Native)(nil)
 
+// resizeTime is how long a resize waits for the peer's word.
+const resizeTime = 5 * time.Second
+
 // NewNative checks the configuration and starts the resource's state machine, without touching disk or network.
 func NewNative(cfg NativeConfig) (*Native, error) {
 	n := &Native{}
 	cfg.Datapath.Verified = n.keepVerify
+	if cfg.StateDir != "" {
+		cfg.Datapath.LastSize, cfg.Datapath.KeepSize = diskSize(filepath.Join(cfg.StateDir, "disk-"+cfg.Datapath.Resource+".json"))
+	}
 	res, err := datapath.New(cfg.Datapath)
 	if err != nil {
 		return nil, err
@@ -212,6 +219,7 @@ func (n *Native) attach(ctx context.Context) error {
 	if err := n.res.OpenDevice(); err != nil {
 		return err
 	}
+	size := n.res.Size()
 	e, err := export.Attach(ctx, n.cfg.FrontEnd, n.res, export.Options{
 		Name: n.cfg.Datapath.Resource, Link: n.cfg.Datapath.Device, RunDir: n.cfg.RunDir, Logger: n.log,
 	})
@@ -220,13 +228,29 @@ func (n *Native) attach(ctx context.Context) error {
 	}
 	n.setExport(e)
 	n.tell(proto.LevelInfo, fmt.Sprintf("%s leads to %s", n.cfg.Datapath.Device, e.Device()))
-	go n.watch(e)
+	go n.watch(e, size)
 	return nil
 }
 
-// watch tells the operator when the front end dies under a Primary. It ends with the export.
-func (n *Native) watch(e export.Export) {
-	<-e.Done()
+// watch lets the device grow with the resource, and tells the operator when the front end dies under a Primary. It ends
+// with the export.
+func (n *Native) watch(e export.Export, size int64) {
+	for ended := false; !ended; {
+		ch := n.res.Changed()
+		if now := n.res.Size(); now > size {
+			size = now
+			if err := e.Resize(); err != nil {
+				n.tell(proto.LevelAlert, fmt.Sprintf("%s does not show its new size: %v. Make the node Secondary and Primary again", n.cfg.Datapath.Device, err))
+			} else {
+				n.tell(proto.LevelInfo, fmt.Sprintf("%s has %d bytes now", n.cfg.Datapath.Device, now))
+			}
+		}
+		select {
+		case <-e.Done():
+			ended = true
+		case <-ch:
+		}
+	}
 	if err := e.Err(); err != nil {
 		n.tell(proto.LevelAlert, fmt.Sprintf("%s is gone: %v. Unmount what is on it and make the node Secondary", n.cfg.Datapath.Device, err))
 	}
@@ -296,6 +320,33 @@ func (n *Native) PauseSync(ctx context.Context) error {
 // ResumeSync implements Engine.
 func (n *Native) ResumeSync(ctx context.Context) error {
 	return n.wrap("resume the resync", n.res.ResumeSync(ctx))
+}
+
+// Resize implements Engine. The front end follows when the size is there: see watch.
+func (n *Native) Resize(ctx context.Context, assumeClean bool) error {
+	before := n.res.Status().Size
+	if err := n.res.Resize(ctx, assumeClean); err != nil {
+		return n.wrap("resize", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, resizeTime)
+	defer cancel()
+	for {
+		ch := n.res.Changed()
+		if st := n.res.Status(); st.Size > before {
+			return nil
+		}
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			st, peer := n.res.Status(), n.cfg.Datapath.Peer
+			if st.Conn < proto.Connected {
+				return n.errorf(proto.CodeState, "resize: the device keeps its %d bytes as long as %s does not agree; the disk here is ready", before, peer).
+					WithRemedy("connect the nodes and resize again")
+			}
+			return n.errorf(proto.CodeState, "resize: the device keeps its %d bytes: the smaller of the two disks has no room for more", before).
+				WithRemedy("enlarge the disks of both nodes, then resize again")
+		}
+	}
 }
 
 // SetSyncRate implements Engine.

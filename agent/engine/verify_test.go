@@ -59,6 +59,30 @@ func TestVerifyIsKept(t *testing.T) {
 	}
 }
 
+// TestDiskSizeIsKept: the size of the disk outlives the agent; a file that says nothing is no size.
+func TestDiskSizeIsKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk-r0.json")
+	last, keep := diskSize(path)
+	if last() != 0 {
+		t.Errorf("at first: %d", last())
+	}
+	if err := keep(64 << 20); err != nil {
+		t.Fatal(err)
+	}
+	if last, _ = diskSize(path); last() != 64<<20 {
+		t.Errorf("after a restart: %d", last())
+	}
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if last() != 0 {
+		t.Errorf("from a broken file: %d", last())
+	}
+	if _, keep = diskSize(filepath.Join(t.TempDir(), "none", "x.json")); keep(1) == nil {
+		t.Error("kept in a folder that is not there")
+	}
+}
+
 func TestVerifiedLight(t *testing.T) {
 	now := time.Now()
 	for _, c := range []struct {

@@ -53,6 +53,8 @@ type driver interface {
 	node() string
 	// there tells whether the kernel's device is still ours.
 	there() bool
+	// resize gives the kernel's device a new size.
+	resize(size int64) error
 	// detach takes the kernel's device away. fd is an exclusive descriptor of
 	// it, which detach closes. ErrBusy: somebody still has it open.
 	detach(ctx context.Context, fd int) error
@@ -65,6 +67,7 @@ type driver interface {
 type device struct {
 	kind Kind
 	o    Options
+	b    Backend
 	drv  driver
 	lock *lockFile
 
@@ -90,7 +93,7 @@ func attach(ctx context.Context, kind Kind, b Backend, o Options) (_ Export, err
 	if err != nil {
 		return nil, err
 	}
-	d := &device{kind: kind, o: o, lock: lock, done: make(chan struct{})}
+	d := &device{kind: kind, o: o, b: b, lock: lock, done: make(chan struct{})}
 	if err := d.start(ctx, b); err != nil {
 		return nil, errors.Join(err, lock.release())
 	}
@@ -174,6 +177,21 @@ func (d *device) Err() error {
 }
 
 func (d *device) InUse() (bool, string, error) { return inUse(d.drv.node()) }
+
+// Resize implements Export.
+func (d *device) Resize() error {
+	d.closing.Lock()
+	defer d.closing.Unlock()
+	if d.closed || d.gone {
+		return nil
+	}
+	size := d.b.Size()
+	if err := d.drv.resize(size); err != nil {
+		return fmt.Errorf("make %s of %s %d bytes large: %w", d.drv.node(), d.o.Name, size, err)
+	}
+	d.o.Logger.Info("device resized", "device", d.drv.node(), "bytes", size)
+	return nil
+}
 
 // Close implements Export.
 func (d *device) Close(ctx context.Context) error {

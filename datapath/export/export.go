@@ -33,8 +33,8 @@ type Backend interface {
 	// WriteZeroes makes n bytes from off read as zeroes. With unmap the
 	// Backend may give the space back while doing so.
 	WriteZeroes(off, n int64, unmap bool) error
-	// Size is the size of the device in bytes. It must not change while the
-	// Backend is exported.
+	// Size is the size of the device in bytes. While the Backend is exported it
+	// may only grow; users of the device see that after Export.Resize.
 	Size() int64
 }
 
@@ -102,6 +102,9 @@ type Export interface {
 	// exclusive open (O_EXCL) decides; who is what a look at /proc and /sys
 	// could find out, and may be empty although the answer is true.
 	InUse() (busy bool, who string, err error)
+	// Resize gives the kernel's device the size that the Backend has now. Users
+	// of the device go on meanwhile.
+	Resize() error
 	// Close takes the device away: link, device, mount, directories, in this
 	// order. While the device is held it returns ErrBusy and everything stays
 	// as it was; it may be called again, also after it failed half way. After

@@ -17,23 +17,25 @@ const (
 	fileNode = 2
 )
 
-// fileFS is a file system with one file, the device. Nothing in it is cached
-// and nothing changes. After seal nobody can open the file any more: the loop
+// fileFS is a file system with one file, the device. Nothing in it is cached, and
+// only its size changes. After seal nobody can open the file any more: the loop
 // device is the only way in.
 type fileFS struct {
 	fuse.RawFileSystem
 	b      Backend
 	name   string
-	size   int64
+	size   atomic.Int64 // as far as it is known
 	log    *slog.Logger
 	sealed atomic.Bool
 }
 
 func newFileFS(b Backend, name string, log *slog.Logger) *fileFS {
-	return &fileFS{RawFileSystem: fuse.NewDefaultRawFileSystem(), b: b, name: name, size: b.Size(), log: log}
+	f := &fileFS{RawFileSystem: fuse.NewDefaultRawFileSystem(), b: b, name: name, log: log}
+	f.size.Store(b.Size())
+	return f
 }
 
-// forever: attributes and names never change. LOOP_GET_STATUS64 asks for the
+// forever: names never change, attributes only by resize. LOOP_GET_STATUS64 asks for the
 // attributes too, and with them cached works when the server is dead.
 const forever = 10 * 365 * 24 * time.Hour
 
@@ -42,8 +44,9 @@ func (f *fileFS) attr(node uint64, a *fuse.Attr) fuse.Status {
 	case rootNode:
 		*a = fuse.Attr{Ino: rootNode, Mode: unix.S_IFDIR | 0o700, Nlink: 2, Blksize: 4096}
 	case fileNode:
+		size := f.b.Size()
 		*a = fuse.Attr{Ino: fileNode, Mode: unix.S_IFREG | 0o600, Nlink: 1, Blksize: 4096,
-			Size: uint64(f.size), Blocks: uint64(f.size / 512)}
+			Size: uint64(size), Blocks: uint64(size / 512)}
 	default:
 		return fuse.ENOENT
 	}
@@ -69,7 +72,7 @@ func (f *fileFS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOu
 // (loop_config_discard in drivers/block/loop.c).
 func (f *fileFS) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	out.Bsize, out.Frsize, out.NameLen = 4096, 4096, 255
-	out.Blocks = uint64(f.size / 4096)
+	out.Blocks = uint64(f.size.Load() / 4096)
 	return fuse.OK
 }
 
@@ -159,9 +162,13 @@ func (f *fileFS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status 
 	return fuse.OK
 }
 
-// inside: whole sectors of the file.
+// inside: whole sectors of the file, which may have grown.
 func (f *fileFS) inside(node, off, n uint64) bool {
-	size := uint64(f.size)
+	size := uint64(f.size.Load())
+	if off > size || n > size-off {
+		size = uint64(f.b.Size())
+		f.size.Store(int64(size))
+	}
 	return node == fileNode && off%SectorSize == 0 && n%SectorSize == 0 && off <= size && n <= size-off
 }
 

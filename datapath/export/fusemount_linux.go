@@ -24,6 +24,8 @@ const maxFUSEWrite = 1 << 20
 // fuseDriver is a mounted fileFS with a loop device on its file.
 type fuseDriver struct {
 	dir    string // the mount point
+	name   string // of the file in it
+	srv    *fuse.Server
 	loop   *loopDevice
 	served chan struct{} // closed when the server has ended
 	meant  atomic.Bool   // its end is ours
@@ -33,7 +35,7 @@ func startFUSE(ctx context.Context, b Backend, o Options, ended func(error)) (dr
 	if err := fuseOffered(); err != nil {
 		return nil, err
 	}
-	d := &fuseDriver{dir: mountPath(o.RunDir, o.Name), served: make(chan struct{})}
+	d := &fuseDriver{dir: mountPath(o.RunDir, o.Name), name: o.Name, served: make(chan struct{})}
 	if err := os.Mkdir(d.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("make mount point: %w", err)
 	}
@@ -42,6 +44,7 @@ func startFUSE(ctx context.Context, b Backend, o Options, ended func(error)) (dr
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(d.dir))
 	}
+	d.srv = srv
 	go func() {
 		srv.Serve()
 		close(d.served)
@@ -109,6 +112,19 @@ func (d *fuseDriver) bind(ctx context.Context, ffs *fileFS, o Options) error {
 
 func (d *fuseDriver) node() string { return d.loop.node }
 func (d *fuseDriver) there() bool  { return d.loop.bound() }
+
+// resize makes the kernel forget the file's size and ask for it, then tells the loop
+// device to look, which goes by what the kernel knows of the file.
+func (d *fuseDriver) resize(int64) error {
+	if s := d.srv.InodeNotify(fileNode, -1, 0); !s.Ok() {
+		return fmt.Errorf("tell the kernel that the file has changed: %v", s)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(d.dir, d.name), &st); err != nil {
+		return fmt.Errorf("look at the file behind it: %w", err)
+	}
+	return d.loop.resize()
+}
 
 func (d *fuseDriver) detach(ctx context.Context, fd int) error { return d.loop.unbind(ctx, fd) }
 

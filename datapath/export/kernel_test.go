@@ -97,6 +97,46 @@ func run(t *testing.T, argv ...string) string {
 	return string(out)
 }
 
+// growing shows only a part of a Memory at first.
+type growing struct {
+	*exporttest.Memory
+	size atomic.Int64
+}
+
+func (g *growing) Size() int64 { return g.size.Load() }
+
+// grows: the device grows under a mounted file system, which grows with it, online where the kernel lets us.
+func grows(t *testing.T, kind Kind, online bool) {
+	const before, after = 32 << 20, 80 << 20
+	b := &growing{Memory: exporttest.NewMemory(after)}
+	b.size.Store(before)
+	e, _ := attached(t, kind, b)
+	run(t, "mkfs.ext4", "-q", "-F", e.Device())
+	mnt := t.TempDir()
+	run(t, "mount", e.Device(), mnt)
+	defer run(t, "umount", mnt)
+	if out, err := exec.Command("dd", "if=/dev/zero", "of="+mnt+"/f", "bs=1M", "count=40").CombinedOutput(); err == nil {
+		t.Fatalf("40 MiB fit before: %s", out)
+	}
+	run(t, "rm", mnt+"/f")
+	b.size.Store(after)
+	if err := e.Resize(); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(run(t, "blockdev", "--getsize64", e.Device())); got != fmt.Sprint(after) {
+		t.Fatalf("the device has %s bytes", got)
+	}
+	if !online {
+		run(t, "umount", mnt)
+		run(t, "e2fsck", "-f", "-p", e.Device())
+	}
+	run(t, "resize2fs", e.Device())
+	if !online {
+		run(t, "mount", e.Device(), mnt)
+	}
+	run(t, "dd", "if=/dev/urandom", "of="+mnt+"/f", "bs=1M", "count=40", "conv=fsync", "status=none")
+}
+
 // fileSystem runs an ext4 through its life on a front end.
 func fileSystem(t *testing.T, kind Kind, mayDiscard bool) {
 	m := exporttest.NewMemory(rootSize)

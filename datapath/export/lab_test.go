@@ -90,6 +90,12 @@ func TestInsideNBDFileSystem(t *testing.T) {
 	}
 }
 
+func TestInsideNBDGrows(t *testing.T) {
+	if inside() {
+		grows(t, NBD, true)
+	}
+}
+
 func TestInsideNBDHolder(t *testing.T) {
 	if inside() {
 		holder(t, NBD)

@@ -78,6 +78,19 @@ func configureLoop(node string, file int, m string) (*loopDevice, error) {
 	return l, nil
 }
 
+// resize takes the file's size (LOOP_SET_CAPACITY); users of the device go on.
+func (l *loopDevice) resize() error {
+	fd, err := unix.Open(l.node, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", l.node, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0); err != nil {
+		return fmt.Errorf("resize %s: %w", l.node, err)
+	}
+	return nil
+}
+
 // unbind takes the file away from the device, with fd an open descriptor of it,
 // which unbind closes. When others have the device open it stays as it was, and
 // the error is ErrBusy.

@@ -23,8 +23,9 @@ import (
 const (
 	nbdFamily = "nbd"
 
-	nbdCmdConnect    = 1
-	nbdCmdDisconnect = 2
+	nbdCmdConnect     = 1
+	nbdCmdDisconnect  = 2
+	nbdCmdReconfigure = 3
 
 	nbdAttrIndex             = 1
 	nbdAttrSizeBytes         = 2
@@ -131,6 +132,19 @@ func nbdConnect(fd int, size int64, m string, dead time.Duration) (int, error) {
 		}
 	}
 	return 0, errors.New("connect an nbd device: the kernel's answer has no index")
+}
+
+// resize: the kernel tells users of the device itself. Kernels since 5.14 want the
+// identifier that the device was connected with.
+func (d *nbdDriver) resize(size int64) error {
+	ae := netlink.NewAttributeEncoder()
+	ae.Uint32(nbdAttrIndex, uint32(d.index))
+	ae.Uint64(nbdAttrSizeBytes, uint64(size))
+	ae.String(nbdAttrBackendIdentifier, d.mark)
+	if _, err := nbdCall(nbdCmdReconfigure, ae, netlink.Request|netlink.Acknowledge); err != nil {
+		return fmt.Errorf("reconfigure: %w", err)
+	}
+	return nil
 }
 
 func nbdDisconnect(index int) error {

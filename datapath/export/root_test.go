@@ -17,6 +17,7 @@ import (
 )
 
 func TestFUSEFileSystem(t *testing.T) { fileSystem(t, FUSE, false) }
+func TestFUSEGrows(t *testing.T)      { grows(t, FUSE, false) } // CAP_SYS_RESOURCE may be missing here
 func TestFUSEHolder(t *testing.T)     { holder(t, FUSE) }
 func TestFUSERequests(t *testing.T)   { requests(t, FUSE) }
 func TestFUSEKilled(t *testing.T)     { killed(t, FUSE) }

@@ -29,7 +29,7 @@ type conn struct {
 	nc   net.Conn
 	r    *bufio.Reader
 	b    Backend
-	size int64
+	size atomic.Int64 // as far as it is known
 
 	turn    chan struct{} // one token: the right to read the next request
 	over    chan struct{} // closed when nothing more will be read
@@ -54,8 +54,9 @@ type request struct {
 // transmit serves nc until the client disconnects (nil), the stream ends or
 // breaks, or ctx is done.
 func transmit(ctx context.Context, nc net.Conn, r *bufio.Reader, b Backend, workers int) error {
-	c := &conn{nc: nc, r: r, b: b, size: b.Size(), max: workers,
+	c := &conn{nc: nc, r: r, b: b, max: workers,
 		turn: make(chan struct{}, 1), over: make(chan struct{})}
+	c.size.Store(b.Size())
 	c.budget.init(maxUnanswered)
 	c.out.init(nc, &c.budget)
 	stop := context.AfterFunc(ctx, func() {
@@ -121,7 +122,7 @@ func (c *conn) next(q *request) error {
 		return io.EOF
 	}
 	n := q.payload()
-	if q.cmd == cmdRead && q.check(c.size) != 0 {
+	if q.cmd == cmdRead && c.check(q) != 0 {
 		n = 0 // it will be refused, perhaps for its length
 	}
 	q.cost = n + requestCost
@@ -141,9 +142,21 @@ func (c *conn) next(q *request) error {
 	return nil
 }
 
+// check refuses what cannot be served. What lies behind the end is looked at again:
+// the device may have grown.
+func (c *conn) check(q *request) uint32 {
+	no := q.check(c.size.Load())
+	if no != 0 {
+		size := c.b.Size()
+		c.size.Store(size)
+		no = q.check(size)
+	}
+	return no
+}
+
 // serve works on a request and queues the reply.
 func (c *conn) serve(q *request) {
-	no := q.check(c.size)
+	no := c.check(q)
 	if no == 0 {
 		no = errorNumber(c.do(q))
 	}
