@@ -68,9 +68,9 @@ const (
 func newLink(r *Resource, s *sockets, a agreement) *link {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &link{r: r, socks: s, agreed: a, ctx: ctx, cancel: cancel, dead: make(chan struct{}), answered: make(chan struct{}, 1)}
-	l.out.init()
+	l.out.init(s.data)
 	l.sender = newSender(l)
-	l.acks.init()
+	l.acks.init(s.meta)
 	l.acks.w = deadlineWriter{conn: s.meta, limit: r.cfg.Timeout}
 	l.pings.init()
 	l.work.init()

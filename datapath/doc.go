@@ -37,6 +37,9 @@
 // run in goroutines of their own and report to the owner. Close returns when all have ended. A lone write, and the answer
 // to one, is written to its socket by the goroutine that has it, in the sender's turn, without a switch to the sender.
 //
+// What a peer can make this node hold is bounded, also when it reads nothing (budget, backlog). A packet that no correct
+// peer sends ends the link as ProtocolError and is counted; the next link is made after a pause that grows.
+//
 // # What is refused by name
 //
 // Thin resync, two Primaries, pull-ahead,

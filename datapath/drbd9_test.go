@@ -205,14 +205,20 @@ func (n nine) giveBitmap() {
 	n.send(drbd.CmdBitmap, raw{})
 }
 
-// becomesTarget connects it with a fresh disk, up to the start of a full resync from us. It sends ENABLE_REPLICATION,
-// though nobody agreed to it (drbd_main.c:1968).
-func (n nine) becomesTarget() {
+// comesFresh connects it with a fresh disk; we are about to be the source of a full resync.
+func (n nine) comesFresh() {
 	n.t.Helper()
 	n.hello(proto.Secondary, proto.Inconsistent, drbd.UUIDs{Current: drbd.UUIDJustCreated, Flags: drbd.UUIDInconsistent})
 	if set := n.takeBitmap(); set != (uint64(n.n.Size())+block4k-1)/block4k {
 		n.t.Errorf("%d blocks are marked for a fresh peer", set)
 	}
+}
+
+// becomesTarget goes on to the start of that resync. It sends ENABLE_REPLICATION, though nobody agreed to it
+// (drbd_main.c:1968).
+func (n nine) becomesTarget() {
+	n.t.Helper()
+	n.comesFresh()
 	n.send(drbd.CmdEnableRepl, raw{1, 0, 0, 0})
 	n.send(drbd.CmdEnableReplNext, raw{1, 0, 0, 0})
 	n.giveBitmap()
@@ -266,21 +272,19 @@ func TestNineIsTarget(t *testing.T) {
 	}
 }
 
-// TestNineIsSource: a fresh pair. It is promoted by force: UUIDS with a random UUID for the bitmap, STATE UpToDate, then it
-// stays Connected until we say that we are the target. SYNC_UUID is followed by a STATE that 8.4 does not send, and the
-// blocks come with ID_SYNCER (drbd_main.c:2581).
-func TestNineIsSource(t *testing.T) {
-	t.Parallel()
-	n := nineNode(t, nil)
+// sourceUUIDs is the history of a fresh node that was promoted by force: 9 puts a random UUID in the bitmap's slot.
+var sourceUUIDs = drbd.UUIDs{Current: 0x1111111111111110, Bitmap: 0x2222222222222220}
+
+// becomesSource promotes it by force in a fresh pair, until we say that we are the target. It stays Connected until then.
+func (n nine) becomesSource() {
+	n.t.Helper()
 	n.hello(proto.Secondary, proto.Inconsistent, drbd.UUIDs{Current: drbd.UUIDJustCreated})
 	n.n.await("connection", func(s *Status) bool { return s.Conn == proto.Connected })
 	if rc := n.change(0x1e03, 0x1201); !rc.OK() {
-		t.Fatalf("forced promotion: %v", rc)
+		n.t.Fatalf("forced promotion: %v", rc)
 	}
-	u := drbd.UUIDs{Current: 0x1111111111111110, Bitmap: 0x2222222222222220}
-	n.send(drbd.CmdUUIDs, u)
-	source := drbd.State{Role: proto.Primary, Peer: proto.Secondary, Conn: proto.Connected, Disk: proto.UpToDate, PeerDisk: proto.Inconsistent}
-	n.state(source)
+	n.send(drbd.CmdUUIDs, sourceUUIDs)
+	n.source(proto.Connected)
 	for {
 		s, err := drbd.ParseState(n.expect(drbd.CmdState))
 		n.must(err)
@@ -288,14 +292,30 @@ func TestNineIsSource(t *testing.T) {
 			break
 		}
 	}
-	source.Conn = proto.WFBitMapS
-	n.send(drbd.CmdUUIDs, u)
-	n.state(source)
+	n.send(drbd.CmdUUIDs, sourceUUIDs)
+	n.source(proto.WFBitMapS)
+}
+
+func (n nine) source(c proto.ConnState) {
+	n.t.Helper()
+	n.state(drbd.State{Role: proto.Primary, Peer: proto.Secondary, Conn: c, Disk: proto.UpToDate, PeerDisk: proto.Inconsistent})
+}
+
+// startsSync exchanges the bitmaps and starts the resync; a STATE follows that 8.4 does not send.
+func (n nine) startsSync() {
+	n.t.Helper()
 	n.giveBitmap()
 	n.takeBitmap()
-	n.send(drbd.CmdSyncUUID, drbd.SyncUUID(u.Bitmap+1<<48))
-	source.Conn = proto.SyncSource
-	n.state(source)
+	n.send(drbd.CmdSyncUUID, drbd.SyncUUID(sourceUUIDs.Bitmap+1<<48))
+	n.source(proto.SyncSource)
+}
+
+// TestNineIsSource: a full resync from it; the blocks come with ID_SYNCER (drbd_main.c:2581).
+func TestNineIsSource(t *testing.T) {
+	t.Parallel()
+	n := nineNode(t, nil)
+	n.becomesSource()
+	n.startsSync()
 	want := make([]byte, n.n.Size())
 	copy(want[5<<20:], pattern(9, 1<<20))
 	for got := int64(0); got < n.n.Size(); {
@@ -312,7 +332,7 @@ func TestNineIsSource(t *testing.T) {
 	if string(n.n.content()) != string(want) {
 		t.Error("the data is not what was sent")
 	}
-	if got := n.n.Status().UUIDs; got.Current&^1 != u.Current || got.Bitmap != 0 {
+	if got := n.n.Status().UUIDs; got.Current&^1 != sourceUUIDs.Current || got.Bitmap != 0 {
 		t.Errorf("history after the resync: %x", got)
 	}
 }

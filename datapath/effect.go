@@ -289,7 +289,11 @@ func (r *Resource) findPeer(ctx context.Context, a *attempt, wait time.Duration)
 			return
 		}
 		socks.close()
-		if le := asLinkError(err); le.fatal {
+		le := asLinkError(err)
+		if le.kind == proto.ProtocolError {
+			r.traffic.badPackets.Add(1)
+		}
+		if le.fatal {
 			r.inbox.put(linkRefused{a, le})
 			return
 		}

@@ -237,6 +237,9 @@ func (o *owner) linkLost(m linkLost) {
 	if m.l != o.link {
 		return
 	}
+	if m.cause.kind == proto.ProtocolError {
+		o.r.traffic.badPackets.Add(1)
+	}
 	if time.Since(o.lastUp) < shortLink {
 		o.upFails++
 	}

@@ -112,7 +112,7 @@ var lastAddr atomic.Int32
 func freePort(t testing.TB) string {
 	t.Helper()
 	pid, n := os.Getpid(), lastAddr.Add(1)
-	return fmt.Sprintf("127.%d.%d.%d:7788", 1+pid%250, pid/250%250, n)
+	return fmt.Sprintf("127.%d.%d.%d:%d", 1+pid%250, pid/250%250, 1+n%250, 7788+n/250)
 }
 
 func freshDisk(t testing.TB, size int64) *blocktest.Mem {

@@ -135,7 +135,7 @@ func (o *owner) count(s *Status) {
 		AppPending: int64(t.inflight), Pending: int64(t.log.writes),
 	}
 	t.mu.Unlock()
-	s.Counters.Sent, s.Counters.Received = t.sentBytes.Load(), t.recvBytes.Load()
+	s.Counters.Sent, s.Counters.Received, s.Counters.ProtocolErrors = t.sentBytes.Load(), t.recvBytes.Load(), t.badPackets.Load()
 	if d := o.disk; d != nil {
 		m := d.md.Stats()
 		s.Counters.ALWrites, s.Counters.BMWrites = int64(m.ALWrites), int64(m.BMWrites)

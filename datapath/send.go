@@ -3,9 +3,11 @@ package datapath
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/santui/datapath/block"
+	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
 )
 
@@ -37,15 +39,18 @@ type outItem struct {
 type outQueue struct {
 	mu     sync.Mutex
 	items  []outItem
+	told   int           // bytes of packets of the conversation among them
 	wake   chan struct{} // capacity 1
 	closed bool
 	busy   bool // the sender has items in hand
 	idle   sync.Cond
+	unread backlog
 }
 
-func (q *outQueue) init() {
+func (q *outQueue) init(data net.Conn) {
 	q.wake = make(chan struct{}, 1)
 	q.idle.L = &q.mu
+	q.unread.conn = data
 }
 
 // put queues an item and wakes the sender; on a dead link it is dropped, and false returned.
@@ -62,6 +67,9 @@ func (q *outQueue) add(it outItem) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
+		return false
+	}
+	if q.told += len(it.raw); q.unread.beyond(q.told) {
 		return false
 	}
 	q.items = append(q.items, it)
@@ -81,7 +89,7 @@ func (q *outQueue) take(into []outItem) []outItem {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	clear(into)
-	into, q.items = q.items, into[:0]
+	into, q.items, q.told = q.items, into[:0], 0
 	if q.busy = len(into) > 0; !q.busy {
 		q.idle.Broadcast()
 	}
@@ -252,7 +260,7 @@ func (s *sender) round() (more bool, err error) {
 	if len(s.items) == 0 {
 		s.idleBarrier()
 	}
-	if err := s.flush(); err != nil {
+	if err := s.l.out.unread.explain(s.l, "data", s.flush()); err != nil {
 		s.over = true
 		return false, err
 	}
@@ -443,6 +451,33 @@ func sendPacket[P drbd.Payload](l *link, cmd drbd.Cmd, p P) {
 	l.out.put(outItem{kind: outPacket, raw: drbd.AppendPacket(nil, drbd.H100, 0, cmd, p, 0)})
 }
 
+// maxUnread bounds, for each socket, the answers that wait for a peer that asks and does not read.
+const maxUnread = 4 << 20
+
+// backlog sees to that bound.
+type backlog struct {
+	conn net.Conn
+	over atomic.Bool
+}
+
+// beyond says whether n bytes are too many. Then it also wakes the sender, who may be waiting for the peer to read.
+func (b *backlog) beyond(n int) bool {
+	if n <= maxUnread {
+		return b.over.Load()
+	}
+	b.over.Store(true)
+	_ = b.conn.SetWriteDeadline(time.Unix(1, 0)) // each time: the sender may just have set its own
+	return true
+}
+
+// explain is what the sender makes of the outcome of a write.
+func (b *backlog) explain(l *link, socket string, err error) error {
+	if !b.over.Load() {
+		return err
+	}
+	return brokenLink(proto.ProtocolError, "%s does not read its %s socket: more than %d MiB of answers wait for it", l.r.cfg.Peer, socket, maxUnread>>20)
+}
+
 // ackQueue is what waits for the meta socket: encoded packets.
 type ackQueue struct {
 	mu     sync.Mutex
@@ -451,18 +486,17 @@ type ackQueue struct {
 	closed bool
 	busy   bool
 	idle   sync.Cond
+	unread backlog
 
 	sending turn // to write to the socket; guards what follows
 	batch   []byte
 	w       deadlineWriter
 }
 
-// maxAcks bounds what may wait for a peer that does not read its meta socket.
-const maxAcks = 4 << 20
-
-func (q *ackQueue) init() {
+func (q *ackQueue) init(meta net.Conn) {
 	q.wake = make(chan struct{}, 1)
 	q.idle.L = &q.mu
+	q.unread.conn = meta
 	q.sending.init()
 }
 
@@ -475,7 +509,7 @@ func putAck[P drbd.Payload](q *ackQueue, cmd drbd.Cmd, p P) {
 // addAck is putAck for a caller that sees to the sending itself.
 func addAck[P drbd.Payload](q *ackQueue, cmd drbd.Cmd, p P) {
 	q.mu.Lock()
-	if !q.closed {
+	if !q.closed && !q.unread.beyond(len(q.buf)) {
 		q.buf = drbd.AppendPacket(q.buf, drbd.H100, 0, cmd, p, 0)
 	}
 	q.mu.Unlock()
@@ -567,14 +601,11 @@ func (l *link) ackNow(alone bool) {
 func (l *link) ackRound() (more bool, err error) {
 	q := &l.acks
 	q.batch = q.take(q.batch)
-	switch {
-	case len(q.batch) == 0:
-		return false, nil
-	case len(q.batch) > maxAcks:
-		return false, brokenLink(networkFailure, "%s does not read its meta socket", l.r.cfg.Peer)
+	if len(q.batch) == 0 {
+		return false, q.unread.explain(l, "meta", nil)
 	}
 	q.w.renew()
 	n, err := l.socks.meta.Write(q.batch)
 	l.r.traffic.sentBytes.Add(int64(n))
-	return true, err
+	return true, q.unread.explain(l, "meta", err)
 }

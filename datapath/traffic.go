@@ -52,6 +52,7 @@ type traffic struct {
 	count    counters
 
 	sentBytes, recvBytes atomic.Int64
+	badPackets           atomic.Int64
 }
 
 // slot gives a request a handle; gen makes handles of earlier users invalid.

@@ -352,7 +352,7 @@ func (t *traffic) ack(l *link, cmd drbd.Cmd, a drbd.BlockAck) error {
 	defer t.mu.Unlock()
 	w, ok := t.find(a.ID.Number()).(*write)
 	if !ok || w.link != l || a.Sector != uint64(w.off/block.SectorSize) || int64(a.Size) != w.n {
-		return brokenLink(networkFailure, "meta socket: %v for %d bytes at sector %d: no such write is under way", cmd, a.Size, a.Sector)
+		return badMeta(cmd, "%d bytes at sector %d: no such write is under way", a.Size, a.Sector)
 	}
 	if cmd == drbd.CmdRecvAck && w.proto != proto.ProtocolB {
 		return badMeta(cmd, "the receipt of a write of protocol %v was not asked for", w.proto)

@@ -147,6 +147,8 @@ type Counters struct {
 	Unacked    int64 `json:"ua"`
 	AppPending int64 `json:"ap"`
 	Epochs     int64 `json:"ep"`
+
+	ProtocolErrors int64 `json:"protocol_errors"` // connections that ended because of a packet that no correct peer sends
 }
 
 // Light is one yes-or-no statement with its reason. The reason is never empty.
