@@ -69,17 +69,39 @@ func (r *resource) stack(ctx context.Context, ops *lvmops.Ops, maxAge time.Durat
 	if seen, ok := recent(); ok { // the one that we waited for is fresh enough
 		return seen
 	}
-	begin := time.Now()
-	seen, err := ops.Stack(ctx, st.Device, st.Node)
-	if err != nil {
-		seen.Err = err.Error()
+	looks := 1
+	if maxAge == 0 {
+		looks = freshLooks
 	}
+	var begin time.Time
+	seen := patient(ctx, looks, func() proto.Stack {
+		begin = time.Now()
+		seen, err := ops.Stack(ctx, st.Device, st.Node)
+		if err != nil {
+			seen.Err = err.Error()
+		}
+		return seen
+	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if begin.After(r.at) && begin.After(r.since) {
 		r.seen, r.at = seen, begin
 	}
 	return seen
+}
+
+// freshLooks is how often whoever wants to move looks at a stack that does not answer in time, all within stackLimit: a node
+// that is busy for a moment is no reason to refuse.
+const freshLooks = 4
+
+// patient looks until a look is complete, ctx ends, or it has been tried often enough.
+func patient(ctx context.Context, looks int, look func() proto.Stack) proto.Stack {
+	for {
+		seen := look()
+		if looks--; looks <= 0 || !lvmops.Slow(seen) || ctx.Err() != nil {
+			return seen
+		}
+	}
 }
 
 // cached returns the last look at the stack without making one.

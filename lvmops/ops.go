@@ -28,8 +28,8 @@ type Ops struct {
 	opt Options
 
 	mu    sync.Mutex
-	stuck map[string]bool    // looks (statfs, reads) that have not come back, see aside
-	cache map[string]*cached // by kernel node, see lookLVM
+	stuck map[string]chan struct{} // looks (statfs, reads) that have not come back, closed when they do, see aside
+	cache map[string]*cached       // by kernel node, see lookLVM
 
 	settings   map[string]string // lvm's section devices
 	settingsAt string            // what settingsKey was then
@@ -62,7 +62,7 @@ func New(opt Options) (*Ops, error) {
 	if opt.Dev == "" {
 		opt.Dev = "/dev"
 	}
-	return &Ops{opt: opt, stuck: map[string]bool{}, cache: map[string]*cached{}}, nil
+	return &Ops{opt: opt, stuck: map[string]chan struct{}{}, cache: map[string]*cached{}}, nil
 }
 
 // Outcome is what a step led to, read back from the system.

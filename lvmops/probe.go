@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"example.com/santui/proto"
 )
 
 // headSize covers every signature that sniff knows; the farthest is btrfs' at 64 KiB + 64.
@@ -25,30 +27,44 @@ const lookLimit = 2 * time.Second
 var errHangs = errors.New("does not answer; it may be blocked in the kernel")
 
 // aside runs f in a goroutine of its own and waits for it for at most lookLimit. What does not come back is remembered
-// by its key and not tried again until it does, so that at most one goroutine per key can hang.
+// by its key and not tried again until it does, so that at most one goroutine per key can hang; who asks meanwhile waits
+// for it, because it may only be slow.
 func aside[T any](ctx context.Context, o *Ops, key string, f func() (T, error)) (T, error) {
 	type answer struct {
 		v   T
 		err error
 	}
 	var zero T
-	o.mu.Lock()
-	if o.stuck[key] {
+	t := time.NewTimer(lookLimit)
+	defer t.Stop()
+	back := make(chan struct{})
+	for {
+		o.mu.Lock()
+		earlier := o.stuck[key]
+		if earlier == nil {
+			o.stuck[key] = back
+		}
 		o.mu.Unlock()
-		return zero, errHangs
+		if earlier == nil {
+			break
+		}
+		select {
+		case <-earlier:
+		case <-t.C:
+			return zero, errHangs
+		case <-ctx.Done():
+			return zero, ctx.Err()
+		}
 	}
-	o.stuck[key] = true
-	o.mu.Unlock()
 	c := make(chan answer, 1)
 	go func() {
 		v, err := f()
 		o.mu.Lock()
 		delete(o.stuck, key)
 		o.mu.Unlock()
+		close(back)
 		c <- answer{v, err}
 	}()
-	t := time.NewTimer(lookLimit)
-	defer t.Stop()
 	select {
 	case a := <-c:
 		return a.v, a.err
@@ -58,6 +74,9 @@ func aside[T any](ctx context.Context, o *Ops, key string, f func() (T, error)) 
 		return zero, ctx.Err()
 	}
 }
+
+// Slow says of a look at a stack that part of it did not answer in time: the next one may, if the node is only busy.
+func Slow(st proto.Stack) bool { return strings.Contains(st.Err, errHangs.Error()) }
 
 // statDevice is Options.DeviceNumber's default.
 func statDevice(path string) (major, minor uint32, err error) {
