@@ -54,6 +54,7 @@ func (l local) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 	}
 	if o.Resource.Role != proto.Primary {
 		o.VGClash = facts.LVM.Others
+		o.Left = l.ops.Leftovers(req.VGs[:min(len(req.VGs), proto.MaxFacts)])
 	}
 	o.At = time.Now() // as late as can be: the other side compares it with its own clock
 	return o, nil

@@ -3,6 +3,8 @@ package lvmops_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -272,5 +274,42 @@ func TestPlanArgv(t *testing.T) {
 		if got := strings.Join(argv, " "); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// TestStrays: volumes that an agent that died left on its own dead device are not taken for an activation on this one, and
+// what removes them is named.
+func TestStrays(t *testing.T) {
+	t.Parallel()
+	m, o, target := built(t)
+	ctx := context.Background()
+	if _, err := o.Unmount(ctx, target); err != nil {
+		t.Fatal(err)
+	}
+	st, err := o.Stack(ctx, "/dev/drbd0", "/dev/nbd0")
+	if err != nil || len(st.VGs) != 1 {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	holders := filepath.Join(m.Options("").Sys, "block/nbd0/holders")
+	if err := os.RemoveAll(holders); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(holders, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	calls := len(m.Calls())
+	out, err := o.Activate(ctx, "storage", "/dev/drbd0")
+	var pe *proto.Error
+	if !errors.As(err, &pe) || pe.Code != proto.CodeState || !strings.Contains(pe.Remedy, "dmsetup remove storage-te--st") {
+		t.Errorf("%+v, %v", out, err)
+	}
+	if slices.ContainsFunc(m.Calls()[calls:], func(c string) bool { return strings.HasPrefix(c, "vgchange") }) {
+		t.Errorf("something was changed: %q", m.Calls()[calls:])
+	}
+	if left := o.Leftovers([]string{"", st.VGs[0].UUID, "other"}); len(left) != 1 || !strings.Contains(left[0], "dmsetup remove storage-te--st") {
+		t.Errorf("%q", left)
+	}
+	if left := o.Leftovers([]string{"other"}); left != nil {
+		t.Errorf("%q", left)
 	}
 }

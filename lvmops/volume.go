@@ -93,6 +93,10 @@ func (o *Ops) Activate(ctx context.Context, vg, node string) (out Outcome, err e
 	if err != nil {
 		return out, err
 	}
+	if stray := o.strays(g, node); len(stray) > 0 {
+		return out, o.refuse(proto.CodeState, "activating volume group %s on %s: %s stands on another device, left by an agent that died", vg, node, shownDM(stray)).
+			WithRemedy("umount what is mounted from it, then %s", removal(stray))
+	}
 	want, skipped := g.expected()
 	for _, n := range skipped {
 		out.Findings = append(out.Findings, fmt.Sprintf("%s/%s has the activation skip flag and is left inactive", vg, n))
@@ -199,6 +203,33 @@ func (o *Ops) dmNodes(prefix string) []device {
 		}
 	}
 	return list
+}
+
+// strays are the devices of a volume group that do not stand on the replicated device: those of an earlier agent's, whose
+// own device is dead. They keep the names that an activation needs, and look active.
+func (o *Ops) strays(g *lvmVG, node string) []device {
+	f, err := o.openFamily(node, node)
+	if err != nil || len(f.devices) >= maxFamily {
+		return nil // cannot be told; the activation proves its nodes
+	}
+	return slices.DeleteFunc(o.dmNodes("LVM-"+plain(g.UUID)), func(d device) bool { return f.devices[d.no] != nil })
+}
+
+// removal is what an operator types to be rid of devices. The package itself removes none: what is on them may be open.
+func removal(list []device) string {
+	return "dmsetup remove " + strings.ReplaceAll(shownDM(list), ", ", " ")
+}
+
+// Leftovers says in words what is left on this node, which has no replicated device now, of volume groups with these
+// uuids.
+func (o *Ops) Leftovers(uuids []string) []string {
+	var out []string
+	for _, u := range uuids {
+		if left := o.dmNodes("LVM-" + plain(u)); u != "" && len(left) > 0 {
+			out = append(out, fmt.Sprintf("%s, left by an agent that died: umount what is mounted from it, then %s", shownDM(left), removal(left)))
+		}
+	}
+	return out
 }
 
 func shownDM(list []device) string {

@@ -139,7 +139,7 @@ var Codes = []Code{
 		"vgchange --setautoactivation n"},
 	{CheckVGClash, "the group's name is free on the target", true,
 		"Two groups of one name cannot both be activated.",
-		"rename the other group with vgrename"},
+		"rename the other group with vgrename; remove with dmsetup what an agent left that died"},
 	{CheckMountPoint, "the mount points are ready on the target", true,
 		"Mounting over something hides it; a missing directory stops the move half way.",
 		"create the directory, or unmount what is there"},

@@ -191,6 +191,8 @@ type ObserveRequest struct {
 	Resource string `json:"resource"`
 	// Targets are mount points whose presence on this node matters to the plan.
 	Targets []string `json:"targets,omitempty"`
+	// VGs are the uuids of volume groups that the node must have nothing of while it is Secondary.
+	VGs []string `json:"vgs,omitempty"`
 	// MaxAge is how old, in seconds, the look at the stack may be; 0 asks for a fresh one.
 	MaxAge float64 `json:"max_age,omitempty"`
 }
@@ -208,6 +210,7 @@ type Observation struct {
 	Tools    map[string]string `json:"tools"`   // program -> path, "" if missing
 	Targets  []MountPoint      `json:"targets"` // the mount points asked for
 	VGClash  []string          `json:"vg_clash,omitempty"`
+	Left     []string          `json:"left,omitempty"`     // what is left here of the volume groups asked for, and how to remove it
 	Managers []string          `json:"managers,omitempty"` // other cluster managers that run here
 	Facts    *Facts            `json:"facts,omitempty"`    // nil if the node did not look
 	Service  *ServiceFacts     `json:"service,omitempty"`  // nil if agent.toml adds nothing to the resource

@@ -276,6 +276,9 @@ func (c *checker) target(v View) {
 				bad = append(bad, fmt.Sprintf("%s exists on %s outside the replicated device", vg.Name, node))
 			}
 		}
+		for _, left := range v.To.Left {
+			bad = append(bad, fmt.Sprintf("%s has %s", node, left))
+		}
 		c.judge(proto.CheckVGClash, node, bad, vgNames(v.From.Resource.Stack))
 	}
 	bad = nil

@@ -103,6 +103,19 @@ func Targets(verb proto.Verb, v View) []string {
 	return out
 }
 
+// groups lists the uuids of the volume groups that the plan for this view would activate on the target.
+func groups(verb proto.Verb, v View) []string {
+	st := v.From.Resource.Stack
+	if verb == proto.VerbTakeover {
+		st = v.Known.Peer
+	}
+	var out []string
+	for _, vg := range st.VGs {
+		out = append(out, vg.UUID)
+	}
+	return out
+}
+
 type builder struct {
 	plan *proto.Plan
 	skip string // for every step added from now on

@@ -108,7 +108,7 @@ func (r *Runner) view(ctx context.Context, verb proto.Verb, resource string, max
 	sketch := v
 	sketch.To = proto.Observation{Node: r.local.Name(), Resource: proto.Resource{Name: resource}}
 	var err error
-	v.To, err = r.local.Observe(ctx, proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds(), Targets: Targets(verb, sketch)})
+	v.To, err = r.local.Observe(ctx, proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds(), Targets: Targets(verb, sketch), VGs: groups(verb, sketch)})
 	if err != nil {
 		return v, fmt.Errorf("look at %s: %w", resource, err)
 	}

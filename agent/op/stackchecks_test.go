@@ -47,6 +47,7 @@ func TestStackChecks(t *testing.T) {
 		{proto.CheckThinFull, proto.CheckFail, "metadata 97.0 %", lv(func(l *proto.LV) { l.MetaPct = 97 })},
 		{proto.CheckThinTools, proto.CheckWarn, `"0.9.0" on otter and "1.0.4" on weasel`, func(v *View) { v.To.Facts.ThinTools = "1.0.4" }},
 		{proto.CheckTools, proto.CheckFail, "thin_check is missing on weasel", func(v *View) { v.To.Tools["thin_check"] = "" }},
+		{proto.CheckVGClash, proto.CheckFail, "weasel has storage-test, left by", func(v *View) { v.To.Left = []string{"storage-test, left by an agent that died"} }},
 		{proto.CheckFSHealth, proto.CheckFail, "recorded 3 errors", func(v *View) { v.From.Facts.Health = []proto.FSHealth{{Target: "/mnt", Errors: 3}} }},
 		{proto.CheckFSHealth, proto.CheckFail, "shutdown", func(v *View) { v.From.Facts.Health = []proto.FSHealth{{Target: "/mnt", State: "shutdown"}} }},
 		{proto.CheckFSHealth, proto.CheckWarn, "read-only", func(v *View) { v.From.Facts.Health = []proto.FSHealth{{Target: "/mnt", ReadOnly: true}} }},
