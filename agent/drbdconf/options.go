@@ -142,7 +142,7 @@ func diskOptions() []option {
 		{section: "disk", name: "size", kind: kSize, scale: 512, max: 2 << 40, unit: "sectors", def: "0", set: size(func(d *Disk) *int64 { return &d.Size }), refused: "using less than the whole disk is " + notYet},
 		{section: "disk", name: "resync-after", kind: kWord, ignored: "ignored: resources are synchronised at the same time"},
 		{section: "disk", name: "group", not84: true, min: 0, max: 1 << 20, unit: "", def: "0", ignored: "ignored: resources are synchronised at the same time (an option of DRBD 0.7)"},
-		{section: "disk", name: "disk-timeout", min: 0, max: 6000, unit: tenths, def: "0", set: func(r *Resource, v parsed) { r.Disk.Timeout = time.Duration(v.num) * time.Second / 10 }, ignored: notYet},
+		{section: "disk", name: "disk-timeout", min: 0, max: 6000, unit: tenths, def: "0", set: func(r *Resource, v parsed) { r.Disk.Timeout = time.Duration(v.num) * time.Second / 10 }, refused: "an answer that does not come is waited for; dropping a disk after a time is " + notYet},
 		{section: "disk", name: "c-plan-ahead", min: 0, max: 300, unit: tenths, def: "20", set: func(r *Resource, v parsed) { r.Disk.CPlanAhead = int(v.num) }},
 		{section: "disk", name: "c-delay-target", min: 1, max: 100, unit: tenths, def: "10", set: func(r *Resource, v parsed) { r.Disk.CDelayTarget = int(v.num) }},
 		{section: "disk", name: "c-fill-target", kind: kSize, scale: 512, max: 1 << 20, unit: "sectors", def: "100", set: size(func(d *Disk) *int64 { return &d.CFillTarget })},

@@ -187,6 +187,46 @@ func TestDrbdmetaApplyAL(t *testing.T) {
 	}
 }
 
+// After a move drbdmeta finds at the new end what there was, and after growing the marks of the new part; the log too.
+func TestDrbdmetaMove(t *testing.T) {
+	path := disk(t, 256<<20)
+	d := openDisk(t, path)
+	m := create(t, d, 64)
+	before := m.Layout().UsableSize
+	m.Bitmap().SetBits(77, 80)
+	begin(t, m, 3, 50)
+	if err := os.Truncate(path, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	size, err := block.Grow(d)
+	if err != nil || size != 1<<30 {
+		t.Fatalf("%d bytes, %v", size, err)
+	}
+	if err := m.Move(ctx, size); err != nil {
+		t.Fatal(err)
+	}
+	dump := func(want ...string) {
+		t.Helper()
+		copied := filepath.Join(t.TempDir(), "copy.img")
+		if out, err := exec.Command("cp", "--sparse=always", path, copied).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		drbdmeta(t, copied, "apply-al")
+		text := drbdmeta(t, copied, "dump-md")
+		for _, w := range want {
+			if !strings.Contains(text, w) {
+				t.Errorf("dump-md has no %q:\n%.1000s", w, text)
+			}
+		}
+	}
+	dump(fmt.Sprintf("la-size-sect %d;", before/512), fmt.Sprintf("# bits-set %d;", 3+2*1024), fmt.Sprintf("# md_offset %d", m.Layout().MDOffset))
+	if err := m.SetAgreedSize(ctx, m.Layout().UsableSize, true); err != nil {
+		t.Fatal(err)
+	}
+	grown := m.Layout().UsableSize - before
+	dump(fmt.Sprintf("la-size-sect %d;", m.Layout().UsableSize/512), fmt.Sprintf("# bits-set %d;", 3+2*1024+grown/4096))
+}
+
 // Real signatures are recognised with their real sizes.
 func TestProbeReal(t *testing.T) {
 	for _, c := range []struct{ kind, tool string }{
