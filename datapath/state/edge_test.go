@@ -222,3 +222,18 @@ func TestRefusalText(t *testing.T) {
 		t.Error("a transient state is worth another try")
 	}
 }
+
+// TestSkipInitialSyncOldState: a state of the peer from before it heard does not undo what was decided; writes that a
+// Primary makes then go to both.
+func TestSkipInitialSyncOldState(t *testing.T) {
+	p, a, b := upPair(t)
+	old := b.s.Word()
+	a.do(SkipInitialSync{})
+	a.do(PeerState{State: old})
+	want(t, a, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+	p.settle(rng())
+	w := b.s.Word()
+	w.Disk = proto.Inconsistent
+	a.do(PeerState{State: w})
+	want(t, a, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.Inconsistent)
+}

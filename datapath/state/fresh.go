@@ -20,7 +20,7 @@ func (m *machine) skipInitialSync(e SkipInitialSync) error {
 	if rv := m.sameData(m.newUUID()); !rv.OK() {
 		return refuse(rv, "skip the initial sync")
 	}
-	m.s.PeerUUIDs.UUIDs = m.s.UUIDs
+	m.s.PeerUUIDs.UUIDs, m.s.Skipped = m.s.UUIDs, true
 	m.out.uuids, m.out.skip = true, true
 	m.notify(proto.LevelWarn, "both disks are declared to be the same; no initial resync")
 	m.answer(e.ID, nil)

@@ -64,6 +64,13 @@ func (m *machine) realPeerDisk(e PeerState) (real proto.DiskState, done bool) {
 			real = proto.Inconsistent
 		}
 	}
+	if s.Skipped {
+		if real == proto.Inconsistent && s.Conn == proto.Connected {
+			// From before it heard. Believed, it would leave writes marked that nobody resyncs.
+			return proto.UpToDate, false
+		}
+		m.s.Skipped = false
+	}
 	source := s.Conn == proto.SyncSource || s.Conn == proto.PausedSyncS
 	ended := source && p.Conn == proto.Connected && e.Bits <= e.Failed
 	behind := s.PeerDisk == proto.Inconsistent || s.PeerDisk == proto.Consistent

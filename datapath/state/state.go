@@ -143,6 +143,7 @@ type State struct {
 	ResolveConflicts bool   // this node decides ties: it accepted the meta socket
 	DiscardMyData    bool   // this node's changes lose in the next split brain
 	ConsiderResync   bool   // the peer was forced Primary while both disks were Inconsistent
+	Skipped          bool   // both disks were declared the same here, and the peer has not told since that its own is good
 	EarlySyncUUID    uint64 // the sync UUID, if it overtook the peer's consent to overwrite this copy
 
 	// UUIDDue: the peer was lost while I/O was suspended. The new generation begins when I/O goes on without it; as long as

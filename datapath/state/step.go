@@ -316,7 +316,7 @@ func (m *machine) forgetPeer() {
 	m.s.PeerUUIDs = PeerUUIDs{}
 	m.s.ConsiderResync = false
 	m.s.Features, m.s.ResolveConflicts = 0, false
-	m.s.EarlySyncUUID, m.s.Resizing = 0, false
+	m.s.EarlySyncUUID, m.s.Resizing, m.s.Skipped = 0, false, false
 }
 
 // newUUID makes a new generation's name: step and finalizer of splitmix64 over the seed.
