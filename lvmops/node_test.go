@@ -367,3 +367,62 @@ func TestSelection(t *testing.T) {
 	}
 	rec.save(t, "selection")
 }
+
+// TestForeignGroup: a group of another system ID is seen, with its owner, although lvm does nothing with it.
+func TestForeignGroup(t *testing.T) {
+	o, ctx := newOps(t), context.Background()
+	dev := lvmStack(t, o)
+	if _, err := o.Deactivate(ctx, "storage", dev); err != nil {
+		t.Fatal(err)
+	}
+	here := []string{"--devices", dev, "--config", `local{system_id="here"} global{system_id_source="lvmlocal"}`}
+	sh(t, append([]string{"vgchange", "-qy", "--systemid", "elsewhere"}, append(here, "storage")...)...)
+	st, err := o.Stack(ctx, "/dev/drbd0", dev)
+	if err != nil || st.Err != "" || len(st.VGs) != 1 || st.VGs[0].SystemID != "elsewhere" || len(st.VGs[0].LVs) != 2 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if _, err := o.Activate(ctx, "storage", dev); err == nil {
+		t.Error("lvm activated a foreign group")
+	} else {
+		t.Log(err)
+	}
+}
+
+// TestSnapshotBelow makes a snapshot of a logical volume that is in use as a backing disk, and reads it.
+func TestSnapshotBelow(t *testing.T) {
+	o, ctx := newOps(t), context.Background()
+	lvmStack(t, o)
+	disk := "/dev/storage/test"
+	if err := os.WriteFile(disk, []byte("what was here"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	held, err := os.OpenFile(disk, os.O_RDWR|os.O_EXCL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	lv, err := o.BackingLV(ctx, disk)
+	if err != nil || lv == nil || lv.VG != "storage" || lv.LV != "test" || lv.Type != "linear" || lv.Size != 24<<20 || lv.Free <= 0 || lv.Extent != 4<<20 {
+		t.Fatalf("%+v, %v", lv, err)
+	}
+	s := proto.LVSnapshot{VG: lv.VG, Origin: lv.LV, Name: "santui-r0-0123456789abcdee", Size: 28 << 20}
+	if out, err := o.Snapshot(ctx, disk, s); err != nil || out.Already {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	t.Cleanup(func() { sh(t, "lvremove", "-qy", s.VG+"/"+s.Name) })
+	if out, err := o.Snapshot(ctx, disk, s); err != nil || !out.Already {
+		t.Errorf("again: %+v, %v", out, err)
+	}
+	if _, err := held.WriteAt([]byte("overwritten    "), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := held.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if b := sh(t, "head", "-c", "13", "/dev/"+s.VG+"/"+s.Name); b != "what was here" {
+		t.Errorf("the snapshot reads %q", b)
+	}
+	if users, err := o.BackingUsers(disk); err != nil || len(users) != 0 {
+		t.Errorf("the snapshot counts as a user: %+v, %v", users, err)
+	}
+}

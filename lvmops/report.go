@@ -30,9 +30,10 @@ type lvmLV struct {
 }
 
 // reportArgv asks for all there is to know about a device in one consistent read. The columns exist since LVM 2.03.12,
-// which is also the first version with --devices.
+// which is also the first version with --devices. --foreign lets a group show that belongs to another system ID, which lvm
+// would leave out without a word (lvmsystemid(7)).
 func reportArgv(node string) []string {
-	return []string{"lvm", "fullreport", "--all", "--reportformat", "json", "--units", "b", "--nosuffix", "--binary", "--devices", node,
+	return []string{"lvm", "fullreport", "--all", "--reportformat", "json", "--units", "b", "--nosuffix", "--binary", "--foreign", "--devices", node,
 		"--configreport", "vg", "-o", "vg_name,vg_uuid,vg_seqno,vg_partial,vg_exported,vg_autoactivation,vg_systemid,vg_lock_type,pv_count",
 		"--configreport", "pv", "-o", "pv_name,pv_uuid,pv_duplicate,pv_missing",
 		"--configreport", "lv", "-o", "lv_name,lv_uuid,lv_size,lv_attr,lv_path,lv_active,lv_device_open,lv_skip_activation,lv_role," +
