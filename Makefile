@@ -52,7 +52,7 @@ bench: ## the engine against its disk, as ratios within one run (BENCH='-dir /mn
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@set -e; for p in $$($(GO) list ./...); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
+	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$p; done; done
 
 torture: ## two engines through SEEDS (1000) lives of cut power, cables and disks, from seed FROM on
 	$(GO) test ./datapath/torture -run TestTorture -count=1 -v -timeout 0 -seeds $(SEEDS) -from $(FROM)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"example.com/santui/datapath/block"
+	"example.com/santui/datapath/block/blocktest"
 	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
 )
@@ -482,5 +483,28 @@ func TestNineDialects(t *testing.T) {
 	n.n.await("StandAlone", alone)
 	if !n.n.heard("118 to 124") {
 		t.Error("does not name the versions")
+	}
+}
+
+// TestNineGrows: after an online resize 9.3.3 stays Established, and 8.4 waits for a resync that never begins. We stay
+// Connected with the new part marked, and say what is to be done.
+func TestNineGrows(t *testing.T) {
+	t.Parallel()
+	n := nineNode(t, nil)
+	n.inSync()
+	before, after := n.n.Size(), usable(t, 2*testSize)
+	n.n.disk.(*blocktest.Mem).Extend(2 * testSize)
+	n.n.ok("resize", n.n.Resize(bg(), false))
+	n.expect(drbd.CmdSizes)
+	size := uint64(after / 512)
+	n.send(drbd.CmdSizes, drbd.Sizes{Disk: size, Current: uint64(before / 512), MaxBio: 1 << 20})
+	n.n.await("the new size", func(s *Status) bool { return s.Size == after })
+	n.send(drbd.CmdSizes, drbd.Sizes{Disk: size, Current: size, MaxBio: 1 << 20})
+	n.state(both)
+	n.n.await("the advice", func(s *Status) bool {
+		return n.n.heard("does not resync what a device has grown by") && s.Conn == proto.Connected && s.OutOfSync > 0
+	})
+	if s := n.n.Status(); s.PeerDisk != proto.UpToDate || s.OutOfSync < after-before || n.n.heard("SyncSource") || n.n.heard("WFSyncUUID") {
+		t.Errorf("%+v", s)
 	}
 }

@@ -40,6 +40,7 @@ const challengeLen = 64 // CHALLENGE_LEN, drbd_receiver.c
 type agreement struct {
 	version  int
 	features uint32
+	nine     bool // the peer is a DRBD 9
 }
 
 // shake exchanges features and, if configured, proves to each other that both know the secret (drbd_do_features and
@@ -86,7 +87,7 @@ func (c *Config) shakeFeatures(s *sock, rd *drbd.Reader) (agreement, error) {
 		return agreement{}, fatalLink("%s speaks replication protocol versions %d to %d, this node only %d: upgrade the older node",
 			c.Peer, f.Min, f.Max, drbd.ProtocolVersion)
 	}
-	return agreement{version: drbd.ProtocolVersion, features: f.Flags & c.features()}, nil
+	return agreement{version: drbd.ProtocolVersion, features: f.Flags & c.features(), nine: f.NodeIDs}, nil
 }
 
 func newHash(alg string) func() hash.Hash {

@@ -261,7 +261,7 @@ func (o *owner) linkMade(m linkMade) {
 		o.upFails = 8
 	}
 	o.link = newLink(o.r, m.socks, m.agree)
-	_ = o.step(state.LinkUp{ResolveConflicts: m.socks.resolve(), Features: m.agree.features})
+	_ = o.step(state.LinkUp{ResolveConflicts: m.socks.resolve(), Features: m.agree.features, DRBD9: m.agree.nine})
 	if o.link != nil {
 		o.link.start()
 	}

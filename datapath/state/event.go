@@ -90,6 +90,7 @@ type (
 	LinkUp struct {
 		ResolveConflicts bool   // this node accepted the meta socket
 		Features         uint32 // agreed feature flags
+		DRBD9            bool   // the peer is a DRBD 9 that speaks 8.4's protocol
 	}
 	// LinkLost: the link broke or had to be given up; Reason is one of Timeout to TearDown. Ignored without a link.
 	LinkLost struct {

@@ -72,7 +72,7 @@ func (m *machine) linkUp(e LinkUp) error {
 	if rv := m.try(ns, false); !rv.OK() {
 		return nil
 	}
-	m.s.Features, m.s.ResolveConflicts = e.Features, e.ResolveConflicts
+	m.s.Features, m.s.ResolveConflicts, m.s.DRBD9 = e.Features, e.ResolveConflicts, e.DRBD9
 	m.out.hello, m.out.sizes, m.out.uuids, m.out.state = true, &SendSizes{}, true, true
 	m.out.stateConn = proto.WFConnection // what DRBD says here
 	return nil

@@ -81,6 +81,12 @@ func (m *machine) syncNew() {
 	if ns.Disk != proto.UpToDate || ns.PeerDisk != proto.UpToDate {
 		return // what makes the copies good takes the new part along
 	}
+	if m.s.DRBD9 {
+		// DRBD 9.3.3 takes the new size and stays Established; who begins a resync of the new part waits for ever.
+		m.notify(proto.LevelAlert, "DRBD 9 on the peer does not resync what a device has grown by: the new part is marked out of sync. "+
+			"Invalidate the copy that is to be overwritten, or run an online verify and repair what differs")
+		return
+	}
 	source := ns.ResolveConflicts
 	if ns.Role != ns.PeerRole {
 		source = ns.Role == proto.Primary

@@ -141,6 +141,7 @@ type State struct {
 
 	Features         uint32 // feature flags both nodes have (drbd.FeatureTrim ...)
 	ResolveConflicts bool   // this node decides ties: it accepted the meta socket
+	DRBD9            bool   // the peer is a DRBD 9
 	DiscardMyData    bool   // this node's changes lose in the next split brain
 	ConsiderResync   bool   // the peer was forced Primary while both disks were Inconsistent
 	Skipped          bool   // both disks were declared the same here, and the peer has not told since that its own is good

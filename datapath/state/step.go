@@ -315,7 +315,7 @@ func (m *machine) afterLink(os, ns State) {
 func (m *machine) forgetPeer() {
 	m.s.PeerUUIDs = PeerUUIDs{}
 	m.s.ConsiderResync = false
-	m.s.Features, m.s.ResolveConflicts = 0, false
+	m.s.Features, m.s.ResolveConflicts, m.s.DRBD9 = 0, false, false
 	m.s.EarlySyncUUID, m.s.Resizing, m.s.Skipped = 0, false, false
 }
 

@@ -160,7 +160,7 @@ func TestKernelValues(t *testing.T) {
 		}
 		return b
 	}
-	if f, err := ParseFeatures(next(CmdFeatures)); err != nil || f != (Features{86, 101, 15}) {
+	if f, err := ParseFeatures(next(CmdFeatures)); err != nil || f != (Features{Min: 86, Max: 101, Flags: 15}) {
 		t.Errorf("features %+v %v", f, err)
 	}
 	r.SetFraming(H100)

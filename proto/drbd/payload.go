@@ -68,6 +68,7 @@ const ProtocolVersion = 101
 type Features struct {
 	Min, Max uint32 // protocol versions; a Max of 0 on the wire means Max = Min
 	Flags    uint32
+	NodeIDs  bool // DRBD 9's node ids are there, where 8.4 has zero; decoded only
 }
 
 // Append encodes the payload.
@@ -84,7 +85,7 @@ func ParseFeatures(b []byte) (Features, error) {
 	if len(b) < SizeFeatures {
 		return Features{}, short(CmdFeatures, b, SizeFeatures)
 	}
-	p := Features{Min: be.Uint32(b), Flags: be.Uint32(b[4:]), Max: be.Uint32(b[8:])}
+	p := Features{Min: be.Uint32(b), Flags: be.Uint32(b[4:]), Max: be.Uint32(b[8:]), NodeIDs: be.Uint64(b[12:]) != 0}
 	if p.Max == 0 {
 		p.Max = p.Min
 	}
