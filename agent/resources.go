@@ -85,6 +85,7 @@ func fromDRBDConf(r *drbdconf.Resource, cfg Config) (resourceConf, error) {
 			Protocol: r.Protocol, CRAMAlg: r.Net.CRAMAlg, Secret: r.Net.Secret.Reveal(), ResyncRate: r.Disk.ResyncRate, SyncControl: syncControl(r.Disk),
 			PingInt: r.Net.PingInt, PingTimeout: r.Net.PingTimeout, ConnectInt: r.Net.ConnectInt, Timeout: r.Net.Timeout,
 			KoCount: koCount(r.Net.KoCount), ALExtents: r.Disk.ALExtents, MaxBuffers: r.Net.MaxBuffers, MaxEpochSize: r.Net.MaxEpochSize,
+			AfterSB: r.Net.AfterSB, AlwaysASBP: r.Net.AlwaysASBP, RRConflict: datapath.RRConflict(r.Net.RRConflict),
 			Fencing: datapath.FencingPolicy(r.Disk.Fencing), SuspendOnNoData: r.OnNoData == "suspend-io",
 			OnIOError: datapath.IOErrorPolicy(r.Disk.OnIOError), DataIntegrityAlg: r.Net.DataIntegrityAlg,
 			CsumsAlg: r.Net.CsumsAlg, VerifyAlg: r.Net.VerifyAlg, AllowTwoPrimaries: r.Net.AllowTwoPrimaries,

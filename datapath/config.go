@@ -43,6 +43,43 @@ var fencingPolicies = map[FencingPolicy]state.FencingPolicy{
 	FencingDontCare: state.FencingDontCare, FencingResource: state.FencingResource, FencingSuspendIO: state.FencingAndSuspendIO,
 }
 
+// AfterSBPolicies are the policies for a split brain with no, one or two Primaries (drbd.conf: after-sb-0pri and so on).
+// After disconnect, which is the default, people decide; all others discard the changes of one node.
+var AfterSBPolicies = [3][]string{
+	{"disconnect", "discard-younger-primary", "discard-older-primary", "discard-zero-changes", "discard-least-changes", "discard-local", "discard-remote"},
+	{"disconnect", "consensus", "discard-secondary", "call-pri-lost-after-sb", "violently-as0p"},
+	{"disconnect", "call-pri-lost-after-sb", "violently-as0p"},
+}
+
+// afterSBNames are the words by their number in P_PROTOCOL (enum drbd_after_sb_p, linux/drbd.h).
+var afterSBNames = []string{"disconnect", "discard-younger-primary", "discard-older-primary", "discard-zero-changes", "discard-least-changes",
+	"discard-local", "discard-remote", "consensus", "discard-secondary", "call-pri-lost-after-sb", "violently-as0p"}
+
+func afterSBName(n uint32) string {
+	if uint64(n) < uint64(len(afterSBNames)) {
+		return afterSBNames[n]
+	}
+	return fmt.Sprintf("policy %d", n)
+}
+
+// afterSB gives the policies' numbers.
+func (c *Config) afterSB() (n [3]uint32) {
+	for i, p := range c.AfterSB {
+		n[i] = uint32(max(slices.Index(afterSBNames, p), 0))
+	}
+	return n
+}
+
+// RRConflict says what happens when a resync would overwrite the copy of a Primary (drbd.conf: rr-conflict). It never
+// does, so violently is refused by name.
+type RRConflict string
+
+// The policies.
+const (
+	RRDisconnect  RRConflict = "disconnect"
+	RRCallPriLost RRConflict = "call-pri-lost" // the handler pri-lost is run, then as disconnect
+)
+
 // Helper runs the handlers of drbd.conf. Both methods may be called from any goroutine.
 type Helper interface {
 	// Has says whether a command is configured for a handler ("split-brain").
@@ -88,9 +125,14 @@ type Config struct {
 	MaxBuffers   int // 4 KiB pages of data taken from the peer and not yet on disk, 2048
 	MaxEpochSize int // writes between two barriers, 2048
 
-	OnIOError       IOErrorPolicy
-	Fencing         FencingPolicy // "" = dont-care
-	SuspendOnNoData bool          // I/O that no copy can serve waits until one is back, instead of failing (on-no-data-accessible suspend-io)
+	OnIOError IOErrorPolicy
+	Fencing   FencingPolicy // "" = dont-care
+	// AfterSB are the policies for a split brain, by the number of Primaries; "" = disconnect. Both nodes must agree, but that
+	// discard-local here is discard-remote there. AlwaysASBP applies them also where it is not known when the copies parted.
+	AfterSB         [3]string
+	AlwaysASBP      bool
+	RRConflict      RRConflict // "" = disconnect
+	SuspendOnNoData bool       // I/O that no copy can serve waits until one is back, instead of failing (on-no-data-accessible suspend-io)
 
 	// Features that drbd.conf may ask for. They are here so that New can refuse them by name.
 	DataIntegrityAlg string // digest on every block that travels, one of DigestAlgs; "" = none. Both nodes must agree
@@ -164,6 +206,14 @@ func (c Config) withDefaults() (Config, error) {
 	if c.OnIOError == "" {
 		c.OnIOError = OnIOErrorDetach
 	}
+	for i := range c.AfterSB {
+		if c.AfterSB[i] == "" {
+			c.AfterSB[i] = "disconnect"
+		}
+	}
+	if c.RRConflict == "" {
+		c.RRConflict = RRDisconnect
+	}
 	if c.Fencing == "" {
 		c.Fencing = FencingDontCare
 	}
@@ -197,6 +247,10 @@ func (c Config) withDefaults() (Config, error) {
 func (c *Config) initial(seed uint64) state.State {
 	st := state.New(ioErrorPolicies[c.OnIOError], seed)
 	st.Fencing, st.CanVerify = fencingPolicies[c.Fencing], c.VerifyAlg != ""
+	st.AfterSB, st.AlwaysASBP = c.afterSB(), c.AlwaysASBP
+	if c.RRConflict == RRCallPriLost {
+		st.RRConflict = state.RRCallPriLost
+	}
 	if c.SuspendOnNoData {
 		st.OnNoData = state.NoDataSuspends
 	}
@@ -236,6 +290,11 @@ func (c *Config) check() error {
 	if s := c.SyncControl; s != nil && (s.FillTarget < 0 || s.MinRate < 0 || s.MinRate > s.MaxRate) {
 		return bad("c-fill-target %d, c-min-rate %d and c-max-rate %d do not go together", s.FillTarget, s.MinRate, s.MaxRate)
 	}
+	for i, p := range c.AfterSB {
+		if !slices.Contains(AfterSBPolicies[i], p) {
+			return bad("after-sb-%dpri %q is not one of %v", i, p, AfterSBPolicies[i])
+		}
+	}
 	return c.refuse()
 }
 
@@ -248,6 +307,7 @@ func (c *Config) refuse() error {
 		{c.Protocol > proto.ProtocolC, "protocol " + c.Protocol.String()},
 		{c.AllowTwoPrimaries, "allow-two-primaries"},
 		{c.PullAhead, "on-congestion pull-ahead"},
+		{c.RRConflict != RRDisconnect && c.RRConflict != RRCallPriLost, "rr-conflict " + string(c.RRConflict)},
 		{c.ThinResync, "rs-discard-granularity (thin resync)"},
 	} {
 		if f.asked {

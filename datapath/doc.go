@@ -42,7 +42,6 @@
 //
 // # What is refused by name
 //
-// Thin resync, two Primaries, pull-ahead,
-// after-sb policies other than disconnect, write-same: New, or the packet or option of the
-// peer, is refused with a text that says so.
+// Thin resync, two Primaries, pull-ahead, rr-conflict violently, write-same: New, or the packet or option of the peer, is
+// refused with a text that says so.
 package datapath

@@ -104,7 +104,8 @@ func (o *owner) send(e state.Effect) {
 	l, c := o.link, &o.r.cfg
 	switch e := e.(type) {
 	case state.SendProtocol:
-		p := drbd.Protocol{Protocol: c.Protocol, IntegrityAlg: c.DataIntegrityAlg}
+		sb := c.afterSB()
+		p := drbd.Protocol{Protocol: c.Protocol, IntegrityAlg: c.DataIntegrityAlg, AfterSB0P: sb[0], AfterSB1P: sb[1], AfterSB2P: sb[2]}
 		if e.DiscardMyData {
 			p.Flags |= drbd.ConnDiscardMyData
 		}
@@ -128,6 +129,7 @@ func (o *owner) send(e state.Effect) {
 		if o.disk != nil {
 			p.Bits = o.disk.bm.Weight()
 		}
+		o.told = p.Bits
 		sendPacket(l, drbd.CmdUUIDs, p)
 	case state.SendState:
 		if o.st.Disk == proto.Negotiating {

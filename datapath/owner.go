@@ -77,6 +77,7 @@ type owner struct {
 	failure error // a disk effect of the present step failed
 
 	handlers handlers
+	told     uint64 // bits announced with the last UUIDs
 
 	lastUp   time.Time // of the last link, and how many in a row did not last
 	upFails  int
@@ -219,7 +220,7 @@ func (o *owner) fromPeer(ev state.Event) {
 		if o.disk != nil {
 			e.Bits = o.disk.bm.Weight()
 		}
-		e.Failed = o.link.asked.bad()
+		e.Failed, e.Told = o.link.asked.bad(), o.told
 		ev = e
 	}
 	if e, ok := ev.(state.PeerSizes); ok && o.st.Conn == proto.Connected && e.Sizes.Disk > o.st.PeerSize && o.disk != nil {

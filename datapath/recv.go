@@ -157,14 +157,14 @@ func (l *link) protocol(b []byte) error {
 		return differ("data-integrity-alg", orNone(p.IntegrityAlg), orNone(c.DataIntegrityAlg))
 	case p.TwoPrimaries:
 		return differ("allow-two-primaries", "yes", "no")
-	case p.AfterSB0P != drbd.AfterSBDisconnect:
-		return differ("an after-sb-0pri policy", p.AfterSB0P, "disconnect")
-	case p.AfterSB1P != drbd.AfterSBDisconnect:
-		return differ("an after-sb-1pri policy", p.AfterSB1P, "disconnect")
-	case p.AfterSB2P != drbd.AfterSBDisconnect:
-		return differ("an after-sb-2pri policy", p.AfterSB2P, "disconnect")
 	case p.Flags&drbd.ConnDryRun != 0:
 		return fatalLink("%s asks for a dry run of the connection, which is not in this version of santui", c.Peer)
+	}
+	own := c.afterSB()
+	for i, theirs := range []uint32{p.AfterSB0P, p.AfterSB1P, p.AfterSB2P} {
+		if theirs != drbd.MirrorAfterSB(own[i]) {
+			return differ(fmt.Sprintf("after-sb-%dpri", i), afterSBName(theirs), afterSBName(own[i]))
+		}
 	}
 	return nil
 }

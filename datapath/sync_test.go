@@ -717,6 +717,7 @@ func TestRefusals(t *testing.T) {
 		func(c *Config) { c.AllowTwoPrimaries = true },
 		func(c *Config) { c.PullAhead = true },
 		func(c *Config) { c.ThinResync = true },
+		func(c *Config) { c.RRConflict = "violently" },
 	} {
 		c := base
 		c.Open = func() (block.Device, error) { return nil, nil }
@@ -787,10 +788,14 @@ func TestSkipInitialSync(t *testing.T) {
 func TestRateIsKept(t *testing.T) {
 	t.Parallel()
 	for name, tweak := range map[string]func(c *Config){
-		"fixed":  func(c *Config) { c.ResyncRate = 32 << 20 },
-		"found":  func(c *Config) { c.ResyncRate, c.SyncControl = 1<<30, &SyncControl{FillTarget: 4 << 20, MaxRate: 32 << 20} },
-		"csums":  func(c *Config) { c.ResyncRate, c.CsumsAlg = 32<<20, "crc32c" },
-		"yields": func(c *Config) { c.SyncControl = &SyncControl{FillTarget: 4 << 20, MaxRate: 32 << 20, MinRate: 16 << 20} },
+		"fixed": func(c *Config) { c.ResyncRate = 32 << 20 },
+		"found": func(c *Config) {
+			c.ResyncRate, c.SyncControl = 1<<30, &SyncControl{FillTarget: 4 << 20, MaxRate: 32 << 20}
+		},
+		"csums": func(c *Config) { c.ResyncRate, c.CsumsAlg = 32<<20, "crc32c" },
+		"yields": func(c *Config) {
+			c.SyncControl = &SyncControl{FillTarget: 4 << 20, MaxRate: 32 << 20, MinRate: 16 << 20}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

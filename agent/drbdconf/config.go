@@ -89,7 +89,8 @@ type Net struct {
 	UseRLE            bool
 	OnCongestion      string    // block, pull-ahead
 	AfterSB           [3]string // after-sb-0pri, -1pri, -2pri
-	RRConflict        string
+	AlwaysASBP        bool
+	RRConflict        string // disconnect, call-pri-lost
 }
 
 // Startup are the options of section startup; 0 = wait for ever.

@@ -117,6 +117,8 @@ func (p *parser) note(r *Resource, o *option, v value, val parsed) {
 	switch {
 	case o.name == "on-io-error" && val.text == "panic":
 		f.Why, f.Refused = "a program in user space cannot stop the kernel; use detach, or call-local-io-error with a handler", true
+	case o.name == "rr-conflict" && val.text != "call-pri-lost":
+		f.Why, f.Refused = "the copy of a Primary is never overwritten; only disconnect and call-pri-lost are", true
 	case o.name == "al-extents" && (val.num < minALExtents || val.num > maxALExtents):
 		r.Disk.ALExtents = min(max(int(val.num), minALExtents), maxALExtents)
 		f.Why = fmt.Sprintf("%d are used: an activity log of 32 KiB holds %d to %d", r.Disk.ALExtents, minALExtents, maxALExtents)

@@ -53,14 +53,16 @@ const (
 	flushed    = "ignored: santui always flushes"
 	tenths     = "tenths of a second"
 	seconds    = "seconds"
-	neverRun   = "read, never run: what it is for is " + notYet
 	drbd9      = "belongs to DRBD 9"
 	manualOnly = "ignored: nothing is promoted by itself, a failover is an operator's decision"
 )
 
-var afterSBWords = []string{"disconnect", "discard-younger-primary", "discard-older-primary", "discard-zero-changes",
-	"discard-least-changes", "discard-local", "discard-remote", "consensus", "discard-secondary",
-	"call-pri-lost-after-sb", "violently-as0p"}
+// afterSBWords are those of after-sb-0pri, -1pri and -2pri (drbdsetup.c of drbd-utils).
+var afterSBWords = [3][]string{
+	{"disconnect", "discard-younger-primary", "discard-older-primary", "discard-zero-changes", "discard-least-changes", "discard-local", "discard-remote"},
+	{"disconnect", "consensus", "discard-secondary", "call-pri-lost-after-sb", "violently-as0p"},
+	{"disconnect", "call-pri-lost-after-sb", "violently-as0p"},
+}
 
 // options is the table of all options; drbd_limits.h has the numbers, drbd_nla and config_flags.c the words.
 var options = slices.Concat(netOptions(), diskOptions(), otherOptions())
@@ -76,9 +78,8 @@ func netOptions() []option {
 		return func(r *Resource, v parsed) { *f(&r.Net) = v.text }
 	}
 	afterSB := func(i int) option {
-		return option{section: "net", name: fmt.Sprintf("after-sb-%dpri", i), kind: kEnum, words: afterSBWords, def: "disconnect",
-			set:     func(r *Resource, v parsed) { r.Net.AfterSB[i] = v.text },
-			refused: "automatic recovery from split brain is " + notYet + ", and both nodes must agree on it; only disconnect is"}
+		return option{section: "net", name: fmt.Sprintf("after-sb-%dpri", i), kind: kEnum, words: afterSBWords[i], def: "disconnect",
+			set: func(r *Resource, v parsed) { r.Net.AfterSB[i] = v.text }}
 	}
 	return []option{
 		{section: "net", name: "protocol", kind: kEnum, words: []string{"A", "B", "C"}, def: "C",
@@ -103,10 +104,10 @@ func netOptions() []option {
 		{section: "net", name: "csums-after-crash-only", kind: kBool, def: "no", ignored: "ignored: with a csums-alg every resync compares checksums"},
 		{section: "net", name: "data-integrity-alg", kind: kWord, set: str(func(n *Net) *string { return &n.DataIntegrityAlg })},
 		{section: "net", name: "allow-two-primaries", kind: kBool, def: "no", set: func(r *Resource, v parsed) { r.Net.AllowTwoPrimaries = v.yes }, refused: "santui keeps one Primary"},
-		{section: "net", name: "always-asbp", kind: kBool, def: "no", ignored: "ignored: there is no automatic recovery from split brain"},
+		{section: "net", name: "always-asbp", kind: kBool, def: "no", set: func(r *Resource, v parsed) { r.Net.AlwaysASBP = v.yes }},
 		afterSB(0), afterSB(1), afterSB(2),
 		{section: "net", name: "rr-conflict", kind: kEnum, words: []string{"disconnect", "call-pri-lost", "violently", "retry-connect", "auto-discard"}, def: "disconnect",
-			set: str(func(n *Net) *string { return &n.RRConflict }), refused: "only disconnect is in this version"},
+			set: str(func(n *Net) *string { return &n.RRConflict })},
 		{section: "net", name: "on-congestion", kind: kEnum, words: []string{"block", "pull-ahead"}, def: "block", set: str(func(n *Net) *string { return &n.OnCongestion }), refused: "pull-ahead is " + notYet},
 		{section: "net", name: "congestion-fill", kind: kSize, scale: 512, max: 10 << 21, unit: "sectors", def: "0", ignored: "without pull-ahead it does nothing"},
 		{section: "net", name: "congestion-extents", min: 67, max: 65534, unit: "extents", def: "1237", ignored: "without pull-ahead it does nothing"},
@@ -203,8 +204,7 @@ func otherOptions() []option {
 		}
 	}
 	handler("", "pri-on-incon-degr", "initial-split-brain", "split-brain", "local-io-error", "before-resync-target",
-		"after-resync-target", "before-resync-source", "out-of-sync", "fence-peer", "unfence-peer")
-	handler(neverRun, "pri-lost-after-sb", "pri-lost")
+		"after-resync-target", "before-resync-source", "out-of-sync", "fence-peer", "unfence-peer", "pri-lost-after-sb", "pri-lost")
 	handler(drbd9, "quorum-lost", "disconnected")
 	return out
 }

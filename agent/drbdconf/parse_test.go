@@ -133,7 +133,7 @@ func TestModern(t *testing.T) {
 		}
 	}
 	slices.Sort(refused)
-	if d := cmp.Diff([]string{"meta-disk /dev/sdd", "net after-sb-0pri discard-zero-changes", "net allow-two-primaries yes"}, refused); d != "" {
+	if d := cmp.Diff([]string{"meta-disk /dev/sdd", "net allow-two-primaries yes"}, refused); d != "" {
 		t.Error(d)
 	}
 	if err := news.Refused(); err == nil || !strings.Contains(err.Error(), "news.res:3:8: resource news: net allow-two-primaries yes: santui keeps one Primary") {
@@ -244,6 +244,7 @@ func TestFindings(t *testing.T) {
 		{"net { on-congestion pull-ahead; }", "net on-congestion pull-ahead: pull-ahead is not in this version"},
 		{"net { on-disconnect freeze_io; }", "net on-disconnect freeze_io: only reconnect"},
 		{"net { transport rdma; }", "net transport rdma: belongs to DRBD 9"},
+		{"net { rr-conflict violently; }", "net rr-conflict violently: the copy of a Primary"},
 		{"disk { on-io-error panic; }", "disk on-io-error panic: a program in user space"},
 		{"disk { size 1G; }", "disk size 1G: using less"},
 		{"disk { rs-discard-granularity 65536; }", "rs-discard-granularity 65536: thin resync"},
@@ -264,7 +265,7 @@ func TestFindings(t *testing.T) {
 		}
 	}
 	for _, ignored := range []string{"startup { become-primary-on both; }", "syncer { group 1; after r1; }",
-		"disk { no-md-flushes; }", "handlers { pri-lost x; }", "disk { fencing resource-only; }", "disk { al-extents 7; }", "net { shared-secret x; }", "options { cpu-mask f; }"} {
+		"disk { no-md-flushes; }", "disk { fencing resource-only; }", "disk { al-extents 7; }", "net { shared-secret x; }", "options { cpu-mask f; }"} {
 		conf, err := ParseReader(strings.NewReader("resource r0 { "+ignored+pairOfHosts+"}"), "x")
 		if err != nil {
 			t.Errorf("%s: %v", ignored, err)
@@ -274,7 +275,7 @@ func TestFindings(t *testing.T) {
 			t.Errorf("%s: findings %v", ignored, r.Unsupported)
 		}
 	}
-	for _, silent := range []string{"net { verify-alg sha1; csums-alg md5; data-integrity-alg sha256; }", "net { protocol C; after-sb-0pri disconnect; use-rle no; }", "disk { fencing dont-care; md-flushes yes; }", "disk { fencing resource-only; } handlers { outdate-peer x; }", "options { on-no-data-accessible suspend-io; }", "protocol C;", "disk { al-extents 257; }",
+	for _, silent := range []string{"net { verify-alg sha1; csums-alg md5; data-integrity-alg sha256; }", "net { protocol C; after-sb-0pri discard-zero-changes; after-sb-1pri consensus; always-asbp; rr-conflict call-pri-lost; use-rle no; }", "handlers { pri-lost x; }", "disk { fencing dont-care; md-flushes yes; }", "disk { fencing resource-only; } handlers { outdate-peer x; }", "options { on-no-data-accessible suspend-io; }", "protocol C;", "disk { al-extents 257; }",
 		"disk { c-plan-ahead 7; c-delay-target 4; c-fill-target 1M; c-max-rate 10M; c-min-rate 1M; }"} {
 		conf, err := ParseReader(strings.NewReader("resource r0 { "+silent+pairOfHosts+"}"), "x")
 		if err != nil || len(conf.Resources[0].Unsupported) != 0 {

@@ -70,10 +70,10 @@
 //
 // An Outdated or Consistent copy whose resync is aborted because a disk is gone becomes Inconsistent, not UpToDate. The
 // source cannot be detached in the middle of a resync without force. A promotion whose link breaks before the peer
-// answered is not made. A Primary's copy is never overwritten in full, and only an UpToDate copy is the source of that.
+// answered is not made. A Primary that has to lose a split brain is not demoted for it. A Primary's copy is never overwritten in full, and only an UpToDate copy is the source of that.
 //
 // # Not in this version
 //
 // Refused by name: Ahead and Behind, a dual Primary, invalidate without a connection.
-// Absent: automatic recovery from split brain, several volumes, resync dependencies.
+// Absent: several volumes, resync dependencies.
 package state

@@ -116,9 +116,11 @@ type (
 	PeerUUIDsReceived struct{ UUIDs drbd.UUIDs }
 	// PeerState is P_STATE. Bits is how many bits are set in the own bitmap, Failed how many blocks of the running
 	// resync failed; acknowledgements that came before on the meta socket must be counted in.
+	// Told is how many bits this node last announced with its UUIDs: the peer decides by the same numbers.
 	PeerState struct {
 		State        drbd.State
 		Bits, Failed uint64
+		Told         uint64
 	}
 	// PeerChangeReq is P_STATE_CHG_REQ, or with ConnWide P_CONN_ST_CHG_REQ, as the peer sent it, not mirrored.
 	PeerChangeReq struct {

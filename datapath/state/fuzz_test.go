@@ -16,6 +16,8 @@ func FuzzStep(f *testing.F) {
 		s := New(IOErrorPolicy(len(b)%2), 42)
 		s.CanVerify = len(b)%3 > 0
 		s.Fencing, s.OnNoData = FencingPolicy(len(b)/3%3), NoDataPolicy(len(b)/9%2)
+		s.AfterSB = [3]uint32{uint32(len(b) % 12), uint32(len(b) / 5 % 12), uint32(len(b) / 7 % 12)}
+		s.AlwaysASBP, s.RRConflict = len(b)%5 == 0, RRConflict(len(b)/2%2)
 		take := func(n int) uint64 {
 			var v [8]byte
 			n = min(n, len(b))

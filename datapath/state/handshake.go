@@ -29,7 +29,7 @@ func (m *machine) peerState(e PeerState) error {
 			return m.noUUIDs(os)
 		}
 		if m.considers(p, real) {
-			c, ok := m.handshake(p.Role, real, e.Bits)
+			c, ok := m.handshake(p.Role, real, e.Bits, e.Told)
 			if !ok && !m.outlived(&p, &real) {
 				return nil
 			}
@@ -161,7 +161,7 @@ func (m *machine) establish(os State, p drbd.State, real proto.DiskState, conn p
 
 // handshake decides who resyncs from whom (drbd_sync_handshake, drbd_receiver.c). false: they cannot go together, and
 // the operator has been told why.
-func (m *machine) handshake(peerRole proto.Role, peerDisk proto.DiskState, bits uint64) (proto.ConnState, bool) {
+func (m *machine) handshake(peerRole proto.Role, peerDisk proto.DiskState, bits, told uint64) (proto.ConnState, bool) {
 	disk := m.s.Disk
 	if disk == proto.Negotiating {
 		disk = m.s.NegDisk
@@ -177,7 +177,7 @@ func (m *machine) handshake(peerRole proto.Role, peerDisk proto.DiskState, bits 
 	}
 	result := m.byDisks(v.Result, disk, peerDisk)
 	m.s.UUIDs, m.s.PeerUUIDs.UUIDs = v.Self, v.Peer
-	result, ok := m.splitBrain(result)
+	result, ok := m.splitBrain(result, peerRole, told)
 	if !ok {
 		return 0, false
 	}
@@ -192,6 +192,9 @@ func (m *machine) handshake(peerRole proto.Role, peerDisk proto.DiskState, bits 
 		m.notify(proto.LevelAlert, "this node would be the source of the resync, but its disk is Inconsistent")
 		return 0, false
 	case result < 0 && m.s.Role == proto.Primary && m.s.Disk >= proto.Consistent:
+		if m.s.RRConflict == RRCallPriLost {
+			m.handler("pri-lost")
+		}
 		m.notify(proto.LevelAlert, "this node is Primary and would be overwritten from the peer. Demote the node whose changes are to be lost, and connect it with discard-my-data")
 		return 0, false
 	}
@@ -221,25 +224,4 @@ func (m *machine) byDisks(result int, disk, peer proto.DiskState) int {
 		result *= 2
 	}
 	return result
-}
-
-// splitBrain resolves a split brain if the operator said which side loses. Automatic policies are not in this version.
-func (m *machine) splitBrain(result int) (int, bool) {
-	if result != SplitBrain && result != SplitBrain2 {
-		return result, true
-	}
-	m.handler("initial-split-brain")
-	peer := m.s.PeerUUIDs.Flags&drbd.UUIDDiscardMyData != 0
-	switch {
-	case m.s.DiscardMyData && !peer:
-		m.notify(proto.LevelWarn, "split brain: the changes of this node are discarded, as asked")
-		return TargetBitmap, true
-	case peer && !m.s.DiscardMyData:
-		m.notify(proto.LevelWarn, "split brain: the changes of the peer are discarded, as asked")
-		return SourceBitmap, true
-	}
-	m.notify(proto.LevelAlert, "split brain: both nodes have changed the data on their own. Nothing is resynced and the link stays down. "+
-		"Decide which node's changes are to be lost, make it Secondary and connect it with discard-my-data; then connect the other one")
-	m.handler("split-brain")
-	return 0, false
 }

@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"example.com/santui/proto"
+	"example.com/santui/proto/drbd"
 )
 
 // TestRandomPair drives two machines with random commands, writes, cuts and crashes. The invariants of every step are
@@ -20,6 +21,12 @@ func TestRandomPair(t *testing.T) {
 		fencing, noData := FencingPolicy(rapid.IntRange(0, 2).Draw(rt, "fencing")), NoDataPolicy(rapid.IntRange(0, 1).Draw(rt, "no data"))
 		for _, n := range p.n {
 			n.s.Fencing, n.s.OnNoData = fencing, noData
+		}
+		always := rapid.Bool().Draw(rt, "always-asbp")
+		for i, valid := range validAfterSB {
+			policy := rapid.SampledFrom(valid).Draw(rt, "after-sb")
+			p.n[0].s.AfterSB[i], p.n[1].s.AfterSB[i] = policy, drbd.MirrorAfterSB(policy)
+			p.n[0].s.AlwaysASBP, p.n[1].s.AlwaysASBP = always, always
 		}
 		start := rapid.IntRange(0, 2).Draw(rt, "start")
 		if start > 0 {

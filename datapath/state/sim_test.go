@@ -21,8 +21,9 @@ type simNode struct {
 
 	out      [2][]any // data and meta packets on their way to the peer
 	peer     *simNode
-	link     bool // sockets are open
-	unacked  bool // a write waits for the peer's acknowledgement
+	link     bool   // sockets are open
+	told     uint64 // bits announced
+	unacked  bool   // a write waits for the peer's acknowledgement
 	features uint32
 
 	answers  map[CommandID]error
@@ -138,6 +139,7 @@ func (n *simNode) effect(f Effect) {
 		n.send(0, drbd.Sizes{Disk: n.s.OwnSize, Current: n.s.Size})
 	case SendUUIDs:
 		u := e.UUIDs
+		n.told = uint64(len(n.bits))
 		n.send(0, drbd.UUIDs{Current: u.Current, Bitmap: u.Bitmap, History0: u.History0, History1: u.History1,
 			Bits: uint64(len(n.bits)), Flags: e.Flags})
 	case SendState, SendSyncUUID, SendChangeReq:
@@ -155,6 +157,8 @@ func (n *simNode) effect(f Effect) {
 			n.fail("%s: command %d answered twice", n.name, e.ID)
 		}
 		n.answers[e.ID] = e.Err
+	case RunHandler:
+		n.notes = append(n.notes, "handler "+e.Name+"\n")
 	case Notify:
 		n.notes = append(n.notes, e.Text)
 	}
@@ -177,7 +181,7 @@ func (n *simNode) receive(p any) {
 	case drbd.UUIDs:
 		n.do(PeerUUIDsReceived{e})
 	case SendState:
-		n.do(PeerState{State: e.State, Bits: uint64(len(n.bits))})
+		n.do(PeerState{State: e.State, Bits: uint64(len(n.bits)), Told: n.told})
 	case SendSyncUUID:
 		n.do(SyncUUIDReceived{e.UUID})
 	case SendChangeReq:
@@ -325,6 +329,7 @@ func (p *simPair) crash(i int) {
 	old := n.s
 	n.s = New(IOErrorDetach, n.s.Seed+12345)
 	n.s.CanVerify, n.s.Fencing, n.s.OnNoData = true, old.Fencing, old.OnNoData
+	n.s.AfterSB, n.s.AlwaysASBP = old.AfterSB, old.AlwaysASBP
 	n.out, n.todo, n.wantLink = [2][]any{}, nil, false
 	n.link = false
 	if o := p.n[1-i]; o.link {

@@ -163,6 +163,10 @@ type State struct {
 	OnNoData  NoDataPolicy
 	CanVerify bool // there is a verify-alg
 
+	AfterSB    [3]uint32 // drbd.AfterSBDisconnect and so on, by the number of Primaries; both nodes have the same
+	AlwaysASBP bool      // the policies also hold where the histories do not tell when the copies parted
+	RRConflict RRConflict
+
 	Seed uint64 // source of new UUIDs, advanced at each use
 }
 

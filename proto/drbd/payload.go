@@ -114,6 +114,19 @@ const (
 	AfterSBViolently
 )
 
+// MirrorAfterSB is what the peer must have if this node has a policy: local and remote change places (convert_after_sb,
+// drbd_receiver.c).
+func MirrorAfterSB(policy uint32) uint32 {
+	switch policy {
+	case AfterSBDiscardLocal:
+		return AfterSBDiscardRemote
+	case AfterSBDiscardRemote:
+		return AfterSBDiscardLocal
+	default:
+		return policy
+	}
+}
+
 // Protocol holds the options on which both nodes must agree (p_protocol).
 type Protocol struct {
 	Protocol                        proto.Protocol
