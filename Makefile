@@ -15,7 +15,7 @@ DEMO_PKGS := e2fsprogs fuse3 util-linux mount
 TEST_PKGS := $(DEMO_PKGS) user-mode-linux drbd-utils lvm2 xfsprogs thin-provisioning-tools iproute2 libwrap0 openssh-client \
              busybox-static dash tmux nfs-kernel-server fio libnbd-bin qemu-utils procps kmod zstd
 
-.PHONY: help build demo test unit root lab labtest lablong bench fuzz torture lint screenshots clean demo-deps test-deps
+.PHONY: help build demo test unit root lab labtest lablong conformance bench fuzz torture lint screenshots clean demo-deps test-deps
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ labtest: test-deps build ## tests in the lab of two real kernels (root)
 
 lablong: test-deps build ## the long lab tests: every check made real, every verb with its faults, set-up and doctor, power cuts (root)
 	$(GO) test -tags lab -count=1 -p 1 -timeout 90m -run '$(LABLONG)' ./cmd/santui-lab/...
+
+conformance: test-deps build ## datapath/CONFORMANCE.md, from engine and lab tests that run now (root)
+	rm -f bin/conformance
+	SANTUI_CONFORMANCE=$(CURDIR)/bin/conformance $(GO) test -count=1 ./datapath
+	SANTUI_CONFORMANCE=$(CURDIR)/bin/conformance $(GO) test -tags lab -count=1 -p 1 -timeout 25m -skip '$(LABLONG)' ./cmd/santui-lab/...
+	$(GO) run ./datapath/conformance/merge bin/conformance
 
 test: unit root labtest ## every test but the long ones of the lab (root; installs what it needs)
 

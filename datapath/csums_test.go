@@ -4,6 +4,7 @@ import (
 	"crypto/md5"
 	"testing"
 
+	"example.com/santui/datapath/conformance"
 	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
 )
@@ -11,6 +12,7 @@ import (
 // TestChecksumResync: after an invalidate of a copy of which little differs, little travels, in both directions, with an
 // application that writes; the copies end equal.
 func TestChecksumResync(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "checksum-resync")
 	t.Parallel()
 	for _, alg := range []string{"crc32c", "sha1"} {
 		t.Run(alg, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.com/santui/datapath/block/blocktest"
+	"example.com/santui/datapath/conformance"
 	"example.com/santui/proto"
 )
 
@@ -32,6 +33,7 @@ func soon(t *testing.T, what string, c <-chan error) error {
 // With resource-and-stonith all I/O waits while fence-peer runs. A write that was under way is not answered either,
 // though it is on the local disk, until the peer is fenced.
 func TestSuspendedUntilFenced(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "suspend-io")
 	t.Parallel()
 	for _, pr := range []proto.Protocol{proto.ProtocolB, proto.ProtocolC} {
 		t.Run(pr.String(), func(t *testing.T) {

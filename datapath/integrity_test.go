@@ -4,12 +4,14 @@ import (
 	"crypto/md5"
 	"testing"
 
+	"example.com/santui/datapath/conformance"
 	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
 )
 
 // TestIntegrity: everything works with a digest on each block: sync both ways, live writes, zeroes, reads through the peer.
 func TestIntegrity(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "integrity")
 	t.Parallel()
 	p := newPair(t, testSize, testSize, func(_ int, c *Config) { c.DataIntegrityAlg = "crc32c" })
 	p.synced()
@@ -39,6 +41,7 @@ func TestIntegrity(t *testing.T) {
 
 // TestDamagedData: a block whose digest differs ends the link and does not reach the disk; zeroes are not offered.
 func TestDamagedData(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "integrity")
 	t.Parallel()
 	p := puppetNode(t, func(c *Config) { c.DataIntegrityAlg = "md5" })
 	p.primary()

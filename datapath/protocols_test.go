@@ -10,6 +10,7 @@ import (
 
 	"example.com/santui/datapath/block"
 	"example.com/santui/datapath/block/blocktest"
+	"example.com/santui/datapath/conformance"
 	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
 )
@@ -37,6 +38,7 @@ func pending(t *testing.T, what string, done <-chan error) {
 }
 
 func TestProtocolA(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "protocol-a-io")
 	p := puppetNode(t, under(proto.ProtocolA))
 	p.secondary()
 	d, done := p.wrote(0)
@@ -191,6 +193,7 @@ func TestAnswersOfASecondary(t *testing.T) {
 }
 
 func TestPairUnderEachProtocol(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "protocol-a-io")
 	for _, pr := range []proto.Protocol{proto.ProtocolA, proto.ProtocolB} {
 		t.Run(pr.String(), func(t *testing.T) {
 			p := newPair(t, testSize, testSize, func(_ int, c *Config) { c.Protocol = pr })

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"example.com/santui/datapath/block/blocktest"
+	"example.com/santui/datapath/conformance"
 	"example.com/santui/datapath/meta"
 	"example.com/santui/proto"
 )
@@ -27,6 +28,7 @@ func sized(n int64) func(s *Status) bool {
 // TestResize: both disks have grown. Whichever node is asked, and whichever is Primary, the device grows, writes go on,
 // and the new part is the same on both.
 func TestResize(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "resize")
 	const before, after = 32 << 20, 64 << 20
 	for _, c := range []struct {
 		name   string

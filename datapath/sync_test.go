@@ -14,6 +14,7 @@ import (
 
 	"example.com/santui/datapath/block"
 	"example.com/santui/datapath/block/blocktest"
+	"example.com/santui/datapath/conformance"
 	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
 )
@@ -21,6 +22,7 @@ import (
 const testSize = 16 << 20
 
 func TestInitialSync(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "resync-initial")
 	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.up()
@@ -97,6 +99,7 @@ func TestReplicatedWrites(t *testing.T) {
 }
 
 func TestDiscardAndZeroes(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "unusual-bios")
 	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
@@ -144,6 +147,7 @@ func TestBadRequests(t *testing.T) {
 }
 
 func TestFailoverBothWays(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "switch-primaries")
 	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
@@ -246,6 +250,7 @@ func (w *writer) check(t *testing.T, acked map[int64]int, content []byte) {
 }
 
 func TestCutsWhileWriting(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "busy-resync")
 	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
@@ -274,6 +279,7 @@ func TestCutsWhileWriting(t *testing.T) {
 }
 
 func TestBitmapResyncIsPartial(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "resync-bitmap")
 	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
@@ -451,6 +457,7 @@ func TestNoSecretAgainstSecret(t *testing.T) {
 }
 
 func TestSmallerPeer(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "connect-differing-sizes")
 	t.Parallel()
 	p := newPair(t, testSize, testSize/2, nil)
 	a := p.node[0]
@@ -469,6 +476,7 @@ func TestSmallerPeer(t *testing.T) {
 }
 
 func TestDifferentSizesFresh(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "connect-differing-sizes")
 	t.Parallel()
 	p := newPair(t, testSize, testSize/2, nil)
 	p.synced()
@@ -491,6 +499,7 @@ func (p *pair) fork() {
 }
 
 func TestSplitBrain(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "split-brain")
 	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
@@ -589,6 +598,7 @@ func TestPrimaryAsSyncTarget(t *testing.T) {
 }
 
 func TestDetachAndDisklessPrimary(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "toggle-disk")
 	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
@@ -611,6 +621,7 @@ func TestDetachAndDisklessPrimary(t *testing.T) {
 }
 
 func TestSecondaryDetachAndAttach(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "toggle-disk")
 	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	p.synced()
@@ -649,6 +660,7 @@ func TestFUAFromPeer(t *testing.T) {
 }
 
 func TestDiskErrorOnPrimary(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "io-errors")
 	t.Parallel()
 	var faults *blocktest.Faults
 	p := newPair(t, testSize, testSize, nil)
@@ -676,6 +688,7 @@ func TestDiskErrorOnPrimary(t *testing.T) {
 }
 
 func TestDiskErrorOnSecondary(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "io-errors")
 	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	_ = p.node[1].Close()
@@ -749,6 +762,7 @@ func TestCommandsEndWithContext(t *testing.T) {
 // TestSkipInitialSync: two fresh disks are declared to be the same. Nothing is copied, also not after a reconnection; what
 // is written from then on is on both.
 func TestSkipInitialSync(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "skip-initial-sync")
 	t.Parallel()
 	p := newPair(t, testSize, testSize, nil)
 	a, b := p.node[0], p.node[1]

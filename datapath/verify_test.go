@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/santui/datapath/conformance"
 	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
 )
@@ -39,6 +40,7 @@ func (n *node) outcome(old *proto.Verify) *proto.Verify {
 // TestVerifyFindsAll: whichever node compares, whoever is Primary, while an application writes, a verify finds exactly
 // the blocks that differ, marks them on both nodes, and a reconnection repairs them from the Primary.
 func TestVerifyFindsAll(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "verify")
 	t.Parallel()
 	for i, alg := range []string{"sha1", "crc32c", "md5", "sha256", "sha512"} {
 		t.Run(alg, func(t *testing.T) {
@@ -83,6 +85,7 @@ func TestVerifyFindsAll(t *testing.T) {
 }
 
 func TestVerifyStopAndRange(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "verify")
 	t.Parallel()
 	p := newPair(t, testSize, testSize, verified("crc32c", 1<<20))
 	p.tweak = nil
@@ -253,6 +256,7 @@ func TestVerifyBadPackets(t *testing.T) {
 
 // TestInvalidate: either node starts a full resync in the wanted direction; never over a Primary.
 func TestInvalidate(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "invalidate")
 	t.Parallel()
 	for _, remote := range []bool{false, true} {
 		t.Run(fmt.Sprint("remote ", remote), func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/santui/datapath/conformance"
 	"example.com/santui/proto"
 )
 
@@ -110,6 +111,7 @@ func (m *mixed) kernelVerify() {
 // TestVerifyUnderKernelPrimary: the kernel is Primary. Each side compares once; both find exactly what was planted. A
 // reconnection repairs from the Primary. Then the kernel invalidates us, and we invalidate ourselves by way of santui.
 func TestVerifyUnderKernelPrimary(t *testing.T) {
+	conformance.Ran(t, conformance.KernelSantui, "verify", "invalidate")
 	m := newMixedConf(t, "otter", "weasel", withVerify("sha1"))
 	ctx := t.Context()
 	if err := m.kernel.Primary(ctx, true); err != nil {
@@ -167,6 +169,7 @@ func (m *mixed) repaired(what string) {
 // TestVerifyOverKernelSecondary is the mirror: santui is Primary, with crc32c. The repair is santui's own, and so are the
 // full resyncs.
 func TestVerifyOverKernelSecondary(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiKernel, "verify", "invalidate")
 	m := newMixedConf(t, "weasel", "otter", withVerify("crc32c"))
 	ctx := t.Context()
 	m.santui("sync", "start", "--from", "otter", "--confirm", PairName)
@@ -228,6 +231,8 @@ func (m *mixed) synced2(what string) {
 
 // TestChecksumResyncWithKernel: both ways, a full resync of copies of which little differs moves little.
 func TestChecksumResyncWithKernel(t *testing.T) {
+	conformance.Ran(t, conformance.KernelSantui, "checksum-resync")
+	conformance.Ran(t, conformance.SantuiKernel, "checksum-resync")
 	m := newMixedConf(t, "weasel", "otter", func(c *DRBDConf) { c.NetExtra += patience + "    csums-alg sha1;\n" })
 	ctx := t.Context()
 	m.santui("sync", "start", "--from", "otter", "--confirm", PairName)
@@ -276,6 +281,8 @@ func TestChecksumResyncWithKernel(t *testing.T) {
 // TestIntegrityWithKernel: digests on every block, both ways, with live writes, discards and resyncs; neither side finds
 // one wrong, and the disks are equal.
 func TestIntegrityWithKernel(t *testing.T) {
+	conformance.Ran(t, conformance.KernelSantui, "integrity")
+	conformance.Ran(t, conformance.SantuiKernel, "integrity")
 	m := newMixedConf(t, "weasel", "otter", func(c *DRBDConf) { c.NetExtra += patience + "    data-integrity-alg sha1;\n" })
 	ctx := t.Context()
 	m.santui("sync", "start", "--from", "otter", "--confirm", PairName)
@@ -307,6 +314,7 @@ func TestIntegrityWithKernel(t *testing.T) {
 // TestSkipInitialSyncWithKernel: santui declares two fresh disks to be the same, then, over metadata made anew, the kernel
 // does. Nothing is copied, what differs stays so, and what is written afterwards is on both.
 func TestSkipInitialSyncWithKernel(t *testing.T) {
+	conformance.Ran(t, conformance.KernelSantui, "skip-initial-sync")
 	m := newMixed(t, "weasel", "otter")
 	ctx := t.Context()
 	for _, c := range []struct {

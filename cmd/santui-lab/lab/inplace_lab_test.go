@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/santui/datapath/conformance"
 	"example.com/santui/proto"
 	"example.com/santui/proto/session"
 )
@@ -153,6 +154,8 @@ func (p *inPlace) write(n *Node, extents ...int) {
 // Secondary and as Primary, and gives it back after a clean end and after a kill -9. At each stage drbdmeta reads the
 // disk, and what is resynced is to the block what its apply-al finds.
 func TestDiskInPlace(t *testing.T) {
+	conformance.Ran(t, conformance.KernelSantui, "disk-in-place")
+	conformance.Ran(t, conformance.SantuiKernel, "disk-in-place")
 	conf := DRBDConf{Secret: "lab secret", Rate: "100M", NetExtra: patience + "    connect-int 1;\n    ping-int 1;\n"}
 	bin, err := programs()
 	if err != nil {

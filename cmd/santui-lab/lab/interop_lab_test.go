@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/santui/datapath/conformance"
 	"example.com/santui/datapath/meta"
 )
 
@@ -184,6 +185,7 @@ func (m *mixed) metadata() {
 // TestSecondaryUnderKernelPrimary runs santui as Secondary under the kernel's DRBD: handshake with a secret, full
 // resync, live writes, a cut and a bitmap resync; after each the two disks hold the same bytes.
 func TestSecondaryUnderKernelPrimary(t *testing.T) {
+	conformance.Ran(t, conformance.KernelSantui, "resync-initial", "resync-bitmap", "unusual-bios")
 	m := newMixed(t, "otter", "weasel")
 	ctx := t.Context()
 	if err := m.kernel.Primary(ctx, true); err != nil {
@@ -206,6 +208,7 @@ func TestSecondaryUnderKernelPrimary(t *testing.T) {
 // TestPrimaryOverKernelSecondary is the mirror: santui is Primary and source of the sync, the kernel follows; then the
 // roles change sides twice.
 func TestPrimaryOverKernelSecondary(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiKernel, "resync-initial", "resync-bitmap", "unusual-bios", "switch-primaries")
 	m := newMixed(t, "weasel", "otter")
 	ctx := t.Context()
 	m.santui("sync", "start", "--from", "otter", "--confirm", PairName)

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/santui/datapath/conformance"
 	"example.com/santui/proto"
 )
 
@@ -307,6 +308,7 @@ func (p *powerPair) rest() {
 // TestPowerCuts cuts the power of a whole node, again and again: of the Primary and of the Secondary in turn, while fio
 // writes. Nothing that fio was told is durable may be lost, the file system must be sound, and both disks equal in the end.
 func TestPowerCuts(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "power-cut")
 	p := newPowerPair(t, 320<<20, 256<<20, *powerRounds)
 	for nr := range *powerRounds {
 		// A Primary that was cut brings its whole activity log back: a resync long enough to be cut, of its source in round
@@ -318,6 +320,7 @@ func TestPowerCuts(t *testing.T) {
 
 // TestTwoPowerCuts is the short form.
 func TestTwoPowerCuts(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "power-cut")
 	p := newPowerPair(t, 64<<20, 32<<20, 2)
 	p.round(0, cutRound{primary: true})
 	p.round(1, cutRound{})

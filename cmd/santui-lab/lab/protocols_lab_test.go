@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/santui/datapath/conformance"
 )
 
 // settled waits until both copies are good and hold the same bytes. Under protocols A and B the peer may be a little
@@ -35,6 +37,8 @@ func (m *mixed) settled(what string) {
 // TestProtocolsWithKernel runs protocols A and B between santui and the kernel's DRBD, each of them Primary once: full
 // sync, live writes, a cut with a bitmap resync, and a planned move of the role that loses nothing.
 func TestProtocolsWithKernel(t *testing.T) {
+	conformance.Ran(t, conformance.KernelSantui, "protocol-a-io", "switch-primaries")
+	conformance.Ran(t, conformance.SantuiKernel, "protocol-a-io", "switch-primaries")
 	for _, pr := range []string{"A", "B"} {
 		t.Run(pr+"/kernel Primary", func(t *testing.T) {
 			m := newMixedConf(t, "otter", "weasel", func(c *DRBDConf) { c.Protocol = pr })
@@ -88,6 +92,7 @@ func TestProtocolsWithKernel(t *testing.T) {
 // TestKernelWithoutDisk lets a kernel Primary drop its disk: it reads and writes through us, and takes back no more than
 // what changed when the disk returns.
 func TestKernelWithoutDisk(t *testing.T) {
+	conformance.Ran(t, conformance.KernelSantui, "toggle-disk")
 	m := newMixed(t, "otter", "weasel")
 	ctx := t.Context()
 	if err := m.kernel.Primary(ctx, true); err != nil {
