@@ -211,8 +211,10 @@ func (m *machine) markCurrent() {
 
 // afterDisks collects what a change of roles and disk states leads to (after_state_ch, drbd_state.c).
 func (m *machine) afterDisks(os, ns State) {
-	if os.PeerDisk == proto.Diskless && ns.PeerDisk > proto.Diskless && ns.PeerDisk != proto.DUnknown {
-		m.out.uuids, m.out.state = true, true // the peer attached its disk
+	if os.PeerDisk <= proto.Attaching && ns.PeerDisk > os.PeerDisk && ns.PeerDisk != proto.DUnknown {
+		// The peer attached its disk. DRBD looks at Diskless only: a peer that was Attaching when the link came up would
+		// wait for an answer for ever.
+		m.out.uuids, m.out.state = true, true
 	}
 	m.bump(os, ns)
 	m.bumpLate()

@@ -318,6 +318,29 @@ func TestDetachAndLateAttach(t *testing.T) {
 	}
 }
 
+// TestLinkWhileAttaching: the link comes up while one node still reads its metadata.
+func TestLinkWhileAttaching(t *testing.T) {
+	p, a, b := syncedPair(t)
+	if err := b.do(Detach{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	p.settle(rng())
+	p.cut()
+	p.settle(rng())
+	if err := b.do(AttachStart{}); err != nil {
+		t.Fatal(err)
+	}
+	p.cable = true
+	p.settle(rng())
+	want(t, a, proto.Primary, proto.Secondary, proto.Connected, proto.UpToDate, proto.Attaching)
+	if err := b.do(Attached{ID: b.id(), UUIDs: b.md.UUIDs, Flags: b.md.Flags, Size: b.md.Size, OwnSize: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	p.settle(rng())
+	want(t, b, proto.Secondary, proto.Primary, proto.Connected, proto.UpToDate, proto.UpToDate)
+	want(t, a, proto.Primary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+}
+
 func TestPrimaryLosesDisk(t *testing.T) {
 	p, a, b := syncedPair(t)
 	if err := a.do(DiskError{Text: "test"}); err != nil {
