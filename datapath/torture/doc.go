@@ -46,7 +46,16 @@
 // and, with both disks as a loss of power now would leave them, every block that differs is marked by bitmap
 // or activity log of one of them. In the end every goroutine has ended.
 //
+// A verify finds no difference between copies that were brought together, while applications write.
+//
+// # Seeds
+//
 // Even seeds leave the disks whole and attached. Seeds run protocol C, but B where the seed is 3 modulo 5, A where it is 4.
+//
+// Seeds that are 0 to 3 modulo 7 do more: the operator begins and stops verifies, and overwrites one of two good copies in
+// full (invalidate, invalidate-remote). With k = seed / 7, those where k is even use a csums-alg, those where k/2 is even a
+// data-integrity-alg, and those where k is divisible by 3 begin with two fresh disks that hold different things: the
+// initial full sync is part of their life.
 //
 // Two failures at once that no pair of nodes can survive are left out: a disk fails only where the other copy is good, and
 // the power stays on for some seconds after that.

@@ -51,6 +51,8 @@ type model struct {
 	failing             [2]bool      // calls on its disk may fail
 	failed              [2]time.Time // when one did last
 	powerLost, diskLost bool         // since both copies were last equal
+	full                bool         // a full sync was asked for since
+	unread              bool         // a verify met blocks since that a disk could not give
 	flushes             int
 	acks                int
 }
@@ -77,7 +79,10 @@ func newModel(rnd *rand.Rand, size int64) *model {
 
 // mayDiffer is how many blocks can have to be resynced: those that applications use, and after a loss of power all
 // of the extents in which they lie.
-func (m *model) mayDiffer() int64 {
+func (m *model) mayDiffer(size int64) int64 {
+	if m.full {
+		return size / 4096
+	}
 	blocks, extents := int64(0), map[int64]bool{}
 	for _, w := range m.windows {
 		blocks += w.n / 4096
@@ -188,7 +193,8 @@ func (m *model) flush(since int64) {
 			}
 			for _, id := range append([]uint32(nil), c.durable...) {
 				if r := m.writes[id]; r.acked && r.end < since {
-					c.durable = m.prune(c.durable, func(v uint32) bool { return m.over(v, id) })
+					// What a loss of caches brought back into reach is not over, though it was before.
+					c.durable = m.prune(c.durable, func(v uint32) bool { return m.over(v, id) && !slices.Contains(c.now, v) })
 				}
 			}
 		}

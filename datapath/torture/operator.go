@@ -68,6 +68,10 @@ func (w *world) act() error {
 		}
 		return nil
 	}
+	if w.extra.on && w.chance(15) {
+		w.maintain(inc)
+		return nil
+	}
 	switch r := w.rnd.IntN(100); {
 	case r < 22:
 		w.failover(i)
@@ -320,6 +324,9 @@ func (w *world) virtualCut() error {
 		if err != nil {
 			return fmt.Errorf("after a power cut now, %s: %w", names[i], err)
 		}
+		if md.Superblock().UUIDs.Current == meta.JustCreated {
+			return nil // it is overwritten in full, whatever the other one has marked
+		}
 		full := md.NeedsFullSync()
 		if _, err := md.ApplyAL(context.Background()); err != nil {
 			return fmt.Errorf("after a power cut now, %s: %w", names[i], err)
@@ -416,7 +423,7 @@ func (w *world) heal() error {
 		}
 	}
 	w.note("healed")
-	w.model.powerLost, w.model.diskLost = false, false
+	w.model.powerLost, w.model.diskLost, w.model.full, w.model.unread = false, false, false, false
 	w.paused = false
 	return nil
 }
@@ -444,8 +451,12 @@ func (w *world) mend() error {
 			w.join(inc)
 		case s.PauseHere:
 			w.command(inc, "resume", inc.res.ResumeSync)
+		case s.Conn == proto.VerifyS:
+			w.command(inc, "verify stop", inc.res.VerifyStop)
 		case w.isTainted(n.i) && s.Conn >= proto.Connected && s.Role == proto.Secondary:
 			w.command(inc, "detach, its disk may have failed", inc.res.Detach)
+		case w.leftovers(s):
+			w.repair(inc, s)
 		}
 	}
 	return nil
@@ -483,7 +494,14 @@ func (w *world) run() error {
 		if err := w.powerOn(n); err != nil {
 			return err
 		}
-		w.join(n.inc)
+		if !w.extra.fresh {
+			w.join(n.inc)
+		}
+	}
+	if w.extra.fresh {
+		if err := w.begin(); err != nil {
+			return err
+		}
 	}
 	for k := range 1 + w.rnd.IntN(8) {
 		w.task(func() { w.worker(k + 1) })

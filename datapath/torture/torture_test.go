@@ -90,4 +90,5 @@ func (s *stats) add(o stats) {
 	s.promotes += o.promotes
 	s.virtual += o.virtual
 	s.splits += o.splits
+	s.verifies += o.verifies
 }

@@ -29,6 +29,7 @@ type options struct {
 // world is one run: two nodes, their disks, the cable, the application and the operator.
 type world struct {
 	options
+	extra    extra
 	rnd      *rand.Rand    // the operator's
 	pace     time.Duration // between steps of the operator
 	protocol proto.Protocol
@@ -54,7 +55,7 @@ type world struct {
 }
 
 type stats struct {
-	cuts, writes, reads, flushes, heals, promotes, virtual, splits int
+	cuts, writes, reads, flushes, heals, promotes, virtual, splits, verifies int
 }
 
 // node is a machine; it goes on over several incarnations.
@@ -109,7 +110,7 @@ func (inc *incarnation) tick(kind string) {
 var names = [2]string{"otter", "weasel"}
 
 func newWorld(o options) *world {
-	w := &world{options: o, rnd: rand.New(rand.NewPCG(o.seed, 0x70f)), start: time.Now(), stopped: make(chan struct{})}
+	w := &world{options: o, extra: extraOf(o.seed), rnd: rand.New(rand.NewPCG(o.seed, 0x70f)), start: time.Now(), stopped: make(chan struct{})}
 	w.diskSlow = []time.Duration{50 * time.Microsecond, 500 * time.Microsecond, 5 * time.Millisecond}[w.rnd.IntN(3)]
 	w.netSlow = []time.Duration{20 * time.Microsecond, 300 * time.Microsecond, 4 * time.Millisecond}[w.rnd.IntN(3)]
 	w.protocol = []proto.Protocol{proto.ProtocolC, proto.ProtocolC, proto.ProtocolC, proto.ProtocolB, proto.ProtocolA}[w.seed%5]
@@ -127,6 +128,9 @@ func (w *world) format() error {
 	for _, n := range w.nodes {
 		if err := meta.Create(context.Background(), n.mem, meta.CreateOptions{}); err != nil {
 			return err
+		}
+		if w.extra.fresh {
+			continue
 		}
 		md, err := meta.Open(n.mem, meta.OpenOptions{})
 		if err != nil {
@@ -148,7 +152,17 @@ func (w *world) format() error {
 		}
 		_ = md.Close()
 	}
+	if w.extra.fresh {
+		l, err := meta.LayoutFor(w.nodes[1].mem.Size())
+		if err != nil {
+			return err
+		}
+		w.size = l.UsableSize
+	}
 	w.model = newModel(w.rnd, w.size)
+	if w.extra.fresh {
+		return w.scribble(w.nodes[1])
+	}
 	return nil
 }
 
@@ -260,6 +274,9 @@ func (w *world) powerOn(n *node) error {
 				w.logf("%s.%d says: %s", n.name, inc.boot, s)
 			}
 		},
+	}
+	if w.extra.on {
+		w.extra.configure(w, &cfg)
 	}
 	if w.log {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -373,7 +390,7 @@ func (w *world) observe(inc *incarnation) {
 	if s.Role == proto.Primary && s.PeerRole == proto.Primary {
 		w.fail("%s sees two Primaries", inc.n.name)
 	}
-	if limit := m.mayDiffer(); s.OutOfSync > limit*4096 {
+	if limit := m.mayDiffer(w.size); s.OutOfSync > limit*4096 {
 		w.fail("%s has %d blocks to resync, there can be %d", inc.n.name, s.OutOfSync/4096, limit)
 	}
 	if m.tainted[i] && s.Disk != proto.UpToDate {
