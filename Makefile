@@ -4,7 +4,7 @@ GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1-dev)
 LDFLAGS  := -X example.com/santui/agent.Version=$(VERSION) -X example.com/santui/cmd/internal/cli.Version=$(VERSION)
 FUZZTIME ?= 30s
-LABLONG  := ^(TestChecks|TestVerbs|TestSetup|TestPowerCuts|TestPowerCutsBesideKernel)$$
+LABLONG  := ^(TestChecks|TestVerbs|TestSetup|TestPowerCuts|TestPowerCutsBesideKernel|TestResizeWithKernel)$$
 SEEDS    ?= 1000
 FROM     ?= 1000
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -38,7 +38,7 @@ labtest: test-deps build ## tests in the lab of two real kernels (root)
 	$(GO) vet -tags lab ./...
 	$(GO) test -tags lab -count=1 -p 1 -timeout 25m -skip '$(LABLONG)' ./cmd/santui-lab/... ./datapath/export/...
 
-lablong: test-deps build ## the long lab tests: every check made real, every verb with its faults, set-up and doctor, power cuts (root)
+lablong: test-deps build ## the long lab tests: every check made real, every verb with its faults, set-up and doctor, power cuts, resize (root)
 	$(GO) test -tags lab -count=1 -p 1 -timeout 90m -run '$(LABLONG)' ./cmd/santui-lab/...
 
 conformance: test-deps build ## datapath/CONFORMANCE.md, from engine and lab tests that run now (root)

@@ -29,7 +29,7 @@ func sized(n int64) func(s *Status) bool {
 // and the new part is the same on both.
 func TestResize(t *testing.T) {
 	conformance.Ran(t, conformance.SantuiSantui, "resize")
-	const before, after = 32 << 20, 64 << 20
+	const before, after = 8 << 20, 24 << 20
 	for _, c := range []struct {
 		name   string
 		asked  int
@@ -49,7 +49,7 @@ func TestResize(t *testing.T) {
 				go func() {
 					var err error
 					for i := int64(0); !stop.Load() && err == nil; i++ {
-						_, err = p.node[0].WriteAt(pattern(uint64(i), 4096), i%2000*4096+8<<20)
+						_, err = p.node[0].WriteAt(pattern(uint64(i), 4096), i%500*4096+5<<20)
 					}
 					wrote <- err
 				}()
@@ -60,7 +60,7 @@ func TestResize(t *testing.T) {
 				if _, err := n.disk.(*blocktest.Mem).Grow(); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := n.disk.WriteAt(spoil, 50<<20); err != nil {
+				if _, err := n.disk.WriteAt(spoil, 20<<20); err != nil {
 					t.Fatal(err)
 				}
 			}
