@@ -64,6 +64,7 @@ type AgentOptions struct {
 	FrontEnd string   // "nbd", "fuse", "ublk"; empty: nbd
 	Nodes    []string // names of the nodes that get an agent; empty: all
 	CreateMD bool     // write fresh metadata to the disks
+	Settings string   // more of agent.toml, the same on all nodes
 }
 
 // InstallAgents installs santui-agent on the nodes, with settings, keys pinned both ways if two nodes get one, and
@@ -96,7 +97,7 @@ func (l *Lab) InstallAgents(ctx context.Context, o AgentOptions) error {
 	}
 	for i, n := range nodes {
 		if len(nodes) == 2 {
-			text := agentTOML(o.FrontEnd, n, nodes[1-i], keys[1-i])
+			text := agentTOML(o.FrontEnd, n, nodes[1-i], keys[1-i]) + o.Settings
 			if err := n.WriteFile(ctx, agentConfig, []byte(text), 0o600); err != nil {
 				return err
 			}

@@ -37,7 +37,8 @@ type verbRig struct {
 	open          map[*Node]*session.Session
 }
 
-func newVerbRig(t *testing.T) *verbRig {
+// newVerbRig starts a pair with the guide's stack on otter. settings are added to agent.toml.
+func newVerbRig(t *testing.T, settings ...string) *verbRig {
 	t.Helper()
 	bin := filepath.Join("..", "..", "..", "bin")
 	santui, err := FindBinary(bin, "santui")
@@ -58,7 +59,7 @@ func newVerbRig(t *testing.T) *verbRig {
 	if g.conf, err = l.CockpitConfig(); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.InstallAgents(t.Context(), AgentOptions{Binary: agent, DRBDConf: verbsConf, CreateMD: true}); err != nil {
+	if err := l.InstallAgents(t.Context(), AgentOptions{Binary: agent, DRBDConf: verbsConf, CreateMD: true, Settings: strings.Join(settings, "")}); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range l.Nodes() {
