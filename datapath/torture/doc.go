@@ -5,6 +5,7 @@
 //	go test ./datapath/torture                          a fixed set of seeds
 //	go test ./datapath/torture -seeds 1000 -from 5000   as many as asked
 //	go test ./datapath/torture -seed 5017 -trace        one again, with all that happens
+//	go test ./datapath/torture -run TestSweep -stride 1 a short life, with a loss of power after each single call
 //
 // # What is simulated
 //

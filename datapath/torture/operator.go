@@ -485,8 +485,18 @@ func (w *world) healed() bool {
 	return w.working == 0
 }
 
-// run is the life of a world. It leaves nothing behind.
+// run is the life of a world.
 func (w *world) run() error {
+	return w.within(func() error {
+		for k := range 1 + w.rnd.IntN(8) {
+			w.task(func() { w.worker(k + 1) })
+		}
+		return w.live()
+	})
+}
+
+// within begins and ends a world around a life. It leaves nothing behind.
+func (w *world) within(life func() error) error {
 	if err := w.format(); err != nil {
 		return err
 	}
@@ -503,10 +513,7 @@ func (w *world) run() error {
 			return err
 		}
 	}
-	for k := range 1 + w.rnd.IntN(8) {
-		w.task(func() { w.worker(k + 1) })
-	}
-	err := w.live()
+	err := life()
 	close(w.stopped)
 	w.mu.Lock()
 	w.closed = true
