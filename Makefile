@@ -4,7 +4,7 @@ GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1-dev)
 LDFLAGS  := -X example.com/santui/agent.Version=$(VERSION) -X example.com/santui/cmd/internal/cli.Version=$(VERSION)
 FUZZTIME ?= 30s
-LABLONG  := ^(TestChecks|TestVerbs|TestSetup|TestPowerCuts|TestPowerCutsBesideKernel|TestResizeWithKernel)$$
+LABLONG  := ^(TestChecks|TestVerbs|TestSetup|TestPowerCuts|TestPowerCutsBesideKernel|TestResizeWithKernel|TestServiceFaults)$$
 SEEDS    ?= 1000
 FROM     ?= 1000
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 )
 
 // serviceSettings is what agent.toml says of the service on both nodes.
@@ -134,4 +135,63 @@ func TestService(t *testing.T) {
 		t.Errorf("the script's log:\n%s", log)
 	}
 	g.sh(g.weasel, "umount /mnt/client")
+}
+
+// TestServiceFaults makes every check of the service real, and lets a unit and a script fail.
+func TestServiceFaults(t *testing.T) {
+	g := newServiceRig(t)
+	for _, c := range []struct{ code, make, undo, want string }{
+		{"ADDRESS", "ip addr add 10.0.0.100/32 dev eth1", "ip addr del 10.0.0.100/32 dev eth1", "is on weasel (eth1), where the service is not"},
+		{"UNITS", "echo active >/run/units/writer.service", "echo inactive >/run/units/writer.service", "writer.service is active on weasel"},
+		{"UNITS", "rmdir /run/systemd/system", "mkdir /run/systemd/system", "systemd does not run on this node"},
+		{"SCRIPTS", "chmod go+w /usr/local/sbin/app", "chmod go-w /usr/local/sbin/app", "others than root may write to /usr/local/sbin/app"},
+		{"EXPORTS", "mount --bind /dev/null /usr/sbin/exportfs", "umount /usr/sbin/exportfs", "program is not installed"},
+	} {
+		g.sh(g.weasel, c.make)
+		g.must(3, []string{"failover", "--to", "weasel", "--confirm", PairName}, c.code, c.want)
+		g.sh(g.weasel, c.undo)
+	}
+	g.sh(g.otter, "exportfs -o ro 10.0.0.9:/mnt/test")
+	g.must(3, []string{"failover", "--to", "weasel", "--confirm", PairName}, "BUSY-NFS", "10.0.0.9")
+	g.sh(g.otter, "exportfs -u 10.0.0.9:/mnt/test")
+	g.changeSettings(g.weasel, strings.Replace(serviceSettings, `keep = ["/srv"]`, `keep = ["/mnt/test"]`, 1))
+	g.must(3, []string{"failover", "--to", "weasel", "--confirm", PairName}, "SERVICE-DRIFT", "KEEP")
+	g.changeSettings(g.weasel, serviceSettings)
+	g.here(g.otter)
+
+	t.Log("a unit that does not start, a script that does not stop: all is back where it was")
+	for _, f := range []struct {
+		node     *Node
+		file, in string
+	}{{g.weasel, "/run/units/writer.service.fails", "Job for writer.service failed"}, {g.otter, "/run/app.fails", "the app does not stop"}} {
+		g.sh(f.node, "touch "+f.file)
+		g.until(60*time.Second, "nothing blocks", func() bool {
+			out, code := g.run("failover", "--to", "weasel", "--confirm", PairName)
+			if code == 3 { // a busy machine
+				t.Log(out)
+				return false
+			}
+			if code != 6 || !strings.Contains(out, f.in) {
+				t.Fatalf("exit %d, want 6, and %q:\n%s", code, f.in, out)
+			}
+			return true
+		})
+		g.sh(f.node, "rm "+f.file)
+		g.here(g.otter)
+	}
+	g.sh(g.weasel, "umount /mnt/client")
+}
+
+// changeSettings gives a node other settings and starts its agent anew.
+func (g *verbRig) changeSettings(n *Node, more string) {
+	g.t.Helper()
+	if err := n.StopAgent(g.t.Context()); err != nil {
+		g.t.Fatal(err)
+	}
+	text := g.sh(n, "sed '/^.resource/,$d' "+agentConfig)
+	if err := n.WriteFile(g.t.Context(), agentConfig, []byte(text+"\n"+more), 0o600); err != nil {
+		g.t.Fatal(err)
+	}
+	g.startAgain(n)
+	g.whole()
 }
