@@ -5,6 +5,8 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1
 LDFLAGS  := -X example.com/santui/agent.Version=$(VERSION) -X example.com/santui/cmd/internal/cli.Version=$(VERSION)
 FUZZTIME ?= 30s
 LABLONG  := ^(TestChecks|TestVerbs|TestSetup|TestPowerCuts|TestPowerCutsBesideKernel|TestResizeWithKernel|TestServiceFaults)$$
+# The packages that have tests with build tag root.
+ROOTPKGS := ./datapath/block ./datapath/export/... ./datapath/meta ./lvmops ./agent/drbdconf ./cmd/santui
 SEEDS    ?= 1000
 FROM     ?= 1000
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -28,11 +30,11 @@ demo: demo-deps build ## an embedded pair on this machine: cockpit in a terminal
 
 unit: ## tests without root or outside state, under 2 minutes
 	$(GO) vet ./...
-	$(GO) test ./...
+	$(GO) test -parallel 6 ./...
 
 root: test-deps build ## tests with loop, FUSE, mounts and the real binaries on this machine (root)
 	$(GO) vet -tags root ./...
-	$(GO) test -tags root -count=1 -p 1 -timeout 10m ./datapath/... ./lvmops/... ./agent/... ./cmd/santui/...
+	$(GO) test -tags root -count=1 -p 1 -timeout 10m $(ROOTPKGS)
 
 labtest: test-deps build ## tests in the lab of two real kernels (root)
 	$(GO) vet -tags lab ./...

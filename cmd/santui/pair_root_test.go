@@ -335,7 +335,7 @@ func moves(t *testing.T, r *rig) {
 	r.on(t, "weasel")
 
 	r.run(t, 0, "ops", o.ID, "undone", "done")
-	r.run(t, 0, "report "+o.ID, "by root@", "service away", "umount "+r.Mount, "r0 is Primary", "otter: agent")
+	r.run(t, 0, "report "+o.ID, "confirmed by  root@", "service away", "umount "+r.Mount, "r0 is Primary", "otter         agent", "kernel")
 	if rep := decode[proto.Report](t, r, 0, "report "+o.ID); rep.Op.ID != o.ID || rep.Schema != proto.Schema {
 		t.Errorf("%+v", rep)
 	}
