@@ -89,6 +89,9 @@ func (m *Model) exec(reqs []wizard.Request) tea.Cmd {
 			}))
 		case wizard.Fetch:
 			cmds = append(cmds, ask(m, r.Node, proto.MethodReport, proto.OpRequest{ID: r.ID}, func(w *wizard.Model, rep proto.Report, err error) []wizard.Request {
+				if err == nil {
+					m.heard(rep.Op)
+				}
 				w.Fetched(rep, err)
 				return nil
 			}))
@@ -162,11 +165,19 @@ func nextOp(w *wizard.Model, s *opStream, id string) tea.Cmd {
 }
 
 func (m *Model) opSeen(msg opSeenMsg) tea.Cmd {
+	m.heard(msg.op)
 	next := nextOp(msg.wiz, msg.stream, msg.op.ID)
 	if msg.wiz != m.wiz {
 		return next // drain until the stream, whose context ended, closes
 	}
 	return tea.Batch(m.exec(m.wiz.See(msg.op, m.o.now())), next)
+}
+
+// heard takes an operation's own word that it is over: the snapshots, which busy looks at, may say so later.
+func (m *Model) heard(op proto.Op) {
+	if op.State.Final() && op.ID == m.started {
+		m.started = ""
+	}
 }
 
 // copyList copies the lines of a list screen.

@@ -176,6 +176,20 @@ func TestQuitAsksOnlyWhileAnOperationRuns(t *testing.T) {
 	}
 }
 
+// TestQuitAfterTheReport: the operation's stream said that it is over, the snapshots do not yet.
+func TestQuitAfterTheReport(t *testing.T) {
+	p := newPilot(t, 80, 24, scene.Running(), false, newRecorder())
+	p.keys("a")
+	ended := &opStream{ch: make(chan proto.Op)}
+	close(ended.ch)
+	p.send(opSeenMsg{p.wiz, ended, scene.Undone()})
+	p.sees(t, "5 REPORT")
+	p.keys("esc", "q")
+	if !p.leaving || p.code != codeDone {
+		t.Errorf("leaving %v, code %d\n%s", p.leaving, p.code, p.View())
+	}
+}
+
 func TestSignalsDetach(t *testing.T) {
 	p := newPilot(t, 80, 24, scene.Running(), false, newRecorder())
 	p.keys("a")
