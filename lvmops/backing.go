@@ -90,7 +90,7 @@ func SnapshotArgv(s proto.LVSnapshot) []string {
 // Snapshot makes a snapshot of the logical volume that a backing disk is. A snapshot of that name that is there already
 // is kept: it is older, and so the one that is wanted.
 func (o *Ops) Snapshot(ctx context.Context, disk string, s proto.LVSnapshot) (out Outcome, err error) {
-	defer out.since(time.Now())
+	defer out.Since(time.Now())
 	if err := errors.Join(CheckVGName(s.VG), CheckLVName(s.Name)); err != nil {
 		return out, o.refuse(proto.CodeInvalid, "%v", err)
 	}

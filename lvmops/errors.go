@@ -98,11 +98,16 @@ func summary(users []proto.User) string {
 	}
 }
 
-// run runs a program and notes it in the outcome. What it says on stderr although it succeeded is a finding.
 func (o *Ops) run(ctx context.Context, out *Outcome, cmd Cmd) (Result, error) {
-	res, err := o.opt.Runner.Run(ctx, cmd)
+	return Run(ctx, o.opt.Runner, o.opt.Node, out, cmd)
+}
+
+// Run runs a program on this node and notes it in the outcome, if there is one. What it says on stderr although it
+// succeeded is a finding.
+func Run(ctx context.Context, r Runner, node string, out *Outcome, cmd Cmd) (Result, error) {
+	res, err := r.Run(ctx, cmd)
 	if res.Execution.Node == "" {
-		res.Execution.Node = o.opt.Node
+		res.Execution.Node = node
 	}
 	if out != nil {
 		out.Commands = append(out.Commands, res.Execution)
@@ -113,11 +118,11 @@ func (o *Ops) run(ctx context.Context, out *Outcome, cmd Cmd) (Result, error) {
 	return res, err
 }
 
-// since completes an outcome; use it with defer.
-func (out *Outcome) since(start time.Time) { out.Seconds = time.Since(start).Seconds() }
+// Since completes an outcome; use it with defer.
+func (out *Outcome) Since(start time.Time) { out.Seconds = time.Since(start).Seconds() }
 
-// pause waits, or returns the context's error.
-func pause(ctx context.Context, d time.Duration) error {
+// Pause waits, or returns the context's error.
+func Pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -56,7 +56,7 @@ func (o *Ops) checkMount(m proto.Mount) error {
 // Mount mounts m.Source at m.Target with m's type and options, and proves it by the mount table. The target must be an
 // existing directory; nothing is created. A target that shows the same file system already counts as done.
 func (o *Ops) Mount(ctx context.Context, m proto.Mount) (out Outcome, err error) {
-	defer out.since(time.Now())
+	defer out.Since(time.Now())
 	defer o.Forget()
 	if err := o.checkMount(m); err != nil {
 		return out, err
@@ -136,7 +136,7 @@ func (o *Ops) shows(target string, m proto.Mount) (*mount, bool, error) {
 // Unmount unmounts what is mounted at target, and proves it by the mount table. Nothing mounted there counts as done.
 // If it is busy, the error is a *proto.Error with CodeBusy whose Checks hold one check with the users as evidence.
 func (o *Ops) Unmount(ctx context.Context, target string) (out Outcome, err error) {
-	defer out.since(time.Now())
+	defer out.Since(time.Now())
 	defer o.Forget()
 	if err := validPath(target); err != nil {
 		return out, o.refuse(proto.CodeInvalid, "unmount: %v", err)
@@ -180,7 +180,7 @@ func (o *Ops) Unmount(ctx context.Context, target string) (out Outcome, err erro
 		case tries == 3 || !errors.Is(runErr, ErrExit):
 			return out, o.failed(runErr, "unmounting %s (%s): no user was found", target, at.source)
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := Pause(ctx, wait); err != nil {
 			return out, o.failed(err, "unmounting %s (%s)", target, at.source)
 		}
 	}

@@ -38,7 +38,7 @@ func MkfsArgv(fstype, path string) []string {
 // PVCreate makes the device a physical volume. A device that is one already stays as it is; one that holds anything
 // else recognisable is refused.
 func (o *Ops) PVCreate(ctx context.Context, node string) (out Outcome, err error) {
-	defer out.since(time.Now())
+	defer out.Since(time.Now())
 	defer o.Forget()
 	kind, err := o.content(ctx, node)
 	if err != nil {
@@ -75,7 +75,7 @@ func (o *Ops) empty(node, kind string) error {
 
 // VGCreate makes a volume group of one physical volume, with autoactivation off.
 func (o *Ops) VGCreate(ctx context.Context, vg, node string) (out Outcome, err error) {
-	defer out.since(time.Now())
+	defer out.Since(time.Now())
 	defer o.Forget()
 	if err := CheckVGName(vg); err != nil {
 		return out, o.refuse(proto.CodeInvalid, "%v", err)
@@ -112,7 +112,7 @@ func (o *Ops) VGCreate(ctx context.Context, vg, node string) (out Outcome, err e
 // LVCreate makes a linear logical volume of size bytes, rounded up to extents, or of all that is free if size is 0.
 // It is active afterwards.
 func (o *Ops) LVCreate(ctx context.Context, vg, lv string, size int64, node string) (out Outcome, err error) {
-	defer out.since(time.Now())
+	defer out.Since(time.Now())
 	defer o.Forget()
 	if err := CheckLVName(lv); err != nil {
 		return out, o.refuse(proto.CodeInvalid, "%v", err)
@@ -154,7 +154,7 @@ func (vg *lvmVG) byName(lv string) *proto.LV {
 // Mkfs makes an ext4 or xfs file system on an empty block device. The same file system being there counts as done; a
 // different one is refused, and so is anything else that is recognised.
 func (o *Ops) Mkfs(ctx context.Context, fstype, path string) (out Outcome, err error) {
-	defer out.since(time.Now())
+	defer out.Since(time.Now())
 	defer o.Forget()
 	if fstype != "ext4" && fstype != "xfs" {
 		return out, o.refuse(proto.CodeUnsupported, "file system type %q: this version makes ext4 and xfs", fstype)

@@ -242,7 +242,7 @@ func (o *Ops) dmOpens(ctx context.Context, f *family, mounts []mount, users []pr
 	counts, err := openCounts(list)
 	for no, n := range counts {
 		if n > 0 && !f.explained(f.devices[no], mounts, users) {
-			if err := pause(ctx, probePatience); err != nil {
+			if err := Pause(ctx, probePatience); err != nil {
 				return counts, err
 			}
 			counts, err = openCounts(list)

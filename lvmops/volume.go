@@ -20,7 +20,7 @@ const settleFor = 10 * time.Second
 // Deactivate deactivates every LV of the VG and proves, from device-mapper's uuids, that nothing of it is left. A VG
 // that is in use is a *proto.Error with CodeBusy whose Checks name the users.
 func (o *Ops) Deactivate(ctx context.Context, vg, node string) (out Outcome, err error) {
-	defer out.since(time.Now())
+	defer out.Since(time.Now())
 	defer o.Forget()
 	ctx, cancel := context.WithTimeout(ctx, LimitDeactivate)
 	defer cancel()
@@ -55,7 +55,7 @@ func (o *Ops) Deactivate(ctx context.Context, vg, node string) (out Outcome, err
 		case late:
 			return out, o.failed(o.leftover(runErr), "deactivating volume group %s on %s; still active: %s; no user was found", vg, node, shownDM(left))
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := Pause(ctx, wait); err != nil {
 			return out, o.failed(err, "deactivating volume group %s on %s; still active: %s", vg, node, shownDM(left))
 		}
 	}
@@ -85,7 +85,7 @@ func lasting(u proto.User) bool { return u.Kind != "process" || u.How != "open" 
 // Activate activates every LV of the VG and proves that each has its node in /dev and that the node leads to it. LVs
 // marked to be skipped (lvchange -k) stay as they are and are named in the findings.
 func (o *Ops) Activate(ctx context.Context, vg, node string) (out Outcome, err error) {
-	defer out.since(time.Now())
+	defer out.Since(time.Now())
 	defer o.Forget()
 	ctx, cancel := context.WithTimeout(ctx, LimitActivate)
 	defer cancel()
@@ -120,7 +120,7 @@ func (o *Ops) Activate(ctx context.Context, vg, node string) (out Outcome, err e
 	o.settle(ctx, &out)
 	missing := o.missing(g, want)
 	for deadline := time.Now().Add(settleFor / 2); len(missing) > 0 && runErr == nil && time.Now().Before(deadline); {
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := Pause(ctx, 100*time.Millisecond); err != nil {
 			return out, o.failed(err, "waiting for the device nodes of volume group %s", vg)
 		}
 		missing = o.missing(g, want)

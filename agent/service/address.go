@@ -97,7 +97,7 @@ func (o *Ops) addresses(want []proto.Address) ([]proto.AddressState, error) {
 // somebody else on the network answers for is not added.
 func (o *Ops) AddAddress(ctx context.Context, a proto.Address) (out lvmops.Outcome, err error) {
 	begin := time.Now()
-	defer func() { out.Seconds = time.Since(begin).Seconds() }()
+	defer out.Since(begin)
 	p, list, err := o.look(a)
 	if err != nil {
 		return out, err
@@ -145,7 +145,7 @@ func (o *Ops) announce(ctx context.Context, on Interface, addr netip.Addr, out *
 // DropAddress takes an address away and proves it by reading it back.
 func (o *Ops) DropAddress(ctx context.Context, a proto.Address) (out lvmops.Outcome, err error) {
 	begin := time.Now()
-	defer func() { out.Seconds = time.Since(begin).Seconds() }()
+	defer out.Since(begin)
 	p, list, err := o.look(a)
 	if err != nil {
 		return out, err

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"example.com/santui/lvmops"
 )
 
 // kernel is the Network of this machine.
@@ -145,7 +147,7 @@ func (kernel) Announce(ctx context.Context, on Interface, addr netip.Addr) error
 	defer func() { _ = unix.Close(fd) }()
 	for i := range announcements {
 		if i > 0 {
-			if err := pause(ctx, announceGap); err != nil {
+			if err := lvmops.Pause(ctx, announceGap); err != nil {
 				return err
 			}
 		}

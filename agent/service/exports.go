@@ -64,7 +64,7 @@ func (o *Ops) Unexport(ctx context.Context, e proto.Export) (lvmops.Outcome, err
 
 func (o *Ops) setExport(ctx context.Context, e proto.Export, want bool, argv []string) (out lvmops.Outcome, err error) {
 	begin := time.Now()
-	defer func() { out.Seconds = time.Since(begin).Seconds() }()
+	defer out.Since(begin)
 	words := fmt.Sprintf("%s is exported to %s", e.Path, e.Client)
 	if !want {
 		words = fmt.Sprintf("%s is not exported to %s", e.Path, e.Client)

@@ -48,7 +48,7 @@ type Occasion struct{ Resource, Device, Operation string }
 // Script runs one of the two programs of a script.
 func (o *Ops) Script(ctx context.Context, s proto.Script, start bool, when Occasion) (out lvmops.Outcome, err error) {
 	begin := time.Now()
-	defer func() { out.Seconds = time.Since(begin).Seconds() }()
+	defer out.Since(begin)
 	argv, action := s.Stop, "stop"
 	if start {
 		argv, action = s.Start, "start"

@@ -81,19 +81,8 @@ func (o *Ops) Facts(ctx context.Context, c proto.Service) proto.ServiceFacts {
 	return f
 }
 
-// run runs a program and notes it in the outcome. What it says on stderr although it succeeded is a finding.
 func (o *Ops) run(ctx context.Context, out *lvmops.Outcome, cmd lvmops.Cmd) (lvmops.Result, error) {
-	res, err := o.opt.Runner.Run(ctx, cmd)
-	if res.Execution.Node == "" {
-		res.Execution.Node = o.opt.Node
-	}
-	if out != nil {
-		out.Commands = append(out.Commands, res.Execution)
-		if err == nil {
-			out.Findings = append(out.Findings, lvmops.Lines(res.Stderr)...)
-		}
-	}
-	return res, err //nolint:wrapcheck // an ExecError says all there is
+	return lvmops.Run(ctx, o.opt.Runner, o.opt.Node, out, cmd) //nolint:wrapcheck // an ExecError says all there is
 }
 
 func (o *Ops) refuse(code proto.ErrorCode, format string, args ...any) *proto.Error {
@@ -111,16 +100,4 @@ func (o *Ops) failed(cause error, format string, args ...any) *proto.Error {
 		text += ": " + cause.Error()
 	}
 	return o.refuse(code, "%s", text)
-}
-
-// pause waits, or returns the context's error.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err() //nolint:wrapcheck // the caller says what was waited for
-	}
 }

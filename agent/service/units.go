@@ -84,7 +84,7 @@ const unitPoll = 250 * time.Millisecond
 
 func (o *Ops) setUnit(ctx context.Context, name string, argv []string, want func(string) bool) (out lvmops.Outcome, err error) {
 	begin := time.Now()
-	defer func() { out.Seconds = time.Since(begin).Seconds() }()
+	defer out.Since(begin)
 	ctx, cancel := context.WithTimeout(ctx, LimitUnit)
 	defer cancel()
 	doing := argv[1] + "ing " + name
@@ -116,7 +116,7 @@ func (o *Ops) setUnit(ctx context.Context, name string, argv []string, want func
 				out.Findings = append(out.Findings, runErr.Error())
 			}
 			return out, nil
-		case !onItsWay || runErr != nil || pause(ctx, unitPoll) != nil:
+		case !onItsWay || runErr != nil || lvmops.Pause(ctx, unitPoll) != nil:
 			if runErr == nil {
 				runErr = ctx.Err()
 			}

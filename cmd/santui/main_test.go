@@ -77,8 +77,10 @@ func execute(t testing.TB, name string, args ...string) result {
 // TestHelpOnSilentTerminal runs --help on a terminal that never answers a question. Bubble Tea would wait five seconds
 // for the answer, were it asked.
 func TestHelpOnSilentTerminal(t *testing.T) {
+	const limit = 100 * time.Millisecond
 	best := time.Hour
-	for range 3 { // the first run also loads the program from disk
+	// The first run also loads the program from disk, and other tests run beside this one: the best of many counts.
+	for i := 0; i < 40 && best > limit; i++ {
 		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "santui"), "--help")
 		cmd.Env = append(os.Environ(), "TERM=xterm-256color")
 		begin := time.Now()
@@ -97,7 +99,7 @@ func TestHelpOnSilentTerminal(t *testing.T) {
 		}
 	}
 	t.Logf("--help on a silent terminal: %v", best)
-	if best > 500*time.Millisecond {
+	if best > limit {
 		t.Errorf("--help took %v", best)
 	}
 }

@@ -31,17 +31,12 @@ func maySkip(s State) drbd.RetCode {
 	fresh := func(d proto.DiskState, u UUIDs) bool {
 		return d == proto.Inconsistent && masked(u.Current) == drbd.UUIDJustCreated
 	}
+	rv := atRest(s)
 	switch {
 	case s.Pending.Kind != PendingNone:
 		return drbd.SSInTransientState
-	case s.Conn < proto.Connected:
-		return drbd.SSNeedConnection
-	case s.Conn > proto.Connected:
-		return drbd.SSResyncRunning
-	case s.Disk < proto.Inconsistent:
-		return drbd.SSNoLocalDisk
-	case s.PeerDisk < proto.Inconsistent:
-		return drbd.SSNoRemoteDisk
+	case !rv.OK():
+		return rv
 	case s.Role == proto.Primary || s.PeerRole == proto.Primary || !s.PeerUUIDs.Known ||
 		!fresh(s.Disk, s.UUIDs) || !fresh(s.PeerDisk, s.PeerUUIDs.UUIDs):
 		return drbd.SSNotSupported

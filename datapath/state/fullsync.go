@@ -36,7 +36,7 @@ func fullSyncRefusal(rv drbd.RetCode, k PendingKind) *Refusal {
 // mayBecomeTarget says whether the own copy may be overwritten in full from the peer's. Stricter than DRBD: not while
 // this node is Primary, and only from a copy that is UpToDate (DRBD would declare it so).
 func mayBecomeTarget(s State) drbd.RetCode {
-	rv := mayFullSync(s)
+	rv := atRest(s)
 	switch {
 	case !rv.OK():
 		return rv
@@ -51,7 +51,7 @@ func mayBecomeTarget(s State) drbd.RetCode {
 
 // mayBecomeSource is the mirror image: the peer's copy is overwritten from the own one.
 func mayBecomeSource(s State) drbd.RetCode {
-	rv := mayFullSync(s)
+	rv := atRest(s)
 	switch {
 	case !rv.OK():
 		return rv
@@ -64,7 +64,8 @@ func mayBecomeSource(s State) drbd.RetCode {
 	}
 }
 
-func mayFullSync(s State) drbd.RetCode {
+// atRest: connected, nothing runs, and both nodes have a disk.
+func atRest(s State) drbd.RetCode {
 	switch {
 	case s.Conn < proto.Connected:
 		return drbd.SSNeedConnection

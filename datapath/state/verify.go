@@ -21,17 +21,12 @@ func (m *machine) verify(e Verify) error {
 
 // mayVerify: both copies must be good, and nothing else may run on them.
 func mayVerify(s State) drbd.RetCode {
+	rv := atRest(s)
 	switch {
 	case !s.CanVerify:
 		return drbd.SSNoVerifyAlg
-	case s.Conn < proto.Connected:
-		return drbd.SSNeedConnection
-	case s.Conn > proto.Connected:
-		return drbd.SSResyncRunning
-	case s.Disk < proto.Inconsistent:
-		return drbd.SSNoLocalDisk
-	case s.PeerDisk < proto.Inconsistent:
-		return drbd.SSNoRemoteDisk
+	case !rv.OK():
+		return rv
 	case s.Disk != proto.UpToDate || s.PeerDisk != proto.UpToDate:
 		return drbd.SSNoUpToDateDisk
 	default:

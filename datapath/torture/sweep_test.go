@@ -21,9 +21,6 @@ const sweepSeed = 6
 // TestSweep lives a short fixed life again and again, and takes the power from one node at each of its calls of disk and
 // network in turn.
 func TestSweep(t *testing.T) {
-	if *seedFlag > 0 || *seedsFlag > 0 {
-		t.Skip("seeds were asked for")
-	}
 	lives := 0
 	for i := range names {
 		for _, kind := range []string{"disk", "net"} {

@@ -1,6 +1,3 @@
-// Merge takes results of tests into datapath/conformance/results.jsonl and makes datapath/CONFORMANCE.md of them:
-//
-//	go run ./datapath/conformance/merge [RESULTS...]
 package main
 
 import (
