@@ -316,3 +316,14 @@ func TestPlansAreSafeToPrint(t *testing.T) {
 		t.Errorf("%q", b.String())
 	}
 }
+
+// TestProtocolErrorsAreShown: a peer that sends what no correct peer sends is named in the status, once it happened.
+func TestProtocolErrorsAreShown(t *testing.T) {
+	for n, want := range map[int64]bool{0: false, 3: true} {
+		var b strings.Builder
+		printResource(&b, proto.Resource{Name: "r0", Counters: proto.Counters{ProtocolErrors: n}})
+		if strings.Contains(b.String(), "protocol errors: 3") != want {
+			t.Errorf("%d errors: %q", n, b.String())
+		}
+	}
+}

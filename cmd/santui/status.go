@@ -84,6 +84,9 @@ func printResource(w io.Writer, r proto.Resource) {
 	for _, m := range r.Stack.Mounts {
 		_, _ = fmt.Fprintf(w, "    %s on %s (%s)\n", m.Source, m.Target, m.FSType)
 	}
+	if k := r.Counters.ProtocolErrors; k > 0 {
+		_, _ = fmt.Fprintf(w, "    protocol errors: %d, each ended a connection; the agent's log names the packets\n", k)
+	}
 	if r.Problem != "" {
 		_, _ = fmt.Fprintf(w, "    PROBLEM: %s\n", r.Problem)
 	}

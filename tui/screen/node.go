@@ -84,8 +84,12 @@ func flags(g proto.VG) string {
 }
 
 func counters(k proto.Counters) string {
-	return fmt.Sprintf("  sent %s  received %s  written %s  read %s  in flight %d  pending %d  unacked %d",
+	line := fmt.Sprintf("  sent %s  received %s  written %s  read %s  in flight %d  pending %d  unacked %d",
 		view.Bytes(k.Sent), view.Bytes(k.Received), view.Bytes(k.Written), view.Bytes(k.Read), k.LocalInFly, k.Pending, k.Unacked)
+	if k.ProtocolErrors > 0 {
+		line += fmt.Sprintf("  protocol errors %d", k.ProtocolErrors)
+	}
+	return line
 }
 
 func (c Ctx) stamp(t time.Time) string {
