@@ -126,7 +126,10 @@ func (o *owner) send(e state.Effect) {
 		sendPacket(l, drbd.CmdSizes, p)
 	case state.SendUUIDs:
 		p := drbd.UUIDs{Current: e.UUIDs.Current, Bitmap: e.UUIDs.Bitmap, History0: e.UUIDs.History0, History1: e.UUIDs.History1, Flags: e.Flags}
-		if o.disk != nil {
+		switch {
+		case e.Counted:
+			p.Bits = e.Bits
+		case o.disk != nil:
 			p.Bits = o.disk.bm.Weight()
 		}
 		o.told = p.Bits

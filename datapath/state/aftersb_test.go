@@ -206,3 +206,31 @@ func TestAlwaysASBP(t *testing.T) {
 		}
 	}
 }
+
+// TestAfterSBLateAttach: a split brain that comes to light with a late attach. Who finds it marks everything before it
+// answers; the answer must tell of what it went by, or the other one goes by something else.
+func TestAfterSBLateAttach(t *testing.T) {
+	p, a, b := syncedPair(t)
+	a.command(func(id CommandID) Event { return Demote{ID: id} })
+	for _, n := range p.n {
+		n.s.AfterSB, n.s.AlwaysASBP = [3]uint32{drbd.AfterSBDiscardLeastChanges, 0, 0}, true
+	}
+	p.settle(rng())
+	if err := b.do(Detach{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	p.settle(rng())
+	a.md.UUIDs = UUIDs{Current: 0x1000, History0: 0x77}
+	a.s.UUIDs = a.md.UUIDs
+	b.md.UUIDs = UUIDs{Current: 0x2000, History0: 0x77}
+	a.bits, b.bits = map[int]bool{1: true}, map[int]bool{2: true, 3: true}
+	if err := b.attach(); err != nil {
+		t.Fatal(err)
+	}
+	p.settle(rng())
+	want(t, a, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+	want(t, b, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+	if masked(a.s.UUIDs.Current) != 0x2000 {
+		t.Errorf("the copy with fewer changes won: %v", a.s.UUIDs)
+	}
+}

@@ -237,3 +237,42 @@ func TestSkipInitialSyncOldState(t *testing.T) {
 	a.do(PeerState{State: w})
 	want(t, a, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.Inconsistent)
 }
+
+// deliverFrom hands over what a node has sent on the data socket.
+func (p *simPair) deliverFrom(n *simNode) {
+	for len(n.out[0]) > 0 {
+		pkt := n.out[0][0]
+		n.out[0] = n.out[0][1:]
+		n.peer.receive(pkt)
+	}
+}
+
+// TestAttachBesideDetach: a copy that is Outdated, though its node went down as Primary, is attached while the peer lets
+// its own disk go, and the peer attaches again before it has heard. Both must come to the same, and not each be the target
+// of the other.
+func TestAttachBesideDetach(t *testing.T) {
+	p, a, b := syncedPair(t)
+	p.crash(0)
+	a.md.Flags = a.md.Flags&^MDWasUpToDate | MDCrashedPrimary
+	p.settle(rng())
+	if err := a.do(Connect{}); err != nil {
+		t.Fatal(err)
+	}
+	p.settle(rng())
+	want(t, b, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.Diskless)
+	if err := b.do(Detach{Force: true}); err != nil { // its word is under way
+		t.Fatal(err)
+	}
+	if err := a.attach(); err != nil { // and so is this one's
+		t.Fatal(err)
+	}
+	p.housework(rng())
+	if err := b.attach(); err != nil {
+		t.Fatal(err)
+	}
+	p.deliverFrom(a)
+	p.deliverFrom(b)
+	p.settle(rng())
+	want(t, a, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+	want(t, b, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+}

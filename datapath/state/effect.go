@@ -51,10 +51,13 @@ type (
 	SendProtocol  struct{ DiscardMyData bool }
 	SendSyncParam struct{}
 	SendSizes     struct{ Ask, NoResync bool }
-	// SendUUIDs announces the history. The engine fills in the number of bits set. It is sent only with a disk.
+	// SendUUIDs announces the history. The engine fills in the number of bits set, unless it was Counted: then it is what
+	// the step went by, before it marked everything perhaps. It is sent only with a disk.
 	SendUUIDs struct {
-		UUIDs UUIDs
-		Flags uint64
+		UUIDs   UUIDs
+		Flags   uint64
+		Bits    uint64
+		Counted bool
 	}
 	// SendState announces the state.
 	SendState struct{ State drbd.State }

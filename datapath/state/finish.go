@@ -88,7 +88,7 @@ func (m *machine) sends(fx []Effect) []Effect {
 		fx = append(fx, *m.out.syncUUID)
 	}
 	if m.out.uuids && m.s.Attached() {
-		fx = append(fx, SendUUIDs{UUIDs: m.s.UUIDs, Flags: m.uuidFlags()})
+		fx = append(fx, SendUUIDs{UUIDs: m.s.UUIDs, Flags: m.uuidFlags(), Bits: m.out.bits, Counted: m.out.counted})
 	}
 	if m.out.state {
 		w := m.s.Word()

@@ -29,6 +29,9 @@ func (m *machine) peerState(e PeerState) error {
 			return m.noUUIDs(os)
 		}
 		if m.considers(p, real) {
+			if p.Disk == proto.Negotiating && os.Conn >= proto.Connected {
+				e.Told, m.out.counted, m.out.bits = e.Bits, true, e.Bits // the peer goes by what the answer tells
+			}
 			c, ok := m.handshake(p.Role, real, e.Bits, e.Told)
 			if !ok && !m.outlived(&p, &real) {
 				return nil
@@ -132,7 +135,7 @@ func (m *machine) establish(os State, p drbd.State, real proto.DiskState, conn p
 	ns.Conn, ns.PeerRole, ns.PeerDisk = conn, p.Role, real
 	ns.PeerISP = p.AftrISP || p.UserISP
 	ns.ConsiderResync = false
-	if (conn == proto.Connected || conn == proto.WFBitMapS) && ns.Disk == proto.Negotiating {
+	if (conn == proto.Connected || conn == proto.WFBitMapS) && ns.Disk == proto.Negotiating && !m.undecided(ns) {
 		ns.Disk = ns.NegDisk
 	}
 	ns = sanitize(ns)
@@ -157,6 +160,13 @@ func (m *machine) establish(os State, p drbd.State, real proto.DiskState, conn p
 	if m.s.Conn >= proto.Connected {
 		m.s.DiscardMyData = false
 	}
+}
+
+// undecided says that a late attach goes on waiting: the peer has let its disk go, and the copy here is only Outdated. It
+// would have to become Inconsistent (see sanitize), but the peer was told otherwise and may be attaching again by now: each
+// would then take the other one's copy for the better. Where somebody is Primary, the Primary's copy counts for both.
+func (m *machine) undecided(ns State) bool {
+	return ns.NegDisk == proto.Outdated && ns.PeerDisk < proto.Inconsistent && ns.Role != proto.Primary && ns.PeerRole != proto.Primary
 }
 
 // handshake decides who resyncs from whom (drbd_sync_handshake, drbd_receiver.c). false: they cannot go together, and

@@ -139,9 +139,11 @@ func (n *simNode) effect(f Effect) {
 		n.send(0, drbd.Sizes{Disk: n.s.OwnSize, Current: n.s.Size})
 	case SendUUIDs:
 		u := e.UUIDs
-		n.told = uint64(len(n.bits))
+		if n.told = uint64(len(n.bits)); e.Counted {
+			n.told = e.Bits
+		}
 		n.send(0, drbd.UUIDs{Current: u.Current, Bitmap: u.Bitmap, History0: u.History0, History1: u.History1,
-			Bits: uint64(len(n.bits)), Flags: e.Flags})
+			Bits: n.told, Flags: e.Flags})
 	case SendState, SendSyncUUID, SendChangeReq:
 		n.send(0, f)
 	case SendChangeReply:
@@ -291,8 +293,8 @@ func (n *simNode) write(block int, v byte) {
 		return
 	}
 	n.data[block] = v
-	if n.link && n.s.Replicates() && n.peer.link && n.peer.s.Disk >= proto.Inconsistent {
-		n.peer.data[block] = v // DATA is not held back by this simulation
+	if n.link && n.s.Replicates() && n.peer.link && n.peer.s.Disk >= proto.Negotiating {
+		n.peer.data[block] = v // DATA is not held back by this simulation, though the answer to a late attach may be
 		return
 	}
 	n.bits[block] = true

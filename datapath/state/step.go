@@ -34,6 +34,8 @@ type outcome struct {
 	reply                           *SendChangeReply
 	skip                            bool // the UUIDs tell the peer that its fresh disk holds the same
 	hello, uuids, state             bool
+	counted                         bool // the UUIDs tell of so many bits
+	bits                            uint64
 	sizes                           *SendSizes
 	stateConn                       proto.ConnState // what SendState claims, if not 0
 	syncUUID                        *SendSyncUUID
