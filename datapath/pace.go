@@ -17,7 +17,7 @@ type SyncControl struct {
 	DelayTarget time.Duration // if FillTarget is 0: how long an answer may take, 100 ms to 10 s; 1 s
 	FillTarget  int64         // bytes that shall be under way; 0: DelayTarget counts
 	MaxRate     int64         // bytes a second, 100 MiB
-	MinRate     int64         // bytes a second that are left to the resync while applications are busy; 0: it does not yield
+	MinRate     int64         // bytes a second that are asked for at the least, as long as less is under way than should be
 }
 
 // withDefaults fills in what is not set. FillTarget and MinRate mean something when 0.
@@ -229,8 +229,7 @@ func (y *yielder) delay(now time.Time, apps, n int64) time.Duration {
 
 // yields says whether reads for the peer's resync or verify give way to applications here.
 func (l *link) yields(k peerKind) bool {
-	c := l.r.cfg.SyncControl
-	return c != nil && c.MinRate > 0 && (k == peerRSRead || k == peerCsum || k == peerOVDigest)
+	return l.r.cfg.MinRate > 0 && (k == peerRSRead || k == peerCsum || k == peerOVDigest)
 }
 
 // serveLate has the blocks read that the peer's resync or verify asked for, in order, giving way to applications. It does
@@ -239,7 +238,7 @@ func (l *link) serveLate() error {
 	if !l.yields(peerRSRead) {
 		return nil
 	}
-	y := yielder{least: l.r.cfg.SyncControl.MinRate}
+	y := yielder{least: l.r.cfg.MinRate}
 	for p := l.late.get(); p != nil; p = l.late.get() {
 		for {
 			d := y.delay(time.Now(), l.r.traffic.appRequests(), p.n)

@@ -1,10 +1,16 @@
 package datapath
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"example.com/santui/datapath/block/blocktest"
@@ -228,5 +234,363 @@ func TestDiskReturnsWithoutFullSync(t *testing.T) {
 			t.Errorf("%d KiB came where 256 were missing", got>>10)
 		}
 		p.equal()
+	}
+}
+
+// TestFencePeerCodes: what each exit code of fence-peer means to a Primary that lost its peer, and to a Secondary that
+// restarted alone and is to take over.
+func TestFencePeerCodes(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "fencing")
+	t.Parallel()
+	p, s := scripted(t, func(_ int, c *Config) { c.Fencing, c.ConnectInt = FencingResource, 20*time.Millisecond }, "fence-peer")
+	p.synced()
+	a := p.node[0]
+	for code, peer := range map[int]proto.DiskState{
+		3: proto.Inconsistent, 4: proto.Outdated, 5: proto.Outdated, 6: proto.DUnknown, 7: proto.Outdated, 0: proto.DUnknown, 1: proto.DUnknown, 20: proto.DUnknown,
+	} {
+		s[0].on("fence-peer", code)
+		p.cable.pull()
+		for end := time.Now().Add(10 * time.Second); !a.heard(fmt.Sprintf("fence-peer: exit code %d", code)); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("no verdict %d", code)
+			}
+		}
+		if st := a.Status(); st.PeerDisk != peer || st.Disk != proto.UpToDate || st.Suspended {
+			t.Errorf("a Primary, exit code %d: %v/%v, suspended %v", code, st.Disk, st.PeerDisk, st.Suspended)
+		}
+		a.write(int64(code)<<16, pattern(uint64(code), 8192))
+		p.cable.plug()
+		p.await("the resync", inSync)
+		p.equal()
+	}
+	a.ok("demote", a.Demote(bg()))
+	for code, want := range map[int]struct {
+		disk     proto.DiskState
+		promoted bool
+	}{
+		1: {proto.Consistent, false}, 5: {proto.Consistent, false}, 6: {proto.Outdated, false}, 0: {proto.Consistent, false},
+		3: {proto.UpToDate, true}, 4: {proto.UpToDate, true}, 7: {proto.UpToDate, true},
+	} {
+		p.cable.pull()
+		a.await("the break", func(s *Status) bool { return s.Conn < proto.Connected })
+		_ = p.node[1].Close()
+		b := p.boot(1, p.node[1].disk)
+		b.ok("attach", b.Attach(bg()))
+		b.ok("connect", b.Connect(bg(), false))
+		s[1].on("fence-peer", code)
+		if err := b.Promote(bg(), false); (err == nil) != want.promoted {
+			t.Errorf("a promotion with exit code %d: %v", code, err)
+		}
+		if d := b.Status().Disk; d != want.disk {
+			t.Errorf("a Secondary, exit code %d: %v, want %v", code, d, want.disk)
+		}
+		if want.promoted {
+			b.write(1<<20, pattern(uint64(code), 4096))
+			b.ok("demote", b.Demote(bg()))
+		}
+		p.cable.plug()
+		p.await("the resync", inSync)
+		p.equal()
+	}
+}
+
+// TestAttachAfterResize: both disks grow while the Secondary's is detached. When that comes back the device grows, and it
+// takes what it missed and the new part: the bitmaps were kept.
+func TestAttachAfterResize(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "attach-while-connected-resize")
+	t.Parallel()
+	const before, after = 32 << 20, 48 << 20
+	p := newPair(t, before, before, nil)
+	p.synced()
+	a, b := p.node[0], p.node[1]
+	for i, n := range p.node {
+		if _, err := n.disk.WriteAt(pattern(uint64(i), 1<<20), 8<<20); err != nil { // to see whether it is copied
+			t.Fatal(err)
+		}
+	}
+	b.ok("detach", b.Detach(bg()))
+	a.await("it", func(s *Status) bool { return s.PeerDisk == proto.Diskless })
+	a.write(1<<20, pattern(7, 128<<10))
+	for _, n := range p.node {
+		n.disk.(*blocktest.Mem).Extend(after)
+	}
+	was := b.Status().Counters.Received
+	b.ok("attach", b.Attach(bg()))
+	p.await("the resync", sized(usable(t, before)))
+	b.ok("resize", b.Resize(bg(), false))
+	p.await("the new size", sized(usable(t, after)))
+	a.write(usable(t, after)-1<<20, pattern(8, 128<<10))
+	if got := b.Status().Counters.Received - was; got > usable(t, after)-usable(t, before)+1<<20 {
+		t.Errorf("%d KiB came, the new part has %d", got>>10, (usable(t, after)-usable(t, before))>>10)
+	}
+	for i, n := range p.node {
+		if string(n.content1(8<<20)) != string(pattern(uint64(i), 4096)) {
+			t.Error("what nobody wrote was copied")
+		}
+		if _, err := n.disk.WriteAt(pattern(3, 1<<20), 8<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.equal()
+}
+
+// TestSnapshotUnderLoad: a Primary without peer comes back with a copy of its disk that was taken in one moment under
+// load, its cache included or lost.
+func TestSnapshotUnderLoad(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "resync-snapshot")
+	t.Parallel()
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	for round, survive := range []int{100, 50, 0} { // per cent
+		p.cable.pull()
+		p.await("the break", func(s *Status) bool { return s.Conn < proto.Connected })
+		a := p.node[0]
+		w := startWriter(a, uint64(60+round), 4)
+		time.Sleep(20 * time.Millisecond)
+		acked := w.acked()
+		disk := a.disk.(*blocktest.Mem)
+		snapshot := disk.CrashClone(uint64(round), survive)
+		if survive == 100 {
+			snapshot = disk.Clone()
+		}
+		time.Sleep(20 * time.Millisecond)
+		w.end()
+		_ = a.Close()
+		a = p.boot(0, snapshot)
+		a.ok("attach", a.Attach(bg()))
+		a.ok("connect", a.Connect(bg(), false))
+		p.cable.plug()
+		p.await("the resync", inSync)
+		p.equal()
+		if survive == 100 {
+			w.check(t, acked, p.node[1].content())
+		}
+		a.ok("promote", a.Promote(bg(), false))
+	}
+}
+
+// counting ends a link at an exact byte.
+type counting struct {
+	net.Conn
+	left *atomic.Int64
+	cut  func()
+}
+
+func (c counting) count(n int) {
+	if now := c.left.Add(-int64(n)); now <= 0 && now+int64(n) > 0 {
+		c.cut()
+	}
+}
+
+func (c counting) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p[:min(len(p), 16)])
+	c.count(n)
+	return n, err
+}
+
+func (c counting) Write(p []byte) (int, error) {
+	if n := int(c.left.Load()); n > 0 && n < len(p) {
+		n, err := c.Conn.Write(p[:n])
+		c.count(n)
+		return n, errors.Join(err, errCut)
+	}
+	n, err := c.Conn.Write(p)
+	c.count(n)
+	return n, err
+}
+
+// TestResyncEndLost: the link breaks at every few bytes of a small resync, so that either node misses the other's last
+// words. What was written meanwhile, and the resync after it, are complete.
+func TestResyncEndLost(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "resync-finish")
+	t.Parallel()
+	var left atomic.Int64
+	var p *pair
+	p = newPair(t, testSize, testSize, func(_ int, c *Config) {
+		c.ConnectInt, c.CRAMAlg, c.Secret = 10*time.Millisecond, "", nil
+		c.Dial = func(ctx context.Context, laddr, raddr string) (net.Conn, error) {
+			conn, err := p.cable.dial(ctx, laddr, raddr)
+			if err != nil {
+				return nil, err
+			}
+			return counting{conn, &left, p.cable.pull}, nil
+		}
+	})
+	left.Store(1 << 40)
+	p.synced()
+	a := p.node[0]
+	// resync changes four blocks behind a cut cable and lets so many bytes pass when it is whole again.
+	resync := func(i int, bytes int64) {
+		p.cable.pull()
+		p.await("the break", func(s *Status) bool { return s.Conn < proto.Connected })
+		for k := range 4 {
+			a.write(int64(i%100)<<16+int64(k)<<14, pattern(uint64(i)<<8|uint64(k), 4096))
+		}
+		left.Store(bytes)
+		p.cable.plug()
+	}
+	resync(0, 1<<40)
+	p.await("a resync without a break", inSync)
+	all := 1<<40 - left.Load()
+	broken := 0
+	for i, bytes := 1, int64(64); bytes < all+256; i++ {
+		resync(i, bytes)
+		for end := time.Now().Add(2 * time.Second); left.Load() > 0 && (!inSync(p.node[0].Status()) || !inSync(p.node[1].Status())) && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		if left.Load() <= 0 {
+			broken++
+		}
+		p.cable.pull() // the words that are still under way are lost too
+		p.await("the break", func(s *Status) bool { return s.Conn < proto.Connected })
+		a.write(8<<20+int64(i%100)<<14, pattern(uint64(i), 4096))
+		left.Store(1 << 40)
+		p.cable.plug()
+		p.await("the next resync", inSync)
+		p.equal()
+		if bytes += 1777; bytes > all-2048 {
+			bytes -= 1777 - 113
+		}
+	}
+	if broken < 10 {
+		t.Errorf("the link broke only %d times", broken)
+	}
+	t.Logf("a resync is %d bytes; the link broke %d times in one", all, broken)
+}
+
+// pipes is a network inside this process, for a bubble.
+type pipes struct {
+	mu sync.Mutex
+	at map[string]*pipeListener
+}
+
+// pipe is an end of a net.Pipe with room for what is not read yet.
+type pipe struct {
+	net.Conn
+	out  chan []byte
+	done chan struct{}
+	once sync.Once
+}
+
+func newPipe(c net.Conn) *pipe {
+	p := &pipe{Conn: c, out: make(chan []byte, 1024), done: make(chan struct{})}
+	go func() {
+		for {
+			select {
+			case b := <-p.out:
+				_, _ = c.Write(b)
+			case <-p.done:
+				return
+			}
+		}
+	}()
+	return p
+}
+
+func (p *pipe) Write(b []byte) (int, error) {
+	select {
+	case p.out <- bytes.Clone(b):
+		return len(b), nil
+	case <-p.done:
+		return 0, net.ErrClosed
+	}
+}
+
+func (p *pipe) SetWriteDeadline(time.Time) error { return nil }
+
+func (p *pipe) SetDeadline(t time.Time) error { return p.SetReadDeadline(t) }
+
+func (p *pipe) Close() error {
+	p.once.Do(func() { close(p.done) })
+	return p.Conn.Close()
+}
+
+type pipeListener struct {
+	of   *pipes
+	addr string
+	in   chan net.Conn
+	done chan struct{}
+	once sync.Once
+}
+
+func (p *pipes) listen(_ context.Context, addr string) (net.Listener, error) {
+	l := &pipeListener{of: p, addr: addr, in: make(chan net.Conn), done: make(chan struct{})}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.at[addr] = l
+	return l, nil
+}
+
+func (p *pipes) dial(ctx context.Context, _, raddr string) (net.Conn, error) {
+	p.mu.Lock()
+	l := p.at[raddr]
+	p.mu.Unlock()
+	if l == nil {
+		return nil, errCut
+	}
+	a, b := net.Pipe()
+	here, there := newPipe(a), newPipe(b)
+	select {
+	case l.in <- there:
+		return here, nil
+	case <-l.done:
+	case <-ctx.Done():
+	}
+	_, _ = here.Close(), there.Close()
+	return nil, errCut
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.in:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// TestLeastRate: a resync beside a busy application gets its least rate, no more and no less, whether its rate is fixed or
+// found; when the application rests, all of it.
+func TestLeastRate(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "c-min-rate")
+	const least = 2 << 20
+	for name, control := range map[string]*SyncControl{"fixed": nil, "found": {FillTarget: 1 << 20, MinRate: least}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				network := &pipes{at: map[string]*pipeListener{}}
+				p := newPair(t, testSize, testSize, func(_ int, c *Config) {
+					c.Listen, c.Dial, c.ResyncRate, c.SyncControl, c.MinRate = network.listen, network.dial, 64<<20, control, least
+				})
+				p.synced()
+				a := p.node[0]
+				for _, busy := range []bool{true, false} {
+					ctx, stop := context.WithCancel(t.Context())
+					var apps sync.WaitGroup
+					apps.Go(func() {
+						for i := int64(0); busy && sleep(ctx, 5*time.Millisecond); i++ {
+							a.write(i%64*4096, pattern(uint64(i), 4096))
+						}
+					})
+					time.Sleep(time.Second)
+					began := time.Now()
+					a.ok("invalidate-remote", a.InvalidateRemote(bg()))
+					a.await("the resync", func(s *Status) bool { return s.Conn != proto.SyncSource && inSync(s) })
+					took := time.Since(began)
+					stop()
+					apps.Wait()
+					alone := time.Duration(a.Size()) * time.Second / least
+					if busy && (took < alone*8/10 || took > alone*12/10) || !busy && took > alone/4 {
+						t.Errorf("busy %v: %v, at the least rate it is %v", busy, took, alone)
+					}
+					p.equal()
+				}
+				for _, n := range p.node {
+					_ = n.Close()
+				}
+			})
+		})
 	}
 }

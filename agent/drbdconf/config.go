@@ -182,6 +182,15 @@ func (r *Resource) Peer(node string) (*Host, error) {
 	return nil, fmt.Errorf("%s: resource %s has no section for a node other than %s", r.Pos, r.Name, node)
 }
 
+// YieldRate is what a resync is left with while applications are busy, bytes a second; 0 = it does not yield. A fixed rate
+// yields only if c-min-rate stands in the files.
+func (r *Resource) YieldRate() int64 {
+	if _, isSet := r.set[key{"disk", "c-min-rate"}]; r.Disk.CPlanAhead == 0 && !isSet {
+		return 0
+	}
+	return r.Disk.CMinRate
+}
+
 // Refused says why the resource cannot be used by this version, nil if it can.
 func (r *Resource) Refused() error {
 	var errs []error

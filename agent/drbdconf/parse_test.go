@@ -284,6 +284,20 @@ func TestFindings(t *testing.T) {
 	}
 }
 
+// TestYieldRate: a fixed rate yields to applications only if the files say so.
+func TestYieldRate(t *testing.T) {
+	for in, want := range map[string]int64{"": 250 << 10, "disk { c-min-rate 0; }": 0, "disk { c-plan-ahead 0; }": 0, "syncer { rate 30M; }": 0,
+		"disk { c-plan-ahead 0; c-min-rate 4M; }": 4 << 20, "syncer { rate 30M; } disk { c-min-rate 1M; }": 1 << 20} {
+		c, err := ParseReader(strings.NewReader("resource r0 { "+in+pairOfHosts+"}"), "x")
+		if err != nil {
+			t.Fatalf("%s: %v", in, err)
+		}
+		if got := c.Resources[0].YieldRate(); got != want {
+			t.Errorf("%s: %d bytes a second, want %d", in, got, want)
+		}
+	}
+}
+
 // TestFixedOrFound: a rate in an old file is the rate; one in a file of 8.4 is where the controller begins.
 func TestFixedOrFound(t *testing.T) {
 	for in, want := range map[string]int{"": 20, "disk { resync-rate 30M; }": 20, "syncer { rate 30M; }": 0, "disk { c-plan-ahead 0; }": 0,

@@ -47,11 +47,7 @@ func (m *Mem) CrashClone(seed uint64, survivePercent int) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	rnd := rand.New(rand.NewPCG(seed, 0x5a17))
-	c := NewMem(m.real)
-	for n, p := range m.pages {
-		cp := *p
-		c.pages[n] = &cp
-	}
+	c := m.durable()
 	sectors := make([]int64, 0, len(m.cache))
 	for s := range m.cache {
 		sectors = append(sectors, s)
@@ -71,15 +67,23 @@ func (m *Mem) CrashClone(seed uint64, survivePercent int) *Mem {
 	return c
 }
 
-// Clone is an independent copy of the disk as it reads now, all of it durable.
-func (m *Mem) Clone() *Mem { return m.CrashClone(0, -1).overlay(m) }
-
-// overlay puts m's unflushed contents into c.
-func (c *Mem) overlay(m *Mem) *Mem {
+// Clone is an independent copy of the disk as it reads at one moment, all of it durable.
+func (m *Mem) Clone() *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	c := m.durable()
 	for s, versions := range m.cache {
 		c.put(s, versions[len(versions)-1])
+	}
+	return c
+}
+
+// durable is a copy of what a Flush has made durable.
+func (m *Mem) durable() *Mem {
+	c := NewMem(m.real)
+	for n, p := range m.pages {
+		cp := *p
+		c.pages[n] = &cp
 	}
 	return c
 }
