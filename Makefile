@@ -6,7 +6,7 @@ LDFLAGS  := -X example.com/santui/agent.Version=$(VERSION) -X example.com/santui
 FUZZTIME ?= 30s
 LABLONG  := ^(TestChecks|TestVerbs|TestSetup|TestPowerCuts|TestPowerCutsBesideKernel|TestResizeWithKernel|TestServiceFaults)$$
 # The packages that have tests with build tag root.
-ROOTPKGS := ./datapath/block ./datapath/export/... ./datapath/meta ./lvmops ./agent/drbdconf ./cmd/santui
+ROOTPKGS := ./datapath/block ./datapath/export/... ./datapath/meta ./lvmops ./agent/drbdconf ./agent/service ./cmd/santui
 SEEDS    ?= 1000
 FROM     ?= 1000
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0

@@ -147,11 +147,11 @@ func checkAddress(a proto.Address, before []proto.Address) (key string, err erro
 	p, err := netip.ParsePrefix(a.Address)
 	switch {
 	case err != nil:
-		return "address", fmt.Errorf("%q is not an address with its prefix, like 10.0.0.100/24", a.Address)
-	case !p.Addr().Is4():
-		return "address", fmt.Errorf("%q: only IPv4 addresses are moved in this version", a.Address)
+		return "address", fmt.Errorf("%q is not an address with its prefix, like 10.0.0.100/24 or fd00::100/64", a.Address)
+	case p.Addr().Is4In6(), p.Addr().Is6() && p.Addr().IsLinkLocalUnicast():
+		return "address", fmt.Errorf("%q: an address of one link (fe80::) or an IPv4 one in disguise (::ffff:) is no service's", a.Address)
 	case p.String() != a.Address || p.Bits() == 0 || p.Addr().IsLoopback() || p.Addr().IsMulticast() || p.Addr().IsUnspecified(),
-		p.Bits() < 31 && p.Masked().Addr() == p.Addr():
+		p.Bits() < p.Addr().BitLen()-1 && p.Masked().Addr() == p.Addr():
 		return "address", fmt.Errorf("%q is not the address of a host", a.Address)
 	case slices.ContainsFunc(before, func(b proto.Address) bool { return b.Address == a.Address }):
 		return "address", fmt.Errorf("%q is named twice", a.Address)

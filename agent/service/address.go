@@ -13,9 +13,14 @@ import (
 	"example.com/santui/proto"
 )
 
-// AddAddressArgv is the command line of AddAddress.
+// AddAddressArgv is the command line of AddAddress. The kernel's own search for a duplicate of an IPv6 address would leave it
+// unusable for a second; AddAddress has searched already.
 func AddAddressArgv(a proto.Address) []string {
-	return []string{"ip", "addr", "add", a.Address, "dev", a.Interface}
+	argv := []string{"ip", "addr", "add", a.Address, "dev", a.Interface}
+	if p, err := netip.ParsePrefix(a.Address); err == nil && p.Addr().Is6() {
+		argv = append(argv, "nodad")
+	}
+	return argv
 }
 
 // DropAddressArgv is the command line of DropAddress.
@@ -28,9 +33,11 @@ type Interface struct {
 	Name    string
 	Index   int
 	Up      bool
-	MAC     net.HardwareAddr // nil if it has none, and needs no ARP
+	MAC     net.HardwareAddr // nil if it has none, and needs neither ARP nor neighbour discovery
 	Addrs   []netip.Prefix
 	NoProbe bool // it has no broadcast
+	No6     bool // IPv6 is off on it
+	Router  bool // it forwards IPv6
 }
 
 // Network is what the address steps see and say on the network.
@@ -38,8 +45,9 @@ type Network interface {
 	Interfaces() ([]Interface, error)
 	// Probe asks on an interface whether somebody else has an address, and returns who answered, nil if nobody did.
 	Probe(ctx context.Context, on Interface, addr netip.Addr) (net.HardwareAddr, error)
-	// Announce tells the neighbours on an interface that this node has an address.
-	Announce(ctx context.Context, on Interface, addr netip.Addr) error
+	// Announce tells the neighbours on an interface that this node has an address, and returns what that is called, "" if
+	// there are none to be told.
+	Announce(ctx context.Context, on Interface, addr netip.Addr) (string, error)
 }
 
 // holder finds who has an address, nil if nobody.
@@ -87,6 +95,8 @@ func (o *Ops) addresses(want []proto.Address) ([]proto.AddressState, error) {
 			s.Problem = "there is no interface " + a.Interface
 		case !at.Up:
 			s.Problem = "the interface " + a.Interface + " is down"
+		case at.No6 && err == nil && p.Addr().Is6():
+			s.Problem = "IPv6 is off on the interface " + a.Interface + " (net.ipv6.conf." + a.Interface + ".disable_ipv6)"
 		}
 		out = append(out, s)
 	}
@@ -133,12 +143,11 @@ func (o *Ops) AddAddress(ctx context.Context, a proto.Address) (out lvmops.Outco
 
 // announce is part of adding. That it failed is a finding, because the address is there and the neighbours' tables expire.
 func (o *Ops) announce(ctx context.Context, on Interface, addr netip.Addr, out *lvmops.Outcome) {
-	switch err := o.opt.Net.Announce(ctx, on, addr); {
-	case on.NoProbe:
+	switch how, err := o.opt.Net.Announce(ctx, on, addr); {
 	case err != nil:
 		out.Findings = append(out.Findings, fmt.Sprintf("the neighbours could not be told that %s is here: %v", addr, err))
-	default:
-		out.Now += ", announced to the neighbours (gratuitous ARP)"
+	case how != "":
+		out.Now += ", announced to the neighbours (" + how + ")"
 	}
 }
 

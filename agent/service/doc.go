@@ -10,8 +10,9 @@
 // it or to a directory above it. It gets no other environment than lvmops' fixed one and SANTUI_ACTION (stop or start),
 // SANTUI_NODE, SANTUI_RESOURCE, SANTUI_DEVICE and SANTUI_OPERATION.
 //
-// After an address was added, ARP announcements tell the neighbours; before, a probe asks whether somebody else has it
-// (RFC 5227). Both go out through a packet socket that lives for the call.
+// Before an address is added, a probe asks whether somebody else has it; afterwards, announcements tell the neighbours. For
+// IPv4 that is ARP (RFC 5227), for IPv6 neighbour discovery (RFC 4861, RFC 4862). They go out through a packet socket that
+// lives for the call.
 //
 // No state and no goroutines beyond a call.
 package service

@@ -144,9 +144,9 @@ func (n *fakeNet) Probe(context.Context, Interface, netip.Addr) (net.HardwareAdd
 	return n.other, nil
 }
 
-func (n *fakeNet) Announce(context.Context, Interface, netip.Addr) error {
+func (n *fakeNet) Announce(context.Context, Interface, netip.Addr) (string, error) {
 	n.told++
-	return nil
+	return "aloud", nil
 }
 
 // ends checks a step's end: words in what is so now, or in the error.
@@ -352,6 +352,59 @@ func TestAddress(t *testing.T) {
 	m.net.list[1].Addrs = []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}
 	out, err = m.ops.DropAddress(t.Context(), a)
 	ends(t, out, err, "", "otherwise than agent.toml says")
+}
+
+// TestAddress6: the kernel's own search for a duplicate is left out, and an interface without IPv6 is named.
+func TestAddress6(t *testing.T) {
+	a := proto.Address{Address: "fd00::100/64", Interface: "eth0"}
+	m := newMachine(t)
+	out, err := m.ops.AddAddress(t.Context(), a)
+	ends(t, out, err, "eth0 has fd00::100/64, announced to the neighbours (aloud)", "")
+	if got := strings.Join(out.Commands[0].Argv, " "); got != "ip addr add fd00::100/64 dev eth0 nodad" {
+		t.Error(got)
+	}
+	out, err = m.ops.DropAddress(t.Context(), a)
+	ends(t, out, err, "no interface has fd00::100", "")
+	m.net.list[1].No6 = true
+	if f := m.ops.Facts(t.Context(), proto.Service{Address: []proto.Address{a}}).Addresses[0]; !strings.Contains(f.Problem, "IPv6 is off on the interface eth0") {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestNeighbourDiscoveryPackets(t *testing.T) {
+	mac, addr := net.HardwareAddr{2, 0, 0, 0, 0, 1}, netip.MustParseAddr("fd00::1:2345:6789")
+	d := ndp(mac, addr, true)
+	// RFC 8200's header and RFC 4861's fields, by hand.
+	ask := []byte{0x60, 0, 0, 0, 0, 24, 58, 255}
+	ask = append(ask, make([]byte, 16)...)
+	ask = append(ask, 0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0x45, 0x67, 0x89, 135, 0, 0x8b, 0x09, 0, 0, 0, 0)
+	ask = append(ask, addr.AsSlice()...)
+	if d.probe.to.String() != "33:33:ff:45:67:89" || !slices.Equal(d.probe.data, ask) {
+		t.Errorf("%v % x, want % x", d.probe.to, d.probe.data, ask)
+	}
+	told := d.announce[0].data
+	if d.announce[0].to.String() != "33:33:00:00:00:01" || told[40] != 136 || told[44] != 0xa0 || !slices.Equal(told[64:], []byte{2, 1, 2, 0, 0, 0, 0, 1}) {
+		t.Errorf("%v % x", d.announce[0].to, told)
+	}
+	from := net.HardwareAddr{2, 0, 0, 0, 0, 9}
+	for _, b := range [][]byte{told, ask} { // who has it, and who is about to take it
+		if got := d.claims(b, from); got.String() != from.String() {
+			t.Errorf("% x: %v", b, got)
+		}
+		for i := range b {
+			if d.claims(b[:i], from) != nil {
+				t.Errorf("%d bytes are a packet", i)
+			}
+			bad := slices.Clone(b)
+			bad[i] ^= 0x10 // of the first four bytes only the version counts
+			if (i == 0 || i > 3) && d.claims(bad, from) != nil {
+				t.Errorf("a packet with byte %d changed counts", i)
+			}
+		}
+	}
+	if ndp(mac, netip.MustParseAddr("fd00::1:2345:6780"), false).claims(told, from) != nil {
+		t.Error("another address counts")
+	}
 }
 
 func TestARPPackets(t *testing.T) {
