@@ -11,6 +11,7 @@ const (
 	CheckForked    = "FORKED"
 	CheckDiscard   = "DISCARD"
 	CheckSentinel  = "SENTINEL"
+	CheckLeftovers = "LEFTOVERS"
 )
 
 // VerbCodes continues the table of check codes with those of drill, takeover, rejoin and resolve.
@@ -33,6 +34,9 @@ var VerbCodes = []Code{
 	{CheckDiscard, "what discarding loses is known", false,
 		"What only the discarded node has is overwritten by the resync.",
 		"copy what is needed from that node first"},
+	{CheckLeftovers, "nothing of the service is left on the node that returns", false,
+		"A mount or volume that outlived its agent shows old data, and is in the way when this node shall be Primary again.",
+		"unmount and remove what the evidence names; nothing on it is needed any more"},
 	{CheckSentinel, "there is a writable file system for the drill's files", true,
 		"A drill proves that data arrives by writing files before and verifying them after the move.",
 		"mount a file system read-write, with a few MiB free"},

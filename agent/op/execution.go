@@ -320,14 +320,38 @@ func (x *execution) undo(ctx context.Context, failed int) {
 		s.Undo.State = proto.StepUndone
 		x.save()
 	}
-	text := "undone: everything is back on " + x.op.Plan.From
-	if !slices.ContainsFunc(x.op.Plan.Steps, func(s proto.Step) bool { return s.Kind == proto.StepDemote }) {
+	p := x.op.Plan
+	text := "undone: everything is back on " + p.From
+	switch {
+	case p.Verb == proto.VerbTakeover:
+		text = "undone: " + p.To + " is Secondary again"
+	case !slices.ContainsFunc(p.Steps, func(s proto.Step) bool { return s.Kind == proto.StepDemote }):
 		text = "undone: both nodes are as they were before" // it had carried on what another one left
-	}
-	if x.op.Plan.Verb == proto.VerbTakeover {
-		text = "undone: " + x.op.Plan.To + " is Secondary again"
+	default:
+		if err := x.astray(ctx); err != nil {
+			x.op.Err = err
+			x.finish(proto.OpKept, fmt.Sprintf("undone as far as it can be, but the service is not back: %v. Now: %s", err, x.where(ctx)))
+			return
+		}
 	}
 	x.finish(proto.OpUndone, text)
+}
+
+// astray says why the service is not back on the node it came from although every inverse worked: no step of the plan had
+// demoted that node, but the end of its agent has.
+func (x *execution) astray(ctx context.Context) *proto.Error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limitAttest*time.Second)
+	defer cancel()
+	p := x.op.Plan
+	o, err := x.r.node(p.From).Observe(ctx, proto.ObserveRequest{Resource: p.Resource})
+	switch {
+	case err != nil:
+		return asError(err, proto.CodeUnreachable).On(p.From)
+	case o.Resource.Role != proto.Primary:
+		return proto.Errorf(proto.CodeState, "%s is %s: its agent has ended since, and what it had mounted stands on a dead device", p.From, o.Resource.Role).
+			On(p.From).WithRemedy("santui failover --to either node brings the service up; unmount and dmsetup remove what is left on %s first if it is to be there", p.From)
+	}
+	return nil
 }
 
 // allOrNothing says of an inverse whether its step, when it failed with an answer, has changed nothing: a unit or a script

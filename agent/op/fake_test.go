@@ -33,6 +33,7 @@ type nodeModel struct {
 	journal map[string]proto.Op
 	users   []proto.User
 	backing []proto.User // of the backing disk
+	left    bool         // the mount and the volume of an agent that died
 	conn    proto.ConnState
 	since   time.Time // of conn
 	uuids   proto.UUIDs
@@ -197,7 +198,7 @@ func (n *fakeNode) Observe(_ context.Context, req proto.ObserveRequest) (proto.O
 	}
 	o.Service = n.w.facts(m)
 	if m.role == proto.Primary {
-		o.Resource.Stack.VGs = []proto.VG{{Name: "storage", LVs: []proto.LV{
+		o.Resource.Stack.VGs = []proto.VG{{Name: "storage", UUID: "uuid", LVs: []proto.LV{
 			{Name: "test", Path: "/dev/storage/test", Active: m.active, Attr: "-wi-ao----"}, {Name: "pool", Active: m.active, Attr: "twi-a-tz--"}}}}
 		if m.mounted {
 			o.Resource.Stack.Mounts = []proto.Mount{{Source: "/dev/storage/test", Target: "/mnt", FSType: "ext4", Options: "rw", Used: time.Now().UnixNano()}}
@@ -211,7 +212,14 @@ func (n *fakeNode) Observe(_ context.Context, req proto.ObserveRequest) (proto.O
 		}
 	}
 	for _, t := range req.Targets {
-		o.Targets = append(o.Targets, proto.MountPoint{Path: t, Exists: true, Dir: true, Empty: true})
+		mp := proto.MountPoint{Path: t, Exists: true, Dir: true, Empty: true}
+		if m.left {
+			mp.Mounted = "/dev/mapper/storage-test"
+		}
+		o.Targets = append(o.Targets, mp)
+	}
+	if m.left && slices.Contains(req.VGs, "uuid") {
+		o.Left = []string{"storage-test, left by an agent that died"}
 	}
 	return o, nil
 }

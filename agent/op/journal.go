@@ -91,7 +91,7 @@ func (j *Journal) Put(o proto.Op) error {
 }
 
 func (j *Journal) write(o proto.Op) error {
-	b, err := json.MarshalIndent(o, "", "  ")
+	b, err := json.Marshal(o)
 	if err != nil {
 		return fmt.Errorf("encode operation %s: %w", o.ID, err)
 	}

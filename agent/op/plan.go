@@ -95,7 +95,10 @@ func moved(verb proto.Verb, v View) moving {
 
 // Targets lists the mount points that the plan for this view would use on the target.
 func Targets(verb proto.Verb, v View) []string {
-	mounts := moved(verb, v).mounts
+	return targets(moved(verb, v).mounts)
+}
+
+func targets(mounts []proto.Mount) []string {
 	out := make([]string, len(mounts))
 	for i, m := range mounts {
 		out[i] = m.Target
@@ -109,6 +112,10 @@ func groups(verb proto.Verb, v View) []string {
 	if verb == proto.VerbTakeover {
 		st = v.Known.Peer
 	}
+	return uuids(st)
+}
+
+func uuids(st proto.Stack) []string {
 	var out []string
 	for _, vg := range st.VGs {
 		out = append(out, vg.UUID)
@@ -228,12 +235,8 @@ func steady(m proto.Mount) proto.Mount {
 func effect(p proto.Plan, mounts []proto.Mount) []string {
 	var out []string
 	if len(mounts) > 0 {
-		targets := make([]string, len(mounts))
-		for i, m := range mounts {
-			targets[i] = m.Target
-		}
 		first, last := 1, len(p.Steps)
-		out = append(out, fmt.Sprintf("%s is away from step %d to step %d.", strings.Join(targets, ", "), first, last))
+		out = append(out, fmt.Sprintf("%s is away from step %d to step %d.", strings.Join(targets(mounts), ", "), first, last))
 	}
 	return append(out,
 		fmt.Sprintf("%s becomes Primary, %s becomes Secondary. No data is copied or removed.", p.To, p.From),

@@ -96,7 +96,11 @@ func (r *Runner) reply(verb proto.Verb, v View) proto.PlanReply {
 
 func (r *Runner) view(ctx context.Context, verb proto.Verb, resource string, maxAge time.Duration) (View, error) {
 	v := View{Known: r.journal.Known(resource)}
-	v.From, v.FromErr = r.peer.Observe(ctx, proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds()})
+	ask := proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds()}
+	if verb == proto.VerbRejoin {
+		ask.Targets, ask.VGs = targets(v.Known.Peer.Mounts), uuids(v.Known.Peer)
+	}
+	v.From, v.FromErr = r.peer.Observe(ctx, ask)
 	v.Heard = time.Now()
 	if v.FromErr != nil {
 		v.From = proto.Observation{Node: r.peer.Name()}

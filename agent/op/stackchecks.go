@@ -115,7 +115,8 @@ func (c *checker) facts(v View) {
 		return
 	}
 	nodes := []proto.Observation{v.From, v.To}
-	c.backing(nodes)
+	c.backing(nodes...)
+	c.duplicates(nodes...)
 	var errs []string
 	for _, o := range nodes {
 		for _, e := range o.Facts.Errs {
@@ -138,8 +139,8 @@ func (c *checker) facts(v View) {
 }
 
 // backing is the alarm: something uses a backing disk beside replication.
-func (c *checker) backing(nodes []proto.Observation) {
-	var bad, dup []string
+func (c *checker) backing(nodes ...proto.Observation) {
+	var bad []string
 	for _, o := range nodes {
 		if o.Facts == nil {
 			continue
@@ -147,11 +148,21 @@ func (c *checker) backing(nodes []proto.Observation) {
 		for _, line := range BackingEvidence(o.Facts.Backing) {
 			bad = append(bad, o.Node+": "+line)
 		}
+	}
+	c.judge(proto.CheckBackingActive, "", bad, "")
+}
+
+// duplicates passes on what LVM says of a physical volume that a node sees twice.
+func (c *checker) duplicates(nodes ...proto.Observation) {
+	var dup []string
+	for _, o := range nodes {
+		if o.Facts == nil {
+			continue
+		}
 		for _, d := range o.Facts.LVM.Duplicates {
 			dup = append(dup, o.Node+": "+d)
 		}
 	}
-	c.judge(proto.CheckBackingActive, "", bad, "")
 	c.judge(proto.CheckDupPV, "", dup, "")
 }
 

@@ -97,7 +97,8 @@ func (c *checker) takeover(v View) {
 	}
 	v.From.Resource.Stack = k.Peer
 	c.target(v)
-	c.backing([]proto.Observation{v.To})
+	c.backing(v.To)
+	c.duplicates(v.To)
 	c.service(v)
 }
 
@@ -186,7 +187,8 @@ func (c *checker) rejoin(v View) {
 	l := LineageOf(v.To, v.From)
 	var bad []string
 	if v.From.Resource.Role == proto.Primary && !l.Split {
-		bad = append(bad, v.From.Node+" is Primary: only a Secondary follows the other node")
+		bad = append(bad, fmt.Sprintf("%s is Primary (%s): only a Secondary follows the other node. Take that down, or name %s as the node to stay",
+			v.From.Node, describe(v.From.Resource.Stack), v.From.Node))
 	}
 	c.judge(proto.CheckRoles, "", bad, fmt.Sprintf("%s is %s, %s is %s", v.From.Node, v.From.Resource.Role, v.To.Node, v.To.Resource.Role))
 	c.disk(v)
@@ -199,6 +201,26 @@ func (c *checker) rejoin(v View) {
 		bad = nil
 	}
 	c.judge(proto.CheckSplit, "", bad, l.Text)
+	c.backing(v.From, v.To)
+	c.leftovers(v)
+}
+
+// leftovers names what the service left on the node that shall follow, which is Secondary: it stands on a device that is
+// dead, or on none of replication's, and is in the way of this node's next turn as Primary.
+func (c *checker) leftovers(v View) {
+	if v.From.Resource.Role == proto.Primary {
+		return // ROLES names it
+	}
+	var left []string
+	for _, m := range slices.Backward(v.From.Targets) {
+		if m.Mounted != "" {
+			left = append(left, fmt.Sprintf("%s on %s still shows %s: umount it there", m.Path, v.From.Node, m.Mounted))
+		}
+	}
+	for _, l := range v.From.Left {
+		left = append(left, v.From.Node+" has "+l)
+	}
+	c.grade(proto.CheckLeftovers, v.From.Node, nil, left, fmt.Sprintf("%d mount points and %d volume groups looked for", len(v.From.Targets), len(v.Known.Peer.VGs)))
 }
 
 func (c *checker) resolve(v View) {
@@ -220,6 +242,7 @@ func (c *checker) resolve(v View) {
 	}
 	c.judge(proto.CheckForked, "", bad, l.Text)
 	c.add(proto.CheckDiscard, v.From.Node, proto.CheckWarn, discards(v)...)
+	c.backing(v.From, v.To)
 	c.stack(v)
 	c.service(v)
 	v.From.Resource.Stack = proto.Stack{}

@@ -386,6 +386,12 @@ func TestVerbRefusals(t *testing.T) {
 		{"failover in a split brain", proto.VerbFailover, func(g *rig) { split(g); g.w.nodes["weasel"].role = proto.Secondary }, nil, proto.CodeVeto, proto.CheckSplit},
 		{"rejoin beside a forked Primary", proto.VerbRejoin, split, nil, proto.CodeVeto, proto.CheckSplit},
 		{"rejoin of a Primary", proto.VerbRejoin, func(g *rig) { g.w.nodes["otter"].role = proto.Primary }, nil, proto.CodeVeto, proto.CheckRoles},
+		{"rejoin of a node whose disk is used beside replication", proto.VerbRejoin, back, func(g *rig, _ *proto.OpStartRequest) {
+			g.w.nodes["otter"].backing = []proto.User{{Kind: "dm", Name: "/dev/storage/test", How: "on the backing disk"}}
+		}, proto.CodeVeto, proto.CheckBackingActive},
+		{"resolve beside a disk that is used beside replication", proto.VerbResolve, split, func(g *rig, _ *proto.OpStartRequest) {
+			g.w.nodes["otter"].backing = []proto.User{{Kind: "dm", Name: "/dev/storage/test", How: "on the backing disk"}}
+		}, proto.CodeVeto, proto.CheckBackingActive},
 		{"resolve without a split brain", proto.VerbResolve, back, nil, proto.CodeVeto, proto.CheckForked},
 		{"resolve while connected", proto.VerbResolve, whole, nil, proto.CodeVeto, proto.CheckForked},
 		{"resolve not confirmed", proto.VerbResolve, split, func(_ *rig, r *proto.OpStartRequest) { r.Confirm = "dem" }, proto.CodeNotConfirmed, ""},
@@ -414,6 +420,31 @@ func TestVerbRefusals(t *testing.T) {
 				t.Errorf("something changed: %s", g.w.home())
 			}
 		})
+	}
+}
+
+// TestRejoinNamesLeftovers: what a dead agent left on the node that returns is named, with what to do, and hinders nothing.
+func TestRejoinNamesLeftovers(t *testing.T) {
+	g := newRig(t)
+	back(g)
+	for _, left := range []bool{true, false} {
+		g.w.nodes["otter"].left = left
+		reply, err := g.r.Look(t.Context(), proto.CheckRequest{Verb: proto.VerbRejoin, Resource: "r0"}, 0)
+		if err != nil || !reply.Checks.Ready() {
+			t.Fatalf("%v, blocked by %+v", err, reply.Checks.Blocking())
+		}
+		i := slices.IndexFunc(reply.Checks.Checks, func(c proto.Check) bool { return c.Code == proto.CheckLeftovers })
+		want, said := proto.CheckOK, "1 mount points and 1 volume groups"
+		if left {
+			want, said = proto.CheckWarn, "/mnt on otter still shows /dev/mapper/storage-test: umount it there\notter has storage-test, left by an agent that died"
+		}
+		if c := reply.Checks.Checks[i]; c.Result != want || !strings.Contains(strings.Join(c.Evidence, "\n"), said) {
+			t.Errorf("%s %q", c.Result, c.Evidence)
+		}
+	}
+	g.w.nodes["otter"].left = true
+	if o := g.begin(t, request(proto.VerbRejoin)); o.State != proto.OpDone {
+		t.Errorf("%s: %s", o.State, o.Outcome)
 	}
 }
 

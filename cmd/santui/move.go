@@ -158,6 +158,9 @@ func (a *app) move(ctx context.Context, f moveFlags) error {
 	if !f.dryRun {
 		if !a.json {
 			_, _ = fmt.Fprintf(a.stdout, "operation %s: %s of %s from %s to %s\n", o.ID, o.Plan.Verb, o.Plan.Resource, o.Plan.From, o.Plan.To)
+			if f.verb == proto.VerbRejoin { // the one that nobody had to confirm
+				printWarnings(a.stdout, o.Checks)
+			}
 		}
 		if o, err = a.followOp(ctx, n, o.ID, ask); err != nil {
 			return err

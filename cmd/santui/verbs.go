@@ -10,6 +10,7 @@ import (
 
 	"example.com/santui/cmd/internal/cli"
 	"example.com/santui/proto"
+	"example.com/santui/tui/clean"
 )
 
 func (a *app) drillCmd() *cobra.Command {
@@ -161,7 +162,7 @@ func (a *app) undoCmd() *cobra.Command {
 
 // printWarnings shows what holds but must be known before a verb is confirmed.
 func printWarnings(w io.Writer, l proto.CheckList) {
-	for _, c := range l.Checks {
+	for _, c := range clean.Value(l).Checks { // names of mounts and volume groups are somebody else's text
 		if c.Result == proto.CheckOK {
 			continue
 		}
