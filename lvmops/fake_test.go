@@ -249,7 +249,7 @@ func TestFindings(t *testing.T) {
 	} else if _, err := o.Stack(ctx, "/dev/nbd0", "/dev/nbd0"); err != nil {
 		t.Fatal(err)
 	}
-	tr := lvmtest.NewTranscript(lvmtest.Run{Argv: argv, Stdout: `{"report":[]}`, Stderr: "  WARNING: PV xyz is duplicate.\n"})
+	tr := lvmtest.NewTranscript(lvmtest.Run{Argv: argv, Stdout: `{"report":[]}`, Stderr: "  WARNING: PV xyz is duplicate.\n  WARNUNG: Gerät für PV xyz nicht gefunden.\n"})
 	opt.Runner = tr
 	o, err := lvmops.New(opt)
 	if err != nil {
@@ -258,7 +258,7 @@ func TestFindings(t *testing.T) {
 	if st, err := o.Stack(ctx, "/dev/nbd0", "/dev/nbd0"); err != nil || st.Err != "" {
 		t.Fatalf("%+v, %v", st, err)
 	}
-	if f := o.Findings("/dev/nbd0"); len(f) != 1 || f[0] != "WARNING: PV xyz is duplicate." || len(tr.Left()) != 0 {
+	if f := o.Findings("/dev/nbd0"); len(f) != 2 || f[0] != "WARNING: PV xyz is duplicate." || f[1] != "WARNUNG: Gerät für PV xyz nicht gefunden." || len(tr.Left()) != 0 {
 		t.Errorf("%q, left %v", f, tr.Left())
 	}
 }
