@@ -18,6 +18,7 @@ type pairModel struct {
 	mu    sync.Mutex
 	nodes map[string]*nodeModel
 	cut   bool // the replication link
+	dead  bool // the runner: what it still does has no effect
 	gen   uint64
 	bad   []string // broken rules
 
@@ -60,6 +61,17 @@ type fakeNode struct {
 	w     *pairModel
 	name  string
 	fault *fault
+	// kill is asked before a step has its effect, and after it, whether the runner dies now.
+	kill func(req proto.PeerStepRequest, after bool) bool
+}
+
+// away says whether nobody hears the caller: the node is gone, or the caller is dead.
+func (n *fakeNode) away() bool { return n.w.dead || n.w.nodes[n.name].gone }
+
+// dies asks for the runner's death.
+func (n *fakeNode) dies(req proto.PeerStepRequest, after bool) bool {
+	n.w.dead = n.w.dead || n.kill != nil && n.kill(req, after)
+	return n.w.dead
 }
 
 func newWorld() (*pairModel, *fakeNode, *fakeNode) {
@@ -177,7 +189,7 @@ func (n *fakeNode) Observe(_ context.Context, req proto.ObserveRequest) (proto.O
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	m := n.w.nodes[n.name]
-	if m.gone {
+	if n.away() {
 		return proto.Observation{}, proto.Errorf(proto.CodeUnreachable, "no answer")
 	}
 	o := proto.Observation{
@@ -227,8 +239,7 @@ func (n *fakeNode) Observe(_ context.Context, req proto.ObserveRequest) (proto.O
 func (n *fakeNode) Step(_ context.Context, req proto.PeerStepRequest) proto.StepResult {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
-	m := n.w.nodes[n.name]
-	if m.gone {
+	if n.away() {
 		return proto.StepResult{Err: proto.Errorf(proto.CodeUnreachable, "no answer").On(n.name)}
 	}
 	kind := req.Step.Kind
@@ -248,7 +259,14 @@ func (n *fakeNode) Step(_ context.Context, req proto.PeerStepRequest) proto.Step
 		}
 		return proto.StepResult{Err: proto.Errorf(f.code, "injected").On(n.name)}
 	}
-	return n.w.do(n.name, kind, req)
+	if n.dies(req, false) {
+		return proto.StepResult{Err: proto.Errorf(proto.CodeUnreachable, "dead").On(n.name)}
+	}
+	res := n.w.do(n.name, kind, req)
+	if n.dies(req, true) {
+		return proto.StepResult{Err: proto.Errorf(proto.CodeUnreachable, "dead").On(n.name)}
+	}
+	return res
 }
 
 // do carries out the steps that only some verbs have, and leaves the others to apply.
@@ -393,7 +411,7 @@ func (n *fakeNode) Lock(_ context.Context, l proto.Lock) error {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	m := n.w.nodes[n.name]
-	if m.gone {
+	if n.away() {
 		return proto.Errorf(proto.CodeUnreachable, "no answer")
 	}
 	if m.locked != nil && m.locked.OpID != l.OpID {
@@ -415,7 +433,7 @@ func (n *fakeNode) Unlock(_ context.Context, l proto.Lock) error {
 func (n *fakeNode) Journal(_ context.Context, o proto.Op) error {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
-	if n.w.nodes[n.name].gone {
+	if n.away() {
 		return proto.Errorf(proto.CodeUnreachable, "no answer")
 	}
 	n.w.nodes[n.name].journal[o.ID] = o

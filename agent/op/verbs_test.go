@@ -148,13 +148,17 @@ func (g *rig) begin(t *testing.T, req proto.OpStartRequest) proto.Op {
 }
 
 // reborn replaces the runner by one that knows only the journal, as an agent does that was started again.
-func (g *rig) reborn(t *testing.T) {
+func (g *rig) reborn(t *testing.T) { g.rebornFrom(t, g.r.journal.dir) }
+
+// rebornFrom is reborn with the journal as it was at some moment.
+func (g *rig) rebornFrom(t *testing.T, dir string) {
 	t.Helper()
 	g.r.Close()
+	g.w.dead = false
 	for len(g.changes) > 0 {
 		<-g.changes
 	}
-	j, err := OpenJournal(g.r.journal.dir, "weasel")
+	j, err := OpenJournal(dir, "weasel")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +330,13 @@ func died(t *testing.T, wd world, steps int, how string) (end, verdict string) {
 		o = g.wait(t)
 	}
 	g.reborn(t)
-	o, _ = g.r.journal.Get(o.ID)
+	return g.orphaned(t, wd, o.ID, how)
+}
+
+// orphaned brings home an operation whose runner has died.
+func (g *rig) orphaned(t *testing.T, wd world, id, how string) (end, verdict string) {
+	t.Helper()
+	o, _ := g.r.journal.Get(id)
 	if o.State != proto.OpOrphaned {
 		return string(o.State), "not orphaned: " + o.Outcome
 	}
