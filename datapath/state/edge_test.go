@@ -276,3 +276,28 @@ func TestAttachBesideDetach(t *testing.T) {
 	want(t, a, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
 	want(t, b, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
 }
+
+// TestAttachOfBoth: both nodes of a pair, one of them Primary, let their disks go and attach them again before they have
+// heard of each other's attach. What was said before does not count, or each would begin a generation of its own.
+func TestAttachOfBoth(t *testing.T) {
+	p, a, b := syncedPair(t)
+	if err := a.do(Detach{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	p.deliverFrom(a)
+	if err := b.do(Detach{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range p.n {
+		n.do(DiskReleased{})
+		n.todo = nil
+		if err := n.attach(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.deliverFrom(b)
+	p.deliverFrom(a)
+	p.settle(rng())
+	want(t, a, proto.Primary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+	want(t, b, proto.Secondary, proto.Primary, proto.Connected, proto.UpToDate, proto.UpToDate)
+}

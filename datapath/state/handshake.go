@@ -135,7 +135,7 @@ func (m *machine) establish(os State, p drbd.State, real proto.DiskState, conn p
 	ns.Conn, ns.PeerRole, ns.PeerDisk = conn, p.Role, real
 	ns.PeerISP = p.AftrISP || p.UserISP
 	ns.ConsiderResync = false
-	if (conn == proto.Connected || conn == proto.WFBitMapS) && ns.Disk == proto.Negotiating && !m.undecided(ns) {
+	if (conn == proto.Connected || conn == proto.WFBitMapS) && ns.Disk == proto.Negotiating && !undecided(ns, p) {
 		ns.Disk = ns.NegDisk
 	}
 	ns = sanitize(ns)
@@ -162,11 +162,13 @@ func (m *machine) establish(os State, p drbd.State, real proto.DiskState, conn p
 	}
 }
 
-// undecided says that a late attach goes on waiting: the peer has let its disk go, and the copy here is only Outdated. It
-// would have to become Inconsistent (see sanitize), but the peer was told otherwise and may be attaching again by now: each
-// would then take the other one's copy for the better. Where somebody is Primary, the Primary's copy counts for both.
-func (m *machine) undecided(ns State) bool {
-	return ns.NegDisk == proto.Outdated && ns.PeerDisk < proto.Inconsistent && ns.Role != proto.Primary && ns.PeerRole != proto.Primary
+// undecided says that a late attach goes on waiting although the peer has no disk: its word is from before it heard of the
+// attach, and it may be attaching too by now. If both went by such words, each would begin a generation of its own. A copy
+// that is only Outdated waits in any case, unless somebody is Primary, whose copy then counts for both: it would have to
+// become Inconsistent (see sanitize), but the peer was told otherwise.
+func undecided(ns State, p drbd.State) bool {
+	outdated := ns.NegDisk == proto.Outdated && ns.Role != proto.Primary && ns.PeerRole != proto.Primary
+	return ns.PeerDisk < proto.Inconsistent && (p.PeerDisk < proto.Negotiating || outdated)
 }
 
 // handshake decides who resyncs from whom (drbd_sync_handshake, drbd_receiver.c). false: they cannot go together, and

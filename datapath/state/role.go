@@ -205,6 +205,12 @@ func (m *machine) granted(p Pending) error {
 
 // begin starts the verify or full resync that the peer agreed to.
 func (m *machine) begin(p Pending) error {
+	if m.s.Conn == proto.VerifyT {
+		// The peer would not have agreed during the verify that it had begun; the word of its end comes on the other socket.
+		ns := m.s
+		ns.Conn = proto.Connected
+		m.force(ns)
+	}
 	conn, _ := p.Change.Conn()
 	rv := drbd.SSSuccess
 	switch {

@@ -153,6 +153,37 @@ func TestSyncUUIDOvertakesConsent(t *testing.T) {
 	}
 }
 
+// TestConsentOvertakesEndOfVerify: the peer's verify was begun and ended while it was asked for a full resync, and its consent
+// comes before the word of that end.
+func TestConsentOvertakesEndOfVerify(t *testing.T) {
+	for _, other := range []bool{false, true} {
+		p, a, b := syncedPair(t)
+		a.command(func(id CommandID) Event { return Demote{ID: id} })
+		p.settle(rng())
+		a.s.ResolveConflicts, b.s.ResolveConflicts = false, true
+		b.do(Verify{})
+		ask := b.out[0][0]
+		b.out[0] = nil
+		id, err := a.command(func(id CommandID) Event { return Invalidate{ID: id, Peer: other} })
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.receive(ask)
+		b.receive(a.out[1][0])
+		a.out[1] = nil
+		b.do(VerifyDone{})
+		p.deliverFrom(a)
+		a.receive(b.out[1][0])
+		b.out[1] = nil
+		if err := a.answers[id]; err != nil {
+			t.Fatal(err)
+		}
+		p.settle(rng())
+		want(t, a, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+		want(t, b, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+	}
+}
+
 func TestFullSyncRefused(t *testing.T) {
 	p, a, b := syncedPair(t)
 	if err := a.do(Invalidate{}); code(err) != drbd.SSDeviceInUse {
