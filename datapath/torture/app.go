@@ -37,7 +37,9 @@ func (w *world) worker(k int) {
 }
 
 func (w *world) operate(inc *incarnation, rnd *rand.Rand) (ok bool) {
+	w.mu.Lock()
 	win := w.model.windows[rnd.IntN(len(w.model.windows))]
+	w.mu.Unlock()
 	off, n := place(win, rnd)
 	switch r := rnd.IntN(100); {
 	case r < 60:
@@ -83,7 +85,7 @@ func (w *world) write(inc *incarnation, off, n int64, do func(id uint32) error, 
 		w.mu.Unlock()
 		return false
 	}
-	id := w.model.begin(off, n, zero)
+	id := w.model.begin(inc.n.i, off, n, zero)
 	inc.pending[id] = [2]int64{off, n}
 	if w.log {
 		w.note("write %d: %d bytes at %d (block %d)", id, n, off, off/4096)
@@ -101,7 +103,7 @@ func (w *world) write(inc *incarnation, off, n int64, do func(id uint32) error, 
 		w.note("write %d of %d at %d ended: %v", id, n, off, err)
 	}
 	w.stats.writes++
-	w.model.finish(id, off, n, err == nil && w.acknowledged(inc))
+	w.model.finish(inc.n.i, id, off, n, err == nil && w.acknowledged(inc))
 	return err == nil
 }
 
@@ -111,6 +113,8 @@ func (w *world) acknowledged(inc *incarnation) bool {
 	s, m, i := inc.res.Status(), w.model, inc.n.i
 	local, remote := s.Disk == proto.UpToDate, replicated(s)
 	switch {
+	case m.forked == i:
+		return local
 	case !local && !remote:
 		// Disk and link went while it was under way: one copy had it, but which one cannot be told.
 		w.note("%s confirmed something and has no copy any more", inc.n.name)
@@ -159,7 +163,7 @@ func (w *world) flush(inc *incarnation) (ok bool) {
 		return false
 	}
 	w.stats.flushes++
-	w.model.flush(since)
+	w.model.flush(inc.n.i, since)
 	return true
 }
 
@@ -169,7 +173,7 @@ func (w *world) read(inc *incarnation, off, n int64) (ok bool) {
 		w.mu.Unlock()
 		return false
 	}
-	since, before := w.model.tick(), w.model.snapshot(off, n)
+	since, before := w.model.tick(), w.model.snapshot(inc.n.i, off, n)
 	w.mu.Unlock()
 	p := block.Buffer(int(n))
 	_, err := inc.res.ReadAt(p, off)
@@ -179,7 +183,7 @@ func (w *world) read(inc *incarnation, off, n int64) (ok bool) {
 		return false
 	}
 	w.stats.reads++
-	if err := w.model.check(p, off, before, since); err != nil {
+	if err := w.model.check(inc.n.i, p, off, before, since); err != nil {
 		w.fail("on %s: %v", inc.n.name, err)
 	}
 	return true

@@ -123,6 +123,15 @@ func (d *disk) WriteZeroes(off, n int64, unmap bool) error {
 func (d *disk) Size() int64           { return d.mem.Size() }
 func (d *disk) LogicalBlockSize() int { return d.mem.LogicalBlockSize() }
 
+// Grow implements block.Grower.
+func (d *disk) Grow() (size int64, err error) {
+	err = d.around(opRead, 0, 0, func() error {
+		size, err = d.mem.Grow()
+		return err
+	})
+	return size, err
+}
+
 // Close leaves the platters to the next one.
 func (d *disk) Close() error {
 	d.closed.Store(true)

@@ -43,11 +43,27 @@
 //
 // Each read, everything at each promotion, and both copies byte for byte after each healing, when the pair must have come
 // together by itself within half an hour. At any time: never two Primaries that see each other, no promotion without an
-// UpToDate copy, no more blocks to resync than applications use (after a loss of power or disk: than lie in their extents),
-// and, with both disks as a loss of power now would leave them, every block that differs is marked by bitmap
+// UpToDate copy, and, with both disks as a loss of power now would leave them, every block that differs is marked by bitmap
 // or activity log of one of them. In the end every goroutine has ended.
 //
+// No more is resynced than the rules demand: the blocks written since both were last in sync, or so shortly before that the
+// peer may not have confirmed them; all extents that can be in the activity log of a node that went down as Primary, or
+// lost its disk; what the device has grown by; and everything after a full sync was asked for.
+//
 // A verify finds no difference between copies that were brought together, while applications write.
+//
+// # Fencing
+//
+// The handler fence-peer reaches the other node by another way. It takes its time, fails, or tells the truth: it outdates
+// the peer, finds it Primary, Inconsistent or without power, or with resource-and-stonith takes its power. As the usual
+// handlers do, it bars the peer from fencing in turn until both are in sync. The operator then has no discipline: with
+// resource-and-stonith any node may be promoted at any time, and it must fail where the copy is behind.
+//
+// # Split brains
+//
+// The operator promotes a node beside a Primary that has gone on alone, and writes there. What that node's copy holds is
+// where a branch of the model begins. One of the two is given up: by discard-my-data, or by an after-sb policy. Until then
+// each node has what its own applications were promised, and afterwards both have what the winner had.
 //
 // # Seeds
 //
@@ -57,6 +73,17 @@
 // full (invalidate, invalidate-remote). With k = seed / 7, those where k is even use a csums-alg, those where k/2 is even a
 // data-integrity-alg, and those where k is divisible by 3 begin with two fresh disks that hold different things: the
 // initial full sync is part of their life.
+//
+// The resync controller is on where seed / 24 is odd. Seeds from 100 on have, modulo 13:
+//
+//	0      fencing resource-only; outdate
+//	1, 2   fencing resource-and-stonith; outdate; 2: also on-no-data-accessible suspend-io
+//	3      on-no-data-accessible suspend-io; suspend-io and resume-io
+//	4, 5   disks and device grow, with power cuts in the middle; 5: also suspend-io
+//	6, 7   split brains, which people decide; 7: after-sb policies do, as far as those drawn go, with and without always-asbp
+//	8      two fresh disks that are declared to be the same
+//
+// and half of 6 and 7 have rr-conflict call-pri-lost. By default a few of each kind run.
 //
 // Two failures at once that no pair of nodes can survive are left out: a disk fails only where the other copy is good, and
 // the power stays on for some seconds after that.

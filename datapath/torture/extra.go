@@ -168,3 +168,17 @@ func (w *world) begin() error {
 	}
 	return nil
 }
+
+// declare takes two fresh disks into use that hold the same.
+func (w *world) declare() {
+	m := w.model
+	m.full = true
+	time.Sleep(5 * time.Second)
+	for k := range w.nodes {
+		if inc := w.incOf(k); inc != nil && (k == 0 || w.chance(30)) {
+			w.arm(inc, 40)
+			w.command(inc, "skip the initial sync", inc.res.SkipInitialSync)
+		}
+	}
+	time.Sleep(w.pace)
+}

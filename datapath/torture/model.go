@@ -14,6 +14,7 @@ const sector = 512
 type window struct {
 	off, n int64
 	cells  []cell
+	fork   []cell // of the node that went its own way, see world.fork
 }
 
 // cell is what is known of one sector.
@@ -42,23 +43,26 @@ func (l level) String() string { return [...]string{"behind", "flushed", "curren
 
 // model is what the application was promised. Package documentation says what that is.
 type model struct {
-	clock               int64
-	writes              []record // write 0 is the fresh device, zeroes
-	windows             []*window
-	level               [2]level
-	crashed             [2]bool      // it lost power as Primary and was not in sync since
-	tainted             [2]bool      // its disk failed; it cannot be current until the engine has noticed
-	failing             [2]bool      // calls on its disk may fail
-	failed              [2]time.Time // when one did last
-	powerLost, diskLost bool         // since both copies were last equal
-	full                bool         // a full sync was asked for since
-	unread              bool         // a verify met blocks since that a disk could not give
-	flushes             int
-	acks                int
+	clock    int64
+	writes   []record // write 0 is the fresh device, zeroes
+	windows  []*window
+	level    [2]level
+	crashed  [2]bool      // it lost power as Primary and was not in sync since
+	tainted  [2]bool      // its disk failed; it cannot be current until the engine has noticed
+	failing  [2]bool      // calls on its disk may fail
+	failed   [2]time.Time // when one did last
+	diskLost bool         // since both copies were last equal
+	full     bool         // a full sync was asked for since
+	forked   int          // the node that holds the fork, -1: none does
+	apart    apart
+	unread   bool // a verify met blocks since that a disk could not give
+	flushes  int
+	acks     int
 }
 
 func newModel(rnd *rand.Rand, size int64) *model {
-	m := &model{writes: []record{{acked: true, zero: true}}, level: [2]level{current, current}}
+	m := &model{writes: []record{{acked: true, zero: true}}, level: [2]level{current, current}, forked: -1}
+	m.apart.touched = map[int64]time.Time{}
 	n := 4 + rnd.IntN(8)
 	for i := range n {
 		part := size / int64(n) / 4096 * 4096
@@ -68,41 +72,35 @@ func newModel(rnd *rand.Rand, size int64) *model {
 		}
 		w.n = min(w.n, part)
 		w.off = int64(i)*part + 4096*rnd.Int64N((part-w.n)/4096+1)
-		w.cells = make([]cell, w.n/sector)
-		for k := range w.cells {
-			w.cells[k] = cell{now: []uint32{0}, durable: []uint32{0}}
-		}
-		m.windows = append(m.windows, w)
+		m.add(w)
 	}
 	return m
 }
 
-// mayDiffer is how many blocks can have to be resynced: those that applications use, and after a loss of power all
-// of the extents in which they lie.
-func (m *model) mayDiffer(size int64) int64 {
-	if m.full {
-		return size / 4096
+// add takes a window of zeroes into use.
+func (m *model) add(w *window) {
+	w.cells = make([]cell, w.n/sector)
+	for k := range w.cells {
+		w.cells[k] = cell{now: []uint32{0}, durable: []uint32{0}}
 	}
-	blocks, extents := int64(0), map[int64]bool{}
-	for _, w := range m.windows {
-		blocks += w.n / 4096
-		for e := w.off >> 22; e <= (w.off+w.n-1)>>22; e++ {
-			extents[e] = true
-		}
-	}
-	if m.powerLost || m.diskLost {
-		return max(blocks, int64(len(extents))*1024)
-	}
-	return blocks
+	m.windows = append(m.windows, w)
 }
 
-func (m *model) at(off, n int64) []cell {
+// at gives what is known of a range as node i has it.
+func (m *model) at(i int, off, n int64) []cell {
 	for _, w := range m.windows {
 		if off >= w.off && off+n <= w.off+w.n {
-			return w.cells[(off-w.off)/sector : (off+n-w.off)/sector]
+			return m.side(i, w)[(off-w.off)/sector : (off+n-w.off)/sector]
 		}
 	}
 	panic("torture: access outside the windows")
+}
+
+func (m *model) side(i int, w *window) []cell {
+	if i == m.forked {
+		return w.fork
+	}
+	return w.cells
 }
 
 func (m *model) tick() int64 {
@@ -111,14 +109,15 @@ func (m *model) tick() int64 {
 }
 
 // begin records a write before it starts.
-func (m *model) begin(off, n int64, zero bool) uint32 {
+func (m *model) begin(i int, off, n int64, zero bool) uint32 {
 	id := uint32(len(m.writes))
 	m.writes = append(m.writes, record{start: m.tick(), zero: zero})
-	cells := m.at(off, n)
-	for i := range cells {
-		cells[i].now = append(cells[i].now, id)
-		cells[i].durable = append(cells[i].durable, id)
+	cells := m.at(i, off, n)
+	for k := range cells {
+		cells[k].now = append(cells[k].now, id)
+		cells[k].durable = append(cells[k].durable, id)
 	}
+	m.apart.touch(i, off, n)
 	return id
 }
 
@@ -156,19 +155,22 @@ func (m *model) over(a, b uint32) bool {
 }
 
 // finish records the outcome of a write.
-func (m *model) finish(id uint32, off, n int64, acked bool) {
+func (m *model) finish(i int, id uint32, off, n int64, acked bool) {
 	r := &m.writes[id]
 	if r.end > 0 {
 		return
 	}
 	r.end, r.acked = m.tick(), acked
+	m.apart.touch(i, off, n)
 	if !acked {
 		return
 	}
 	m.acks++
-	cells := m.at(off, n)
-	for i := range cells {
-		cells[i].now = m.prune(cells[i].now, func(v uint32) bool { return m.over(v, id) })
+	cells := m.at(i, off, n)
+	for k := range cells {
+		if slices.Contains(cells[k].now, id) { // else it went down with a fork
+			cells[k].now = m.prune(cells[k].now, func(v uint32) bool { return m.over(v, id) })
+		}
 	}
 }
 
@@ -183,11 +185,12 @@ func (m *model) prune(list []uint32, gone func(uint32) bool) []uint32 {
 }
 
 // flush records a flush that began at since and succeeded.
-func (m *model) flush(since int64) {
+func (m *model) flush(i int, since int64) {
 	m.flushes++
 	for _, w := range m.windows {
-		for i := range w.cells {
-			c := &w.cells[i]
+		cells := m.side(i, w)
+		for k := range cells {
+			c := &cells[k]
 			if len(c.durable) < 2 {
 				continue
 			}
@@ -223,8 +226,8 @@ func (m *model) seen(list []uint32, id uint32) (same []uint32) {
 
 // verify compares p, read at off while nothing was written, with the promise; then only what was seen is possible. With
 // sure, what was seen is durable too.
-func (m *model) verify(p []byte, off int64, narrow, sure bool) error {
-	cells := m.at(off, int64(len(p)))
+func (m *model) verify(node int, p []byte, off int64, narrow, sure bool) error {
+	cells := m.at(node, off, int64(len(p)))
 	for i := range cells {
 		c, at := &cells[i], off+int64(i)*sector
 		id, err := identify(p[i*sector:(i+1)*sector], at)
@@ -250,8 +253,8 @@ func (m *model) verify(p []byte, off int64, narrow, sure bool) error {
 }
 
 // snapshot remembers what a read that starts now may find.
-func (m *model) snapshot(off, n int64) [][]uint32 {
-	cells := m.at(off, n)
+func (m *model) snapshot(node int, off, n int64) [][]uint32 {
+	cells := m.at(node, off, n)
 	out := make([][]uint32, len(cells))
 	for i := range cells {
 		out[i] = append([]uint32(nil), cells[i].now...)
@@ -260,8 +263,8 @@ func (m *model) snapshot(off, n int64) [][]uint32 {
 }
 
 // check compares what a read found, that started at since with snapshot before.
-func (m *model) check(p []byte, off int64, before [][]uint32, since int64) error {
-	cells := m.at(off, int64(len(p)))
+func (m *model) check(node int, p []byte, off int64, before [][]uint32, since int64) error {
+	cells := m.at(node, off, int64(len(p)))
 	for i := range cells {
 		at := off + int64(i)*sector
 		id, err := identify(p[i*sector:(i+1)*sector], at)

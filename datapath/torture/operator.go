@@ -18,11 +18,12 @@ import (
 // patience is how long a command of the operator may take.
 const patience = 2 * time.Minute
 
-// command runs a command on a node in the background, one at a time per node unless it must.
+// command runs a command on a node in the background, one at a time per node; but those that wait because I/O is suspended
+// may wait for the next one.
 func (w *world) command(inc *incarnation, what string, f func(ctx context.Context) error) {
 	w.mu.Lock()
 	n := inc.n
-	if n.busy > 0 || inc.isDead() {
+	if n.busy > 0 && !inc.res.Status().Suspended || inc.isDead() {
 		w.mu.Unlock()
 		return
 	}
@@ -40,7 +41,7 @@ func (w *world) command(inc *incarnation, what string, f func(ctx context.Contex
 			return
 		}
 		w.note("%s.%d: %s ended: %v", n.name, inc.boot, what, err)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && !inc.res.Status().Suspended {
 			w.fail("%s did not end within %v", what, patience)
 		}
 	})
@@ -66,6 +67,10 @@ func (w *world) act() error {
 			w.arm(w.incOf(i), 15)
 			w.join(w.incOf(i))
 		}
+		return nil
+	}
+	if w.twist.on() && w.chance(20) {
+		w.bend(inc)
 		return nil
 	}
 	if w.extra.on && w.chance(15) {
@@ -135,6 +140,9 @@ func (w *world) join(inc *incarnation) {
 			why = inc.res.Attach(ctx)
 		}
 		if s := inc.res.Status(); s.Conn == proto.StandAlone {
+			if w.isForked() {
+				return w.resolve(ctx, inc, s)
+			}
 			return inc.res.Connect(ctx, w.loses(inc, s))
 		}
 		return why
@@ -263,7 +271,7 @@ func (w *world) open(inc *incarnation) error {
 	if s.Disk < proto.UpToDate && s.PeerDisk < proto.UpToDate {
 		w.fail("%s was promoted without a good copy: %v/%v", inc.n.name, s.Disk, s.PeerDisk)
 	}
-	if other := w.nodes[1-i].inc; other != nil && other.res.Status().Role == proto.Primary {
+	if other := w.nodes[1-i].inc; other != nil && other.res.Status().Role == proto.Primary && other.res.Status().Disk == proto.UpToDate {
 		w.fail("%s was promoted while %s is Primary", inc.n.name, names[1-i])
 	}
 	w.stats.promotes++
@@ -287,7 +295,7 @@ func (w *world) open(inc *incarnation) error {
 		}
 		w.mu.Lock()
 		if !inc.isDead() {
-			if err := m.verify(p, win.off, true, sure); err != nil {
+			if err := m.verify(i, p, win.off, true, sure); err != nil {
 				w.fail("%s was promoted: %v", inc.n.name, err)
 			}
 		}
@@ -320,7 +328,7 @@ func (w *world) virtualCut() error {
 	w.mu.Unlock()
 	var maps [2]*meta.Metadata
 	for i, d := range disks {
-		md, err := meta.Open(d, meta.OpenOptions{ALExtents: 7})
+		md, err := w.nodes[i].openMeta(d)
 		if err != nil {
 			return fmt.Errorf("after a power cut now, %s: %w", names[i], err)
 		}
@@ -336,7 +344,8 @@ func (w *world) virtualCut() error {
 		}
 		maps[i] = md
 	}
-	bad := differ(disks, w.size, func(b uint64) bool { return maps[0].Bitmap().Test(b) || maps[1].Bitmap().Test(b) })
+	size := min(maps[0].Superblock().AgreedSize, maps[1].Superblock().AgreedSize)
+	bad := differ(disks, size, func(b uint64) bool { return maps[0].Bitmap().Test(b) || maps[1].Bitmap().Test(b) })
 	if len(bad) == 0 {
 		return nil
 	}
@@ -408,6 +417,7 @@ func (w *world) heal() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	disks := [2]*blocktest.Mem{w.nodes[0].inc.mem, w.nodes[1].inc.mem}
+	w.grown()
 	if bad := differ(disks, w.size, nil); len(bad) > 0 {
 		w.fail("in sync, but %d blocks differ: %v", len(bad), bad[:min(len(bad), 8)])
 		return nil
@@ -417,13 +427,14 @@ func (w *world) heal() error {
 		if _, err := disks[0].ReadAt(p, win.off); err != nil {
 			return err
 		}
-		if err := w.model.verify(p, win.off, true, false); err != nil {
+		if err := w.model.verify(0, p, win.off, true, false); err != nil {
 			w.fail("in sync: %v", err)
 			return nil
 		}
 	}
 	w.note("healed")
-	w.model.powerLost, w.model.diskLost, w.model.full, w.model.unread = false, false, false, false
+	w.model.apart.grown = 0
+	w.model.diskLost, w.model.full, w.model.unread = false, false, false
 	w.paused = false
 	return nil
 }
@@ -446,9 +457,15 @@ func (w *world) mend() error {
 		}
 		inc.mu.Unlock()
 		s := inc.res.Status()
+		if w.twist.suspend && s.Suspended {
+			w.resumeIO(inc)
+		}
 		switch {
 		case s.Disk == proto.Diskless || s.Conn == proto.StandAlone:
 			w.join(inc)
+		case w.twist.grow && w.stretch(inc, s):
+		case w.twist.skip && s.Conn == proto.Connected && s.Disk == proto.Inconsistent && s.PeerDisk == proto.Inconsistent:
+			w.command(inc, "skip the initial sync", inc.res.SkipInitialSync)
 		case s.PauseHere:
 			w.command(inc, "resume", inc.res.ResumeSync)
 		case s.Conn == proto.VerifyS:
@@ -478,7 +495,7 @@ func (w *world) healed() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, n := range w.nodes {
-		if n.inc == nil || n.busy > 0 || !inSync(n.inc.res.Status()) {
+		if n.inc == nil || n.busy > 0 || !inSync(n.inc.res.Status()) || w.twist.grow && n.inc.res.Status().Size != w.usable() {
 			return false
 		}
 	}
@@ -504,11 +521,14 @@ func (w *world) within(life func() error) error {
 		if err := w.powerOn(n); err != nil {
 			return err
 		}
-		if !w.extra.fresh {
+		if !w.fresh() || w.twist.skip {
 			w.join(n.inc)
 		}
 	}
-	if w.extra.fresh {
+	switch {
+	case w.twist.skip:
+		w.declare()
+	case w.fresh():
 		if err := w.begin(); err != nil {
 			return err
 		}

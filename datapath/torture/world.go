@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/santui/datapath"
@@ -30,11 +31,14 @@ type options struct {
 type world struct {
 	options
 	extra    extra
+	twist    twist
 	rnd      *rand.Rand    // the operator's
 	pace     time.Duration // between steps of the operator
 	protocol proto.Protocol
 	start    time.Time
 	size     int64 // of the device
+	disk     int64 // how large both disks are meant to be
+	occupied int64 // up to where applications use the device, with what has been metadata before
 
 	net   *network
 	nodes [2]*node
@@ -52,11 +56,17 @@ type world struct {
 	stopped  chan struct{}
 	diskSlow time.Duration
 	netSlow  time.Duration
+	barred   [2]bool  // fence-peer of this node may not be called: the other node has called its own
+	devices  [2]int64 // how large each disk is
+	loser    int      // who has to discard its changes, if people decide
+	discards [2]bool  // who was last told to
 }
 
 type stats struct {
-	cuts, writes, reads, flushes, heals, promotes, virtual, splits, verifies int
+	cuts, writes, reads, flushes, heals, promotes, virtual, splits, verifies, forks, discards int
 }
+
+const alExtents = 7
 
 // node is a machine; it goes on over several incarnations.
 type node struct {
@@ -67,7 +77,8 @@ type node struct {
 	mem  *blocktest.Mem // the platters
 	inc  *incarnation   // nil: no power
 	boot int
-	busy int // commands of the operator under way
+	busy int          // commands of the operator under way
+	kept atomic.Int64 // the size of the disk that the engine keeps in mind
 }
 
 // incarnation is a node between two losses of power.
@@ -110,13 +121,14 @@ func (inc *incarnation) tick(kind string) {
 var names = [2]string{"otter", "weasel"}
 
 func newWorld(o options) *world {
-	w := &world{options: o, extra: extraOf(o.seed), rnd: rand.New(rand.NewPCG(o.seed, 0x70f)), start: time.Now(), stopped: make(chan struct{})}
+	w := &world{options: o, extra: extraOf(o.seed), twist: twistOf(o.seed), rnd: rand.New(rand.NewPCG(o.seed, 0x70f)), start: time.Now(), stopped: make(chan struct{})}
 	w.diskSlow = []time.Duration{50 * time.Microsecond, 500 * time.Microsecond, 5 * time.Millisecond}[w.rnd.IntN(3)]
 	w.netSlow = []time.Duration{20 * time.Microsecond, 300 * time.Microsecond, 4 * time.Millisecond}[w.rnd.IntN(3)]
 	w.protocol = []proto.Protocol{proto.ProtocolC, proto.ProtocolC, proto.ProtocolC, proto.ProtocolB, proto.ProtocolA}[w.seed%5]
 	w.pace = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second}[w.rnd.IntN(3)]
 	w.net = newNetwork(w)
 	device := []int64{9 << 20, 24 << 20, 48 << 20, 80 << 20}[w.rnd.IntN(4)]
+	w.disk, w.occupied, w.devices = device, device, [2]int64{device, device}
 	for i := range w.nodes {
 		w.nodes[i] = &node{w: w, i: i, name: names[i], addr: fmt.Sprintf("10.0.0.%d:7788", i+1), mem: blocktest.NewMem(device)}
 	}
@@ -129,7 +141,7 @@ func (w *world) format() error {
 		if err := meta.Create(context.Background(), n.mem, meta.CreateOptions{}); err != nil {
 			return err
 		}
-		if w.extra.fresh {
+		if w.fresh() {
 			continue
 		}
 		md, err := meta.Open(n.mem, meta.OpenOptions{})
@@ -152,7 +164,7 @@ func (w *world) format() error {
 		}
 		_ = md.Close()
 	}
-	if w.extra.fresh {
+	if w.fresh() {
 		l, err := meta.LayoutFor(w.nodes[1].mem.Size())
 		if err != nil {
 			return err
@@ -160,11 +172,13 @@ func (w *world) format() error {
 		w.size = l.UsableSize
 	}
 	w.model = newModel(w.rnd, w.size)
-	if w.extra.fresh {
+	if w.fresh() && !w.twist.skip {
 		return w.scribble(w.nodes[1])
 	}
 	return nil
 }
+
+func (w *world) fresh() bool { return w.extra.fresh || w.twist.skip }
 
 // jitter is how long something takes: a function of the seed, of what it is and of when it happens, so that it does not
 // depend on the order in which goroutines run.
@@ -258,6 +272,7 @@ func (w *world) powerOn(n *node) error {
 			if inc.disk != nil && !inc.disk.closed.Load() {
 				return nil, block.ErrInUse
 			}
+			inc.mem.Reopen() // as large as it is by now
 			inc.disk = newDisk(inc, inc.mem)
 			return inc.disk, nil
 		},
@@ -266,7 +281,7 @@ func (w *world) powerOn(n *node) error {
 		SyncControl: []*datapath.SyncControl{nil, {FillTarget: 50 << 10, MinRate: 250 << 10, MaxRate: 64 << 20}}[w.seed/24%2],
 		MinRate:     []int64{0, 250 << 10}[w.seed/24%2],
 		ConnectInt:  time.Second, PingInt: 3 * time.Second, Timeout: 2 * time.Second, KoCount: 3,
-		ALExtents: 7, MaxEpochSize: []int{2048, 1, 3, 20}[w.seed/3%4], MaxBuffers: []int{2048, 64}[w.seed/12%2],
+		ALExtents: alExtents, MaxEpochSize: []int{2048, 1, 3, 20}[w.seed/3%4], MaxBuffers: []int{2048, 64}[w.seed/12%2],
 		Logger: slog.New(slog.DiscardHandler),
 		Listen: func(ctx context.Context, _ string) (net.Listener, error) { return w.net.listen(inc) },
 		Dial:   func(ctx context.Context, _, _ string) (net.Conn, error) { return w.net.dial(ctx, inc) },
@@ -278,6 +293,9 @@ func (w *world) powerOn(n *node) error {
 	}
 	if w.extra.on {
 		w.extra.configure(w, &cfg)
+	}
+	if w.twist.on() {
+		w.twist.configure(w, inc, &cfg)
 	}
 	if w.log {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -321,7 +339,15 @@ func (w *world) cut(inc *incarnation, why string) {
 	n.mem = inc.mem.CrashClone(w.seed+uint64(n.boot)*2+uint64(n.i), percent)
 	n.inc = nil
 	for id, r := range inc.pending {
-		w.model.finish(id, r[0], r[1], false)
+		w.model.finish(n.i, id, r[0], r[1], false)
+	}
+	w.model.unflushed(n.i)
+	w.model.apart.part()
+	if s.Role == proto.Primary || w.app == inc || n.busy > 0 {
+		w.model.apart.down(n.i)
+	}
+	if s.PeerRole == proto.Primary && s.PeerDisk < proto.Inconsistent {
+		w.model.apart.down(1 - n.i) // it kept the log for a Primary without a disk
 	}
 	w.model.lostPower(n.i, s.Role == proto.Primary || w.app == inc)
 	if s.Role == proto.Primary || w.app == inc {
@@ -346,7 +372,6 @@ func (m *model) lostPower(i int, primary bool) {
 		m.level[i] = flushed
 	}
 	m.crashed[i] = m.crashed[i] || primary
-	m.powerLost = true
 	m.tainted[i], m.failing[i] = false, false
 }
 
@@ -359,6 +384,7 @@ func (w *world) diskFault(inc *incarnation, err error) {
 	}
 	w.note("disk of %s.%d: %v", inc.n.name, inc.boot, err)
 	w.model.diskLost = true
+	w.model.apart.down(inc.n.i)
 	w.model.level[inc.n.i], w.model.tainted[inc.n.i], w.model.failed[inc.n.i] = behind, true, time.Now()
 }
 
@@ -391,14 +417,22 @@ func (w *world) observe(inc *incarnation) {
 	if s.Role == proto.Primary && s.PeerRole == proto.Primary {
 		w.fail("%s sees two Primaries", inc.n.name)
 	}
-	if limit := m.mayDiffer(w.size); s.OutOfSync > limit*4096 {
-		w.fail("%s has %d blocks to resync, there can be %d", inc.n.name, s.OutOfSync/4096, limit)
+	if !inSync(s) {
+		m.apart.part()
+	}
+	if s.OutOfSync > 0 {
+		if limit := m.mayDiffer(s.Size); s.OutOfSync > limit*4096 {
+			w.fail("%s has %d blocks to resync, there can be %d", inc.n.name, s.OutOfSync/4096, limit)
+		}
 	}
 	if m.tainted[i] && s.Disk != proto.UpToDate {
 		m.tainted[i] = false
 	}
 	peer := w.nodes[1-i].inc
 	if syncTarget(s.Conn) {
+		if m.forked >= 0 {
+			w.joined(i)
+		}
 		m.level[i] = behind
 	}
 	if s.Conn < proto.Connected {
@@ -427,6 +461,10 @@ func (w *world) observe(inc *incarnation) {
 		m.level = [2]level{current, current}
 		if s.OutOfSync == 0 {
 			m.crashed = [2]bool{}
+		}
+		if s.OutOfSync == 0 && p.OutOfSync == 0 && !m.apart.together {
+			m.apart.join()
+			w.barred = [2]bool{}
 		}
 	}
 }

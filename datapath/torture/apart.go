@@ -1,0 +1,72 @@
+package torture
+
+import (
+	"slices"
+	"time"
+)
+
+// apart is what may differ since both copies were last known to be equal. No more than that may ever be resynced.
+type apart struct {
+	together bool                // both are in sync, and know it
+	since    time.Time           // what was last written before is on both disks
+	touched  map[int64]time.Time // when a write to a block was last under way
+	recent   [2][]int64          // extents that each node wrote to, the newest last
+	extents  map[int64]bool      // all of these count: they were in the activity log of a Primary that went down
+	grown    int64               // bytes by which disks grew since the device was last as large as they are
+}
+
+const (
+	extentBytes  = 4 << 20
+	extentBlocks = extentBytes / 4096
+	// memory is how many extents can be in the activity log: its slots, and as many as writes wait for a slot.
+	memory = alExtents + 8
+	// owed is how long the peer may owe the confirmation of a write: then the link ends.
+	owed = 10 * time.Second
+)
+
+// touch takes note of a write that begins or ends on node i.
+func (a *apart) touch(i int, off, n int64) {
+	now := time.Now()
+	for b := off / 4096; b <= (off+n-1)/4096; b++ {
+		a.touched[b] = now
+	}
+	for e := off / extentBytes; e <= (off+n-1)/extentBytes; e++ {
+		r := slices.DeleteFunc(a.recent[i], func(x int64) bool { return x == e })
+		a.recent[i] = append(r, e)[max(0, len(r)+1-memory):]
+	}
+}
+
+// join: both nodes know that the copies are equal.
+func (a *apart) join() { a.together, a.extents = true, nil }
+
+// part: one of them no longer does.
+func (a *apart) part() {
+	if a.together {
+		a.together, a.since = false, time.Now().Add(-owed)
+	}
+}
+
+// down: node i ended as Primary and did not leave its metadata clean.
+func (a *apart) down(i int) {
+	if a.extents == nil {
+		a.extents = map[int64]bool{}
+	}
+	for _, e := range a.recent[i] {
+		a.extents[e] = true
+	}
+}
+
+// mayDiffer is how many blocks can have to be resynced.
+func (m *model) mayDiffer(size int64) int64 {
+	a := &m.apart
+	if m.full || m.unread {
+		return size / 4096
+	}
+	n := int64(len(a.extents))*extentBlocks + a.grown/4096
+	for b, at := range a.touched {
+		if !at.Before(a.since) && !a.extents[b/extentBlocks] {
+			n++
+		}
+	}
+	return min(n, size/4096)
+}

@@ -1,0 +1,215 @@
+package torture
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"example.com/santui/datapath"
+	"example.com/santui/datapath/block"
+	"example.com/santui/proto"
+)
+
+// forkPolicy is what a pair does about a split brain. Without automatic the operator decides.
+type forkPolicy struct {
+	on, automatic bool
+	after         [3]string
+	always        bool
+	priLost       bool
+}
+
+func (f *forkPolicy) draw(seed uint64) {
+	if !f.on {
+		return
+	}
+	r := rand.New(rand.NewPCG(seed, 0xf0))
+	f.priLost = r.IntN(2) == 0
+	if !f.automatic {
+		return
+	}
+	for i, names := range datapath.AfterSBPolicies {
+		f.after[i] = names[r.IntN(len(names))]
+	}
+	f.always = r.IntN(2) == 0
+}
+
+const discardLocal, discardRemote = "discard-local", "discard-remote"
+
+// configure gives both nodes the same, though one calls local what the other calls remote.
+func (f *forkPolicy) configure(i int, cfg *datapath.Config) {
+	cfg.AfterSB, cfg.AlwaysASBP = f.after, f.always
+	if i == 1 {
+		switch f.after[0] {
+		case discardLocal:
+			cfg.AfterSB[0] = discardRemote
+		case discardRemote:
+			cfg.AfterSB[0] = discardLocal
+		}
+	}
+	if f.priLost {
+		cfg.RRConflict = datapath.RRCallPriLost
+	}
+}
+
+// fork makes a split brain: a node is promoted and written to while the other one is Primary and has gone on alone. What
+// it finds on its copy is where its own branch begins.
+func (w *world) fork(inc *incarnation) {
+	w.mu.Lock()
+	m, i := w.model, inc.n.i
+	s, other := inc.res.Status(), w.nodes[1-i].inc
+	ok := m.forked < 0 && m.level[1-i] == current && m.level[i] == behind && !m.failing[i] && !m.tainted[i] && !m.diskLost &&
+		other != nil && w.app == other && other.res.Status().Conn < proto.Connected &&
+		s.Conn < proto.Connected && s.Role == proto.Secondary && s.Disk == proto.UpToDate
+	w.mu.Unlock()
+	if !ok {
+		if w.chance(30) {
+			w.logf("cable: both directions down, for a fork")
+			w.net.set([2]bool{true, true})
+		}
+		return
+	}
+	writes, stay, rnd := w.rnd.IntN(6), w.chance(30), rand.New(rand.NewPCG(w.rnd.Uint64(), 1))
+	loser := w.rnd.IntN(2)
+	w.command(inc, fmt.Sprintf("promote beside a Primary (%d writes, %s will have to lose)", writes, names[loser]), func(ctx context.Context) error {
+		if err := inc.res.Promote(ctx, false); err != nil {
+			return err
+		}
+		if err := w.branch(inc, loser); err != nil {
+			return err
+		}
+		for range writes {
+			time.Sleep(time.Duration(rnd.ExpFloat64() * float64(w.pace)))
+			w.mu.Lock()
+			win := w.model.windows[rnd.IntN(len(w.model.windows))]
+			w.mu.Unlock()
+			off, n := place(win, rnd)
+			w.write(inc, off, n, func(id uint32) error {
+				p := block.Buffer(int(n))
+				fill(p, id, off)
+				_, err := inc.res.WriteAt(p, off)
+				return err
+			}, false)
+			if rnd.IntN(3) == 0 {
+				w.flush(inc)
+			}
+		}
+		if stay {
+			return nil
+		}
+		return inc.res.Demote(ctx)
+	})
+}
+
+// branch begins one with what the node's copy holds.
+func (w *world) branch(inc *incarnation, loser int) error {
+	w.mu.Lock()
+	windows := slices.Clone(w.model.windows)
+	w.mu.Unlock()
+	forks := make([][]cell, len(windows))
+	for k, win := range windows {
+		p := block.Buffer(int(win.n))
+		if _, err := inc.res.ReadAt(p, win.off); err != nil {
+			return err
+		}
+		for at := 0; at < len(p); at += sector {
+			id, err := identify(p[at:at+sector], win.off+int64(at))
+			if err != nil {
+				return err // a torn write of a power cut
+			}
+			forks[k] = append(forks[k], cell{now: []uint32{id}, durable: []uint32{id}})
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if inc.isDead() {
+		return errPower
+	}
+	if w.model.level[inc.n.i] != behind || len(windows) != len(w.model.windows) {
+		return fmt.Errorf("the nodes have met meanwhile")
+	}
+	for k, win := range windows {
+		win.fork = forks[k]
+	}
+	w.stats.forks++
+	w.model.forked, w.loser = inc.n.i, loser
+	w.note("%s goes its own way", inc.n.name)
+	return nil
+}
+
+// joined: a forked pair resyncs, so one branch is given up.
+func (w *world) joined(loser int) {
+	m := w.model
+	winner, forked := 1-loser, m.forked
+	w.note("the changes of %s are discarded", names[loser])
+	if !w.discards[loser] && !w.twist.fork.automatic {
+		w.fail("the changes of %s are discarded, and nobody asked for that", names[loser])
+	}
+	if p := w.twist.fork.after[0]; !w.discards[loser] && (p == discardLocal && loser != 0 || p == discardRemote && loser != 1) && w.alone() {
+		w.fail("the changes of %s are discarded against after-sb-0pri %s", names[loser], p)
+	}
+	if winner == forked {
+		for _, win := range m.windows {
+			win.cells = win.fork
+		}
+	}
+	for _, win := range m.windows {
+		win.fork = nil
+	}
+	if winner == forked {
+		m.level[winner] = current
+	}
+	m.forked = -1
+	m.level[loser], m.crashed[loser] = behind, false
+	w.stats.discards++
+}
+
+// alone: no node is Primary.
+func (w *world) alone() bool {
+	for _, n := range w.nodes {
+		if n.inc != nil && n.inc.res.Status().Role == proto.Primary {
+			return false
+		}
+	}
+	return true
+}
+
+// unflushed: a forked node has lost power, and with it perhaps what it did not flush.
+func (m *model) unflushed(i int) {
+	if m.forked != i {
+		return
+	}
+	for _, w := range m.windows {
+		for k := range w.fork {
+			c := &w.fork[k]
+			c.now = append(c.now[:0], c.durable...)
+		}
+	}
+}
+
+func (w *world) isForked() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.model.forked >= 0
+}
+
+// resolve connects a node of a forked pair: who has to lose is demoted and discards its changes.
+func (w *world) resolve(ctx context.Context, inc *incarnation, s *datapath.Status) error {
+	w.mu.Lock()
+	lose := w.loser == inc.n.i && s.Problem != "" || strings.Contains(s.Problem, "would be overwritten")
+	if lose && w.app == inc {
+		w.app = nil
+	}
+	w.mu.Unlock()
+	if lose && s.Role == proto.Primary {
+		if err := inc.res.Demote(ctx); err != nil {
+			return err
+		}
+	}
+	w.mu.Lock()
+	w.discards[inc.n.i] = lose
+	w.mu.Unlock()
+	return inc.res.Connect(ctx, lose)
+}

@@ -1,0 +1,191 @@
+package torture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/santui/datapath"
+	"example.com/santui/proto"
+)
+
+// twist is what few seeds do: policies that most pairs do not configure, and what their operators do besides.
+type twist struct {
+	fencing datapath.FencingPolicy
+	noData  bool // I/O that no copy can serve waits
+	suspend bool // the operator suspends I/O and resumes it
+	grow    bool // disks and device grow
+	skip    bool // the two disks were just made and are declared to be the same
+	fork    forkPolicy
+}
+
+// twists are drawn by the seed modulo their number; package documentation says what they are.
+var twists = [13]twist{
+	0: {fencing: datapath.FencingResource},
+	1: {fencing: datapath.FencingSuspendIO},
+	2: {fencing: datapath.FencingSuspendIO, noData: true},
+	3: {noData: true, suspend: true},
+	4: {grow: true},
+	5: {grow: true, suspend: true},
+	6: {fork: forkPolicy{on: true}},
+	7: {fork: forkPolicy{on: true, automatic: true}},
+	8: {skip: true},
+}
+
+func twistOf(seed uint64) twist {
+	if seed < 100 {
+		return twist{} // as they were before there were any
+	}
+	t := twists[seed%uint64(len(twists))]
+	t.fork.draw(seed)
+	return t
+}
+
+func (t *twist) on() bool { return *t != twist{} }
+
+func (t *twist) fences() bool { return t.fencing != "" }
+
+func (t *twist) configure(w *world, inc *incarnation, cfg *datapath.Config) {
+	cfg.Fencing, cfg.SuspendOnNoData, cfg.Helper = t.fencing, t.noData, helper{w, inc}
+	t.fork.configure(inc.n.i, cfg)
+	if t.grow {
+		cfg.LastSize, cfg.KeepSize = inc.n.lastSize, func(n int64) error { return inc.keepSize(n) }
+	}
+}
+
+// bend is what the operator of such a pair does.
+func (w *world) bend(inc *incarnation) {
+	t := &w.twist
+	switch {
+	case t.fork.on:
+		w.fork(inc)
+	case t.grow && w.chance(60):
+		w.grow(inc)
+	case t.fences() && w.chance(30):
+		w.command(inc, "outdate", inc.res.Outdate)
+	case t.fences():
+		w.reckless(inc)
+	case t.suspend || t.noData:
+		w.suspendIO(inc)
+	}
+}
+
+func (w *world) suspendIO(inc *incarnation) {
+	if w.twist.suspend && w.chance(40) {
+		w.command(inc, "suspend-io", inc.res.SuspendIO)
+		return
+	}
+	w.resumeIO(inc)
+}
+
+// resumeIO does not wait for other commands, which may wait for it.
+func (w *world) resumeIO(inc *incarnation) {
+	w.logf("%s.%d: resume-io", inc.n.name, inc.boot)
+	w.task(func() { _ = inc.res.ResumeIO(context.Background()) })
+}
+
+// reckless is an operator who trusts in fencing: any node may be promoted, at any time. It must not be possible where
+// that would lose something.
+func (w *world) reckless(inc *incarnation) {
+	w.mu.Lock()
+	s := inc.res.Status()
+	m, i := w.model, inc.n.i
+	peer := w.nodes[1-i].inc
+	two := peer != nil && peer.res.Status().Role == proto.Primary && peer.res.Status().Disk == proto.UpToDate
+	lost := peer != nil && peer.res.Status().Role == proto.Primary && !two // it only waits for this copy
+	// With resource-only a lost Primary may have written what nobody knows of.
+	ok := s.Role != proto.Primary && !m.failing[i] && !lost && (two || w.app == nil && (w.twist.fencing == datapath.FencingSuspendIO || m.level[i] == current))
+	w.mu.Unlock()
+	if ok {
+		w.promote(inc, s.Conn < proto.Connected)
+	}
+}
+
+// helper runs the handlers of a node: fence-peer reaches the other node by another way than the replication link.
+type helper struct {
+	w   *world
+	inc *incarnation
+}
+
+func (h helper) Has(handler string) bool {
+	return handler == "fence-peer" && h.w.twist.fences() || handler == "pri-lost" || handler == "split-brain"
+}
+
+var errHandler = errors.New("the handler cannot be started")
+
+func (h helper) Run(ctx context.Context, handler string) (int, string, error) {
+	if handler != "fence-peer" {
+		return 0, "", nil
+	}
+	draw := uint64(h.w.jitter(4, h.inc.n.i, h.inc.boot))
+	took := time.Duration(draw%1000) * time.Millisecond * []time.Duration{1, 10, 40}[draw/1000%3]
+	h.w.bar(h.inc.n.i)
+	if !h.wait(ctx, took/2) {
+		return 0, "", errPower
+	}
+	exit, err := h.w.fence(ctx, h.inc, draw/3000)
+	if !h.wait(ctx, took/2) {
+		return 0, "", errPower
+	}
+	h.w.logf("%s.%d: fence-peer took %v: exit code %d, %v", h.inc.n.name, h.inc.boot, took, exit, err)
+	return exit, "", err
+}
+
+func (h helper) wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-h.inc.dead:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// bar takes the peer's right to fence in turn, until both are in sync again. The usual handlers do that first of all, by a
+// constraint of the cluster.
+func (w *world) bar(i int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.barred[1-i] = w.barred[1-i] || !w.barred[i]
+}
+
+// fence is what the handler does. It tells the truth, or fails. If the peer is Primary, that one may fence again.
+func (w *world) fence(ctx context.Context, inc *incarnation, draw uint64) (int, error) {
+	i := inc.n.i
+	w.mu.Lock()
+	barred, peer := w.barred[i], w.nodes[1-i].inc
+	if draw%8 < 2 || barred {
+		w.mu.Unlock()
+		w.logf("%s.%d: fence-peer fails (barred: %v)", inc.n.name, inc.boot, barred)
+		return []int{0, 1, 20, 255}[draw/8%4], []error{nil, errHandler}[draw/32%2]
+	}
+	w.mu.Unlock()
+	switch {
+	case peer == nil:
+		return 5, nil
+	case w.twist.fencing == datapath.FencingSuspendIO && draw%8 < 4:
+		if w.cut(peer, "shot by its peer"); peer.isDead() {
+			return 7, nil
+		}
+		return 1, nil
+	}
+	s := peer.res.Status()
+	switch {
+	case s.Role == proto.Primary:
+		w.mu.Lock()
+		w.barred[1-i] = false
+		w.mu.Unlock()
+		return 6, nil
+	case s.Disk == proto.Inconsistent && s.Conn < proto.Connected:
+		return 3, nil
+	case s.Disk < proto.Inconsistent:
+		return 1, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := peer.res.Outdate(ctx); err != nil {
+		return 1, fmt.Errorf("outdate of %s: %w", peer.n.name, err)
+	}
+	return 4, nil
+}
