@@ -100,8 +100,14 @@ type Config struct {
 	Open     func() (block.Device, error) // opens the backing disk; called by Attach, closed by Detach and Close
 	DiskPath string                       // the backing disk, for messages
 
+	// OpenMeta opens the device of external metadata, with the backing disk; nil: the metadata is internal. MetaIndex is the
+	// slot there, or meta.Flexible.
+	OpenMeta  func() (block.Device, error)
+	MetaPath  string // for messages
+	MetaIndex int
+
 	// LastSize tells of how many bytes the backing disk was when KeepSize was last called: at the end of that many its
-	// metadata is, should it have grown since. nil: only this process remembers.
+	// internal metadata is, and so many count until Resize, should it have grown since. nil: only this process remembers.
 	LastSize func() int64
 	KeepSize func(bytes int64) error
 

@@ -16,6 +16,7 @@ import (
 // request on it has ended.
 type disk struct {
 	dev      block.Device
+	mdDev    block.Device // of external metadata; nil: it is internal
 	md       *meta.Metadata
 	bm       *meta.Bitmap
 	refs     int           // requests under way; the traffic lock guards it
@@ -66,9 +67,27 @@ func (t *traffic) releaseDisk(d *disk, log func(proto.Level, string)) {
 		}
 		_ = d.md.Close()
 	}
-	if err := d.dev.Close(); err != nil {
+	if err := d.close(); err != nil {
 		log(proto.LevelWarn, fmt.Sprintf("closing the backing disk: %v", err))
 	}
+}
+
+func (d *disk) close() error {
+	err := d.dev.Close()
+	if d.mdDev != nil {
+		err = errors.Join(err, d.mdDev.Close())
+	}
+	return err
+}
+
+// grow asks for the sizes of the devices again and gives the one of the data's.
+func (d *disk) grow() (int64, error) {
+	if d.mdDev != nil {
+		if _, err := block.Grow(d.mdDev); err != nil {
+			return 0, err
+		}
+	}
+	return block.Grow(d.dev)
 }
 
 func (d *disk) leaveClean() error {
@@ -95,30 +114,44 @@ func (c *Config) openDisk(ctx context.Context) (*found, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: open the backing disk %s of %s: %w", c.Node, c.DiskPath, c.Resource, err)
 	}
-	dev = withSectors(dev)
-	f, err := c.openMeta(ctx, dev)
+	d := &disk{dev: withSectors(dev), idle: make(chan struct{})}
+	if c.OpenMeta != nil {
+		if d.mdDev, err = c.OpenMeta(); err != nil {
+			_ = dev.Close()
+			return nil, fmt.Errorf("%s: open the device %s for the metadata of %s: %w", c.Node, c.MetaPath, c.Resource, err)
+		}
+	}
+	f, err := c.openMeta(ctx, d)
 	if err != nil {
-		_ = dev.Close()
-		return nil, fmt.Errorf("%s: attach the backing disk %s of %s: %w", c.Node, c.DiskPath, c.Resource, err)
+		_ = d.close()
+		on := c.DiskPath
+		if d.mdDev != nil {
+			on += " (metadata on " + c.MetaPath + ")"
+		}
+		return nil, fmt.Errorf("%s: attach the backing disk %s of %s: %w", c.Node, on, c.Resource, err)
 	}
 	return f, nil
 }
 
-func (c *Config) openMeta(ctx context.Context, dev block.Device) (*found, error) {
+func (c *Config) openMeta(ctx context.Context, d *disk) (*found, error) {
+	dev := d.dev
 	opts := meta.OpenOptions{ALExtents: c.ALExtents, Log: c.Logger}
+	if d.mdDev != nil {
+		opts.MetaDisk = meta.MetaDisk{Device: d.mdDev, Index: c.MetaIndex}
+	}
 	md, err := meta.Open(dev, opts)
-	last := c.LastSize()
-	if errors.Is(err, meta.ErrNoMetadata) && last > 0 && last < dev.Size() {
+	if last := c.LastSize(); last > 0 && last < dev.Size() && countsAsBefore(md, err, opts.MetaDisk, last) {
 		opts.DeviceSize = last
 		md, err = meta.Open(dev, opts)
 	}
 	if err != nil {
 		return nil, err
 	}
-	f := &found{disk: &disk{dev: dev, md: md, bm: md.Bitmap(), idle: make(chan struct{})}}
+	d.md, d.bm = md, md.Bitmap()
+	f := &found{disk: d}
 	if opts.DeviceSize != 0 {
 		f.notes = append(f.notes, note{proto.LevelWarn, fmt.Sprintf(
-			"the disk has grown from %d to %d MiB; its metadata is where the end was. Resize the resource to use the rest", last>>20, dev.Size()>>20)})
+			"the disk has grown from %d to %d MiB; the end is where it was. Resize the resource to use the rest", opts.DeviceSize>>20, dev.Size()>>20)})
 	} else if err := c.KeepSize(dev.Size()); err != nil {
 		f.notes = append(f.notes, note{proto.LevelWarn, fmt.Sprintf("the size of the disk cannot be kept, do not enlarge it while the resource is down: %v", err)})
 	}
@@ -149,4 +182,15 @@ func (c *Config) openMeta(ctx context.Context, dev block.Device) (*found, error)
 		}
 	}
 	return f, nil
+}
+
+// countsAsBefore says whether a disk that has grown since it had last bytes counts as it was until it is resized: internal
+// metadata is still where the end was. With external metadata the device would grow at the next handshake, which leaves the
+// new part marked and unsynced.
+func countsAsBefore(md *meta.Metadata, err error, on meta.MetaDisk, last int64) bool {
+	if on.Device == nil || err != nil {
+		return on.Device == nil && errors.Is(err, meta.ErrNoMetadata)
+	}
+	agreed := md.Superblock().AgreedSize
+	return agreed > 0 && agreed <= last
 }

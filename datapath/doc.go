@@ -26,6 +26,12 @@
 // While I/O is suspended nothing passes the gate, and a write under way that the peer does not have is not answered. With
 // SuspendOnNoData what no copy could take waits for the owner's next gate and is done again from the start.
 //
+// # Two devices
+//
+// External metadata is on a device with a cache of its own. An extent is in the log there before the data is written, and
+// the data is flushed before the log forgets the extent or cleared bits are written there. An error of either device ends
+// the use of both.
+//
 // # Goroutines
 //
 // Owner: one, from New until Close. Looking for the peer (attempt): one, with one more that accepts, one that dials and

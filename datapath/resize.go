@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"example.com/santui/datapath/block"
 	"example.com/santui/datapath/meta"
 	"example.com/santui/datapath/state"
 )
@@ -30,10 +29,10 @@ func (o *owner) resize(q *request, assumeClean bool) {
 	}
 }
 
-// grown looks how large the disk is now, brings the metadata to its end, and gives what is usable then, in sectors.
+// grown looks how large the disk is now, brings internal metadata to its end, and gives what is usable then, in sectors.
 func (o *owner) grown() (uint64, error) {
 	d, c := o.disk, &o.r.cfg
-	size, err := block.Grow(d.dev)
+	size, err := d.grow()
 	if err != nil {
 		return 0, err
 	}

@@ -57,7 +57,8 @@ type ActivityLog struct {
 	number     uint32
 	cycle      int
 
-	dev    block.Device
+	data   block.Device
+	dev    block.Device // holds the log; the same one if the metadata is internal
 	off    int64
 	limit  atomic.Int64 // bytes of data the device has room for
 	bm     *Bitmap
@@ -74,8 +75,8 @@ type ActivityLog struct {
 // address.
 type waiter struct{ _ byte }
 
-func newActivityLog(dev block.Device, l Layout, capacity int, bm *Bitmap, inUse func() error) *ActivityLog {
-	a := &ActivityLog{dev: dev, off: l.ALOffset, bm: bm, inUse: inUse, slots: make([]slot, capacity),
+func newActivityLog(data, dev block.Device, l Layout, capacity int, bm *Bitmap, inUse func() error) *ActivityLog {
+	a := &ActivityLog{data: data, dev: dev, off: l.ALOffset, bm: bm, inUse: inUse, slots: make([]slot, capacity),
 		changed: make(chan struct{}), buf: block.Buffer(alBlockSize)}
 	a.limit.Store(l.UsableSize)
 	a.clearSlots()
@@ -436,8 +437,9 @@ func (a *ActivityLog) write(pages []uint64) error {
 		return err
 	}
 	if len(pages) > 0 {
-		// Data written into the extents that go must not be in the disk's cache any more when the log forgets them.
-		if err := a.dev.Flush(); err != nil {
+		// Data written into the extents that go must not be in the disk's cache any more when the log forgets them, nor when
+		// the bitmap says that both copies have it.
+		if err := a.data.Flush(); err != nil {
 			return fmt.Errorf("flush before the activity log: %w: %w", ErrMetaIO, err)
 		}
 		if err := a.bm.writePages(context.Background(), pages); err != nil {

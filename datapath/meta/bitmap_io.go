@@ -24,8 +24,10 @@ func openBitmap(dev block.Device, l Layout, size int64) (*Bitmap, error) {
 	for first := 0; first < len(b.pages); first += ioPages {
 		n := min(ioPages, len(b.pages)-first)
 		off := b.off + int64(first)*BlockSize
-		if _, err := dev.ReadAt(buf[:n*BlockSize], off); err != nil {
-			return nil, fmt.Errorf("read %d bytes of bitmap at %d: %w: %w", n*BlockSize, off, ErrMetaIO, err)
+		p := b.inRoom(buf[:n*BlockSize], first)
+		clear(buf[len(p) : n*BlockSize])
+		if _, err := dev.ReadAt(p, off); err != nil {
+			return nil, fmt.Errorf("read %d bytes of bitmap at %d: %w: %w", len(p), off, ErrMetaIO, err)
 		}
 		for i := range n {
 			b.loadPage(uint64(first+i), buf[i*BlockSize:][:BlockSize])
@@ -163,9 +165,14 @@ func (b *Bitmap) writeSome(from uint64) (next uint64, more bool, err error) {
 	return from, n == ioPages, nil
 }
 
+// inRoom cuts p, pages from page first on, to the room on the device: external metadata may end within a page.
+func (b *Bitmap) inRoom(p []byte, first int) []byte {
+	return p[:min(int64(len(p)), b.room-int64(first)*BlockSize)]
+}
+
 func (b *Bitmap) writeAt(p []byte, pi uint64) error {
 	off := b.off + int64(pi)*BlockSize
-	if _, err := b.dev.WriteAt(p, off); err != nil {
+	if _, err := b.dev.WriteAt(b.inRoom(p, int(pi)), off); err != nil {
 		return fmt.Errorf("write %d bytes of bitmap at %d: %w: %w", len(p), off, ErrMetaIO, err)
 	}
 	b.writes.Add(uint64(len(p) / BlockSize))

@@ -21,7 +21,13 @@ import (
 
 func drbdmeta(t *testing.T, path string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("drbdmeta", append([]string{"--force", "0", "v08", path, "internal"}, args...)...)
+	return drbdmetaAt(t, path, "internal", args...)
+}
+
+// drbdmetaAt runs drbdmeta on metadata of that index: "internal", "flex-external" or a slot's number.
+func drbdmetaAt(t *testing.T, path, index string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("drbdmeta", append([]string{"--force", "0", "v08", path, index}, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -225,6 +231,89 @@ func TestDrbdmetaMove(t *testing.T) {
 	}
 	grown := m.Layout().UsableSize - before
 	dump(fmt.Sprintf("la-size-sect %d;", m.Layout().UsableSize/512), fmt.Sprintf("# bits-set %d;", 3+2*1024+grown/4096))
+}
+
+// TestDrbdmetaExternal goes through external metadata with drbdmeta, flexible and in slots: both make the same, byte for
+// byte; it reads ours, in use and clean; and both apply the activity log alike.
+func TestDrbdmetaExternal(t *testing.T) {
+	const dataSize = 3<<30 + 512
+	for _, c := range []struct {
+		name, index string
+		n           int
+		size        int64
+	}{{"flexible", "flex-external", Flexible, 8 << 20}, {"flexible and odd", "flex-external", Flexible, 1<<20 + 3*512}, {"slot 0", "0", 0, 128 << 20}, {"slot 2", "2", 2, 400 << 20}} {
+		t.Run(c.name, func(t *testing.T) {
+			data := openDisk(t, disk(t, dataSize))
+			ours, theirs := disk(t, c.size), disk(t, c.size)
+			drbdmetaAt(t, theirs, c.index, "create-md")
+			d := openDisk(t, ours)
+			if err := Create(ctx, data, CreateOptions{MetaDisk: MetaDisk{d, c.n}, ALExtents: 257}); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command("cmp", ours, theirs).CombinedOutput(); err != nil {
+				if d.LogicalBlockSize() > 512 && c.size%4096 != 0 {
+					t.Logf("direct I/O in units of %d: %s", d.LogicalBlockSize(), out)
+				} else {
+					t.Errorf("made by us and by drbdmeta: %s", out)
+				}
+			}
+			m, err := Open(data, OpenOptions{MetaDisk: MetaDisk{openDisk(t, theirs), c.n}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.Superblock().UUIDs.Current != JustCreated || m.NeedsApplyAL() {
+				t.Errorf("drbdmeta's superblock reads %+v", m.Superblock())
+			}
+
+			if m, err = Open(data, OpenOptions{ALExtents: 64, MetaDisk: MetaDisk{d, c.n}}); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.SetAgreedSize(ctx, m.Layout().UsableSize, false); err != nil {
+				t.Fatal(err)
+			}
+			err = m.Update(ctx, func(sb *Superblock) {
+				sb.UUIDs = UUIDs{0x1111111111111111, 0x2222222222222222, [2]uint64{0x3333333333333333, 0x4444444444444444}}
+				sb.Flags = FlagConsistent | FlagWasUpToDate | FlagPrimary
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			begin(t, m, 3, 700)
+			m.Bitmap().SetBits(77, 80)
+			if err := m.Bitmap().WriteDirty(ctx); err != nil {
+				t.Fatal(err)
+			}
+			copied := filepath.Join(t.TempDir(), "copy.img")
+			if out, err := exec.Command("cp", "--sparse=always", ours, copied).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			drbdmetaAt(t, copied, c.index, "apply-al")
+			if gi := drbdmetaAt(t, copied, c.index, "get-gi"); !strings.HasPrefix(gi, "1111111111111111:2222222222222222:3333333333333333:4444444444444444:1:1:1:0:0:") {
+				t.Errorf("get-gi: %s", gi)
+			}
+			dump := drbdmetaAt(t, copied, c.index, "dump-md")
+			for _, want := range []string{fmt.Sprintf("la-size-sect %d;", m.Layout().UsableSize/512), fmt.Sprintf("# bits-set %d;", 3+2*1024),
+				fmt.Sprintf("# md_offset %d", m.Layout().MDOffset), "al-extents 64;"} {
+				if !strings.Contains(dump, want) {
+					t.Errorf("dump-md has no %q:\n%.1000s", want, dump)
+				}
+			}
+			a, err := Open(data, OpenOptions{MetaDisk: MetaDisk{d, c.n}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := a.ApplyAL(ctx); err != nil {
+				t.Fatal(err)
+			}
+			b, err := Open(data, OpenOptions{MetaDisk: MetaDisk{openDisk(t, copied), c.n}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b.NeedsApplyAL() || a.Superblock() != b.Superblock() || !slices.Equal(contents(a.Bitmap()), contents(b.Bitmap())) {
+				t.Errorf("applied by us and by drbdmeta: %d and %d bits\n%+v\n%+v", a.Bitmap().Weight(), b.Bitmap().Weight(), a.Superblock(), b.Superblock())
+			}
+		})
+	}
 }
 
 // Real signatures are recognised with their real sizes.

@@ -3,6 +3,8 @@ package meta
 import (
 	"errors"
 	"fmt"
+
+	"example.com/santui/datapath/block"
 )
 
 // Sizes of the v08 format, in bytes.
@@ -26,7 +28,26 @@ const (
 	minDevice     = SuperblockSize + ALSize + BlockSize + BlockSize
 	// maxDevice is where the kernel's bitmap ends, 1 PiB (drbd_limits.h).
 	maxDevice = 1 << 50
+	// SlotSize is what one index takes of a device for external metadata (MD_128MB_SECT, drbd_int.h).
+	SlotSize = 128 << 20
+	// minFlexible and maxFlexible bound a device that flexible metadata has for itself: the kernel attaches none that is
+	// smaller (drbd_adm_attach, drbd_nl.c), and the superblock counts its sectors in 32 bits.
+	minFlexible = 1 << 20
+	maxFlexible = (1<<32 - 1) * sectorSize
 )
+
+// Flexible is the index of external metadata that takes all of its device; MaxIndex is the last slot of those that share
+// one (v07_parse, drbdmeta.c).
+const (
+	Flexible = -1
+	MaxIndex = 255
+)
+
+// MetaDisk says where external metadata is. The zero value stands for internal metadata.
+type MetaDisk struct {
+	Device block.Device
+	Index  int // slot of SlotSize, or Flexible
+}
 
 // What can be wrong with metadata, for errors.Is.
 var (
@@ -55,21 +76,22 @@ var (
 	ErrClosed = errors.New("metadata is closed")
 )
 
-// Layout tells where the parts of internal metadata lie on a device. All fields
-// are bytes. The formulas are drbd_md_set_sector_offsets in drbd_nl.c.
+// Layout tells where the parts of the metadata lie on its device. All fields are
+// bytes. The formulas are drbd_md_set_sector_offsets in drbd_nl.c.
 type Layout struct {
-	DeviceSize int64 `json:"device_size"`
-	MDOffset   int64 `json:"md_offset"` // superblock, SuperblockSize bytes
+	DeviceSize int64 `json:"device_size"` // of the device that holds the data
+	MDOffset   int64 `json:"md_offset"`   // superblock, SuperblockSize bytes
 	ALOffset   int64 `json:"al_offset"`
 	ALSize     int64 `json:"al_size"`
 	BMOffset   int64 `json:"bm_offset"`
 	BMSize     int64 `json:"bm_size"`
-	// UsableSize is what is left for data, from byte 0; equal to BMOffset.
+	// UsableSize is the room for data, from byte 0: up to BMOffset, or, if the metadata is external, as much of the device as
+	// the bitmap can cover.
 	UsableSize int64 `json:"usable_size"`
 }
 
-// LayoutFor computes the layout for a device of that many bytes, or returns
-// ErrTooSmall or ErrTooLarge.
+// LayoutFor computes the layout of internal metadata for a device of that many
+// bytes, or returns ErrTooSmall or ErrTooLarge.
 func LayoutFor(deviceBytes int64) (Layout, error) {
 	if deviceBytes < minDevice {
 		return Layout{}, fmt.Errorf("%w: it has %d bytes, at least %d are needed", ErrTooSmall, deviceBytes, minDevice)
@@ -90,6 +112,59 @@ func LayoutFor(deviceBytes int64) (Layout, error) {
 	}
 	return l, nil
 }
+
+// LayoutExternal computes the layout of external metadata for deviceBytes of data, on a device of mdBytes, or returns
+// ErrTooSmall, ErrTooLarge or ErrInvalid.
+func LayoutExternal(deviceBytes, mdBytes int64, index int) (Layout, error) {
+	room, off := mdBytes-mdBytes%sectorSize, int64(0)
+	need := int64(minFlexible)
+	switch {
+	case index < Flexible || index > MaxIndex:
+		return Layout{}, fmt.Errorf("index %d of external metadata: %w: it is 0 to %d", index, ErrInvalid, MaxIndex)
+	case index != Flexible:
+		room, off = SlotSize, int64(index)*SlotSize
+		need = off + SlotSize
+	case mdBytes > maxFlexible:
+		return Layout{}, fmt.Errorf("device for metadata of %d bytes, the format ends at %d: %w", mdBytes, int64(maxFlexible), ErrTooLarge)
+	}
+	if mdBytes < need {
+		return Layout{}, fmt.Errorf("%w: the device for metadata has %d bytes, at least %d are needed", ErrTooSmall, mdBytes, need)
+	}
+	return external(deviceBytes, off, room)
+}
+
+// external lays metadata of room bytes out from off on.
+func external(deviceBytes, off, room int64) (Layout, error) {
+	if deviceBytes < BlockSize {
+		return Layout{}, fmt.Errorf("%w: it has %d bytes", ErrTooSmall, deviceBytes)
+	}
+	l := Layout{DeviceSize: deviceBytes, MDOffset: off, ALOffset: off + SuperblockSize, ALSize: ALSize}
+	l.BMOffset = l.ALOffset + l.ALSize
+	l.BMSize = room - SuperblockSize - ALSize
+	l.UsableSize = min(deviceBytes-deviceBytes%sectorSize, l.BMSize*8*BlockSize, maxDevice)
+	return l, nil
+}
+
+// layout is the place of the metadata for deviceBytes of data.
+func (d MetaDisk) layout(deviceBytes int64) (Layout, error) {
+	if d.Device == nil {
+		return LayoutFor(deviceBytes)
+	}
+	return LayoutExternal(deviceBytes, d.Device.Size(), d.Index)
+}
+
+// on is the device that holds the metadata of what is on dev.
+func (d MetaDisk) on(dev block.Device) block.Device {
+	if d.Device == nil {
+		return dev
+	}
+	return d.Device
+}
+
+func (l Layout) external() bool { return l.ALOffset > l.MDOffset }
+
+// start is the first byte that the metadata takes.
+func (l Layout) start() int64 { return min(l.BMOffset, l.MDOffset) }
 
 // MDSize is what bitmap, activity log and superblock take together.
 func (l Layout) MDSize() int64 { return l.BMSize + l.ALSize + SuperblockSize }

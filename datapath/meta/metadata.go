@@ -14,17 +14,21 @@ type OpenOptions struct {
 	// ALExtents is the capacity of the activity log, MinALExtents to
 	// MaxALExtents; 0 for DefaultALExtents.
 	ALExtents int
-	// DeviceSize is the size in bytes at whose end the metadata is, 0 for the
-	// device's. It is smaller on a disk that has grown since.
+	// MetaDisk is where external metadata is.
+	MetaDisk MetaDisk
+	// DeviceSize is the size in bytes that counts, and at whose end internal
+	// metadata is; 0 for the device's. It is smaller on a disk that has grown since.
 	DeviceSize int64
 	// Log may be nil.
 	Log *slog.Logger
 }
 
 // Metadata is the open metadata of one backing device. It is safe for concurrent
-// use. It does not own the device: Close leaves that open.
+// use. It does not own the devices: Close leaves them open.
 type Metadata struct {
-	dev    block.Device
+	data   block.Device
+	dev    block.Device // holds the metadata; the same one if it is internal
+	disk   MetaDisk
 	log    *slog.Logger
 	bm     *Bitmap
 	al     *ActivityLog
@@ -47,8 +51,8 @@ type Stats struct {
 	ALMisses uint64 `json:"al_misses"` // Begins that waited for a transaction
 }
 
-// Open reads and checks the metadata at the end of dev. Nothing is written. Errors
-// wrap ErrNoMetadata, ErrUnsupported, ErrInvalid, ErrTooSmall or ErrMetaIO.
+// Open reads and checks the metadata of dev. Nothing is written. Errors wrap
+// ErrNoMetadata, ErrUnsupported, ErrInvalid, ErrTooSmall, ErrTooLarge or ErrMetaIO.
 func Open(dev block.Device, opts OpenOptions) (*Metadata, error) {
 	capacity := opts.ALExtents
 	if capacity == 0 {
@@ -59,30 +63,30 @@ func Open(dev block.Device, opts OpenOptions) (*Metadata, error) {
 	}
 	size := dev.Size()
 	if opts.DeviceSize > size {
-		return nil, fmt.Errorf("look for metadata at the end of %d bytes: %w: the device has %d", opts.DeviceSize, ErrTooSmall, size)
+		return nil, fmt.Errorf("look for the metadata of %d bytes: %w: the device has %d", opts.DeviceSize, ErrTooSmall, size)
 	}
 	if opts.DeviceSize != 0 {
 		size = opts.DeviceSize
 	}
-	l, err := LayoutFor(size)
+	l, err := opts.MetaDisk.layout(size)
 	if err != nil {
 		return nil, err
 	}
-	m := &Metadata{dev: dev, layout: l, log: opts.Log, io: make(chan struct{}, 1)}
+	m := &Metadata{data: dev, dev: opts.MetaDisk.on(dev), disk: opts.MetaDisk, layout: l, log: opts.Log, io: make(chan struct{}, 1)}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
 	if err := m.readSuperblock(); err != nil {
 		return nil, err
 	}
-	if m.bm, err = openBitmap(dev, l, m.sb.AgreedSize); err != nil {
+	if m.bm, err = openBitmap(m.dev, m.layout, m.sb.AgreedSize); err != nil {
 		return nil, err
 	}
 	r, err := m.readRing()
 	if err != nil {
 		return nil, err
 	}
-	m.al = newActivityLog(dev, l, capacity, m.bm, m.markInUse)
+	m.al = newActivityLog(m.data, m.dev, m.layout, capacity, m.bm, m.markInUse)
 	// A log that still holds transactions is continued, so that new ones are
 	// the newest.
 	if len(r.updates) > 0 {
@@ -97,6 +101,9 @@ func (m *Metadata) readSuperblock() error {
 	defer block.PutBuffer(buf)
 	if _, err := m.dev.ReadAt(buf, m.layout.MDOffset); err != nil {
 		return fmt.Errorf("read the superblock at %d: %w: %w", m.layout.MDOffset, ErrMetaIO, err)
+	}
+	if m.disk.Device != nil && m.disk.Index == Flexible {
+		m.layout = m.layout.asWritten(buf)
 	}
 	if err := m.sb.Unmarshal(m.layout, buf); err != nil {
 		return fmt.Errorf("superblock at %d: %w", m.layout.MDOffset, err)
@@ -296,7 +303,8 @@ func (m *Metadata) markInUse() error {
 }
 
 // SetAgreedSize makes the data size bytes large: the bitmap first, the bits of new
-// data set if setNew, then the activity log, then the superblock. Writes must not be
+// data set if setNew, then the activity log, then the superblock. If the data ended
+// within a block of 4 KiB, the rest of that reads as zeroes. Writes must not be
 // under way beyond the smaller of the two sizes.
 func (m *Metadata) SetAgreedSize(ctx context.Context, size int64, setNew bool) error {
 	if size < 0 || size%sectorSize != 0 {
@@ -311,8 +319,15 @@ func (m *Metadata) SetAgreedSize(ctx context.Context, size int64, setNew bool) e
 	if size == m.Superblock().AgreedSize {
 		return nil
 	}
+	if err := m.fillBlock(m.Superblock().AgreedSize, size); err != nil {
+		return err
+	}
 	if err := m.bm.resize(size, setNew); err != nil {
 		return err
+	}
+	// Bits that were cleared lately go out with all others: what they stand for comes first.
+	if err := m.data.Flush(); err != nil {
+		return fmt.Errorf("flush before the bitmap: %w: %w", ErrMetaIO, err)
 	}
 	if err := m.bm.WriteAll(ctx); err != nil {
 		return err
@@ -327,6 +342,19 @@ func (m *Metadata) SetAgreedSize(ctx context.Context, size int64, setNew bool) e
 	sb := m.Superblock()
 	sb.AgreedSize = size
 	return m.write(m.running(sb))
+}
+
+// fillBlock zeroes the rest of the block in which the data ends, if that is to grow: its bit is that of the data before, so
+// what lay behind must be the same on both nodes.
+func (m *Metadata) fillBlock(from, to int64) error {
+	n := min(-from&(BlockSize-1), to-from)
+	if n <= 0 {
+		return nil
+	}
+	if err := m.data.WriteZeroes(from, n, false); err != nil {
+		return fmt.Errorf("zero %d bytes of data at %d: %w: %w", n, from, ErrMetaIO, err)
+	}
+	return nil
 }
 
 // MarkClean is for a device that is given back in good order: bitmap written,

@@ -7,7 +7,8 @@ import (
 
 // Move brings the metadata to the end of a device that has become deviceBytes
 // large. The agreed size stays; afterwards there is room for a larger one. Writes
-// may be under way.
+// may be under way. External metadata stays where it is and only takes more of its
+// device, if it must and that has grown.
 //
 // Bitmap, activity log and superblock are written in this order where they are to
 // be, each flushed before the next, then the old superblock is erased. Until the new
@@ -15,6 +16,9 @@ import (
 // So the new place must not overlap the old one, else ErrTooSmall. After ErrMetaIO
 // the disk must be detached.
 func (m *Metadata) Move(ctx context.Context, deviceBytes int64) error {
+	if m.disk.Device != nil {
+		return m.widen(ctx, deviceBytes)
+	}
 	from := m.Layout()
 	to, err := LayoutFor(deviceBytes)
 	switch {
@@ -50,6 +54,45 @@ func (m *Metadata) Move(ctx context.Context, deviceBytes int64) error {
 	return nil
 }
 
+// widen makes room for deviceBytes of data without moving anything.
+func (m *Metadata) widen(ctx context.Context, deviceBytes int64) error {
+	from := m.Layout()
+	to, err := external(deviceBytes, from.MDOffset, from.MDSize())
+	if err == nil && to.UsableSize < deviceBytes-deviceBytes%sectorSize {
+		to, err = m.disk.layout(deviceBytes)
+	}
+	switch {
+	case err != nil:
+		return err
+	case to.UsableSize < m.Superblock().AgreedSize:
+		return fmt.Errorf("room for %d bytes: %w: the agreed size is %d", to.UsableSize, ErrTooSmall, m.Superblock().AgreedSize)
+	case m.NeedsApplyAL():
+		return fmt.Errorf("make room for %d bytes: %w", deviceBytes, ErrUnclean)
+	}
+	if err := m.lockIO(ctx); err != nil {
+		return err
+	}
+	defer m.unlockIO()
+	m.mu.Lock()
+	m.layout = to
+	m.mu.Unlock()
+	if to.BMSize != from.BMSize { // what lies in the new room is read when an agreed size reaches there, and written before
+		if err := m.write(m.running(m.Superblock())); err != nil {
+			m.al.fail(err)
+			return err
+		}
+		if err := m.bm.lockIO(ctx); err != nil {
+			return err
+		}
+		m.bm.mu.Lock()
+		m.bm.room = to.BMSize
+		m.bm.mu.Unlock()
+		m.bm.unlockIO()
+	}
+	m.al.limit.Store(to.UsableSize)
+	return nil
+}
+
 // moveSuperblock writes the new superblock and erases the old one.
 func (m *Metadata) moveSuperblock(ctx context.Context, from, to Layout) error {
 	if err := m.lockIO(ctx); err != nil {
@@ -62,7 +105,7 @@ func (m *Metadata) moveSuperblock(ctx context.Context, from, to Layout) error {
 	if err := m.write(m.running(m.Superblock())); err != nil {
 		return err
 	}
-	return erase(m.dev, from, nil)
+	return erase(m.dev, []int64{from.MDOffset})
 }
 
 // move writes the whole bitmap to its new place. Bits set meanwhile are dirty there.

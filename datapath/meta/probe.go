@@ -68,6 +68,22 @@ func Probe(dev block.Device) ([]Content, error) {
 	return found, nil
 }
 
+// probeSlots looks for external metadata of any version, in every slot.
+func probeSlots(dev block.Device) ([]Content, error) {
+	var found []Content
+	for off := int64(0); off <= MaxIndex*SlotSize && off+SuperblockSize <= dev.Size(); off += SlotSize {
+		p, err := readAt(dev, off, SuperblockSize)
+		if err != nil {
+			return nil, err
+		}
+		if v := detectVersion(p); v != "" {
+			end := off + int64(binary.BigEndian.Uint32(p[64:]))*sectorSize
+			found = append(found, Content{Kind: "DRBD metadata", Offset: off, Size: end, DRBD: v})
+		}
+	}
+	return found, nil
+}
+
 func readAt(dev block.Device, off, n int64) ([]byte, error) {
 	p := block.Buffer(int(n))
 	if _, err := dev.ReadAt(p, off); err != nil {

@@ -160,6 +160,27 @@ func (sb *Superblock) Unmarshal(l Layout, p []byte) error {
 	return nil
 }
 
+func (l Layout) describe() string {
+	if l.external() {
+		return fmt.Sprintf("external metadata of %d bytes at %d", l.MDSize(), l.MDOffset)
+	}
+	return fmt.Sprintf("a device of %d bytes", l.DeviceSize)
+}
+
+// asWritten is the layout of flexible metadata by its superblock, which says how much of the device it takes: less than all
+// if the device has grown since. What cannot be is left to Unmarshal.
+func (l Layout) asWritten(p []byte) Layout {
+	be := binary.BigEndian
+	magic, room := be.Uint32(p[60:]), int64(be.Uint32(p[64:]))*sectorSize
+	if magic != magic08 && magic != magic84Unclean || room <= SuperblockSize+ALSize || room > l.MDSize() {
+		return l
+	}
+	if written, err := external(l.DeviceSize, l.MDOffset, room); err == nil {
+		return written
+	}
+	return l
+}
+
 // sbField is a field of the superblock that follows from the device's size.
 type sbField struct {
 	name string
@@ -184,10 +205,12 @@ func checkGeometry(l Layout, p []byte) error {
 	// In 64 bits, so that no damage overflows.
 	const perBlock = alBlockSize / sectorSize
 	log, ahead, behind := uint64(stripes)*uint64(stripeSize), -int64(al), int64(bm)-int64(al)
+	looksExternal := al == SuperblockSize/sectorSize && behind > 0 && behind%perBlock == 0 && uint64(behind/perBlock) == log
+	looksInternal := ahead > 0 && ahead%perBlock == 0 && uint64(ahead/perBlock) == log
 	switch other := stripes != alStripes || stripeSize != alBlocks; {
-	case al == SuperblockSize/sectorSize && behind > 0 && behind%perBlock == 0 && uint64(behind/perBlock) == log:
-		return fmt.Errorf("%w: activity log behind the superblock (al_offset %d): this is external metadata", ErrUnsupported, al)
-	case other && ahead > 0 && ahead%perBlock == 0 && uint64(ahead/perBlock) == log:
+	case looksExternal && !l.external():
+		return fmt.Errorf("%w: activity log behind the superblock (al_offset %d): this is external metadata, and internal was expected here", ErrUnsupported, al)
+	case other && (looksInternal && !l.external() || looksExternal && l.external()):
 		return fmt.Errorf("%w: activity log of %d stripes of %d blocks of 4 KiB; only %d of %d is handled: recreate the metadata with the default --al-stripes and --al-stripe-size-kB",
 			ErrUnsupported, stripes, stripeSize, alStripes, alBlocks)
 	}
@@ -200,8 +223,8 @@ func checkGeometry(l Layout, p []byte) error {
 			got = stripeSize
 		}
 		if got != f.want {
-			return fmt.Errorf("%w: %s at byte %d of the superblock is %d, expected %d for a device of %d bytes",
-				ErrInvalid, f.name, f.off, int32(got), int32(f.want), l.DeviceSize)
+			return fmt.Errorf("%w: %s at byte %d of the superblock is %d, expected %d for %s",
+				ErrInvalid, f.name, f.off, int32(got), int32(f.want), l.describe())
 		}
 	}
 	return nil

@@ -15,6 +15,7 @@ type disk struct {
 	faults *blocktest.Faults
 	rules  []func() // take faults away again; the incarnation's lock guards it
 	closed atomic.Bool
+	md     *disk // that for external metadata, nil until it was opened
 }
 
 func newDisk(inc *incarnation, mem *blocktest.Mem) *disk {
@@ -29,6 +30,9 @@ func (d *disk) heal() {
 		remove()
 	}
 	d.rules = nil
+	if d.md != nil {
+		d.md.heal()
+	}
 }
 
 // around does a call in the middle of the time it takes.

@@ -85,6 +85,8 @@
 //
 // and half of 6 and 7 have rr-conflict call-pri-lost. By default a few of each kind run.
 //
+// Seeds that are 1 modulo 3 keep the metadata on a second disk with a cache of its own, even ones in a slot of it.
+//
 // Two failures at once that no pair of nodes can survive are left out: a disk fails only where the other copy is good, and
 // the power stays on for some seconds after that.
 //

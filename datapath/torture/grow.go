@@ -81,6 +81,9 @@ func (w *world) occupyTo(size int64) {
 
 // usable is how large the device is to become.
 func (w *world) usable() int64 {
+	if w.nodes[0].md != nil {
+		return w.disk
+	}
 	l, err := meta.LayoutFor(w.disk)
 	if err != nil {
 		return w.size
@@ -114,11 +117,13 @@ func (w *world) grown() {
 	}
 }
 
-// openMeta looks at a disk as an attach would.
-func (n *node) openMeta(d *blocktest.Mem) (*meta.Metadata, error) {
-	md, err := meta.Open(d, meta.OpenOptions{ALExtents: alExtents})
+// openMeta looks at a disk, and at that for external metadata, as an attach would.
+func (n *node) openMeta(d, md *blocktest.Mem) (*meta.Metadata, error) {
+	opts := meta.OpenOptions{ALExtents: alExtents, MetaDisk: n.w.metaDisk(md)}
+	m, err := meta.Open(d, opts)
 	if last := n.lastSize(); err != nil && last > 0 && last < d.Size() {
-		md, err = meta.Open(d, meta.OpenOptions{ALExtents: alExtents, DeviceSize: last})
+		opts.DeviceSize = last
+		m, err = meta.Open(d, opts)
 	}
-	return md, err
+	return m, err
 }

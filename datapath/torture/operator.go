@@ -205,6 +205,11 @@ func (w *world) breakDisk(inc *incarnation) {
 	}
 	w.note("disk of %s.%d will fail: ops %x, after %d, %d times", inc.n.name, inc.boot, rule.Ops, rule.Skip, rule.Times)
 	m.failing[i] = true
+	if d := inc.disk; d.md != nil && w.chance(40) {
+		rule.To = 0
+		d.md.inject(rule)
+		return
+	}
 	inc.disk.inject(rule)
 }
 
@@ -317,18 +322,22 @@ func (w *world) virtualCut() error {
 		w.mu.Unlock()
 		return nil
 	}
-	var disks [2]*blocktest.Mem
+	var disks, mds [2]*blocktest.Mem
 	for i, n := range w.nodes {
-		if disks[i] = n.mem; n.inc != nil {
-			disks[i] = n.inc.mem
+		if disks[i], mds[i] = n.mem, n.md; n.inc != nil {
+			disks[i], mds[i] = n.inc.mem, n.inc.md
 		}
-		disks[i] = disks[i].CrashClone(uint64(w.model.tick())*2+w.seed+uint64(i), []int{0, 20, 50, 80, 100}[w.rnd.IntN(5)])
+		seed, percent := uint64(w.model.tick())*2+w.seed+uint64(i), []int{0, 20, 50, 80, 100}[w.rnd.IntN(5)]
+		disks[i] = disks[i].CrashClone(seed, percent)
+		if mds[i] != nil {
+			mds[i] = mds[i].CrashClone(seed+1, percentOf(percent, int(seed)))
+		}
 	}
 	w.stats.virtual++
 	w.mu.Unlock()
 	var maps [2]*meta.Metadata
 	for i, d := range disks {
-		md, err := w.nodes[i].openMeta(d)
+		md, err := w.nodes[i].openMeta(d, mds[i])
 		if err != nil {
 			return fmt.Errorf("after a power cut now, %s: %w", names[i], err)
 		}

@@ -75,6 +75,7 @@ type node struct {
 	name string
 	addr string
 	mem  *blocktest.Mem // the platters
+	md   *blocktest.Mem // those of the disk for external metadata, nil: it is internal
 	inc  *incarnation   // nil: no power
 	boot int
 	busy int          // commands of the operator under way
@@ -88,6 +89,7 @@ type incarnation struct {
 	dead chan struct{}
 	res  *datapath.Resource
 	mem  *blocktest.Mem
+	md   *blocktest.Mem
 
 	mu      sync.Mutex
 	disk    *disk
@@ -130,7 +132,7 @@ func newWorld(o options) *world {
 	device := []int64{9 << 20, 24 << 20, 48 << 20, 80 << 20}[w.rnd.IntN(4)]
 	w.disk, w.occupied, w.devices = device, device, [2]int64{device, device}
 	for i := range w.nodes {
-		w.nodes[i] = &node{w: w, i: i, name: names[i], addr: fmt.Sprintf("10.0.0.%d:7788", i+1), mem: blocktest.NewMem(device)}
+		w.nodes[i] = &node{w: w, i: i, name: names[i], addr: fmt.Sprintf("10.0.0.%d:7788", i+1), mem: blocktest.NewMem(device), md: w.newMD()}
 	}
 	return w
 }
@@ -138,13 +140,13 @@ func newWorld(o options) *world {
 // format makes two disks that hold the same, empty, data.
 func (w *world) format() error {
 	for _, n := range w.nodes {
-		if err := meta.Create(context.Background(), n.mem, meta.CreateOptions{}); err != nil {
+		if err := meta.Create(context.Background(), n.mem, meta.CreateOptions{MetaDisk: w.metaDisk(n.md)}); err != nil {
 			return err
 		}
 		if w.fresh() {
 			continue
 		}
-		md, err := meta.Open(n.mem, meta.OpenOptions{})
+		md, err := meta.Open(n.mem, meta.OpenOptions{MetaDisk: w.metaDisk(n.md)})
 		if err != nil {
 			return err
 		}
@@ -165,11 +167,11 @@ func (w *world) format() error {
 		_ = md.Close()
 	}
 	if w.fresh() {
-		l, err := meta.LayoutFor(w.nodes[1].mem.Size())
+		md, err := meta.Open(w.nodes[1].mem, meta.OpenOptions{MetaDisk: w.metaDisk(w.nodes[1].md)})
 		if err != nil {
 			return err
 		}
-		w.size = l.UsableSize
+		w.size = md.Layout().UsableSize
 	}
 	w.model = newModel(w.rnd, w.size)
 	if w.fresh() && !w.twist.skip {
@@ -262,7 +264,7 @@ func (w *world) task(f func()) {
 func (w *world) powerOn(n *node) error {
 	w.mu.Lock()
 	n.boot++
-	inc := &incarnation{n: n, boot: n.boot, dead: make(chan struct{}), mem: n.mem, trigger: map[string]int{}, pending: map[uint32][2]int64{}}
+	inc := &incarnation{n: n, boot: n.boot, dead: make(chan struct{}), mem: n.mem, md: n.md, trigger: map[string]int{}, pending: map[uint32][2]int64{}}
 	w.mu.Unlock()
 	cfg := datapath.Config{
 		Resource: "r0", Device: "/dev/drbd0", Node: n.name, Peer: names[1-n.i], DiskPath: "disk of " + n.name,
@@ -296,6 +298,9 @@ func (w *world) powerOn(n *node) error {
 	}
 	if w.twist.on() {
 		w.twist.configure(w, inc, &cfg)
+	}
+	if n.md != nil {
+		cfg.OpenMeta, cfg.MetaIndex, cfg.MetaPath = inc.openMD, w.slot(), "metadata of "+n.name
 	}
 	if w.log {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -337,6 +342,9 @@ func (w *world) cut(inc *incarnation, why string) {
 	w.note("POWER CUT of %s.%d %s: %v %v %v, %d sectors in its cache, %d%% survive, copy %v", n.name, n.boot, why, s.Role, s.Conn, s.Disk,
 		inc.mem.Unflushed(), percent, w.model.level[n.i])
 	n.mem = inc.mem.CrashClone(w.seed+uint64(n.boot)*2+uint64(n.i), percent)
+	if inc.md != nil {
+		n.md = inc.md.CrashClone(w.seed+uint64(n.boot)*2+uint64(n.i)+1, percentOf(percent, n.boot))
+	}
 	n.inc = nil
 	for id, r := range inc.pending {
 		w.model.finish(n.i, id, r[0], r[1], false)
