@@ -90,7 +90,8 @@ func fromDRBDConf(r *drbdconf.Resource, cfg Config) (resourceConf, error) {
 			Fencing: datapath.FencingPolicy(r.Disk.Fencing), SuspendOnNoData: r.OnNoData == "suspend-io",
 			OnIOError: datapath.IOErrorPolicy(r.Disk.OnIOError), DataIntegrityAlg: r.Net.DataIntegrityAlg,
 			CsumsAlg: r.Net.CsumsAlg, VerifyAlg: r.Net.VerifyAlg, AllowTwoPrimaries: r.Net.AllowTwoPrimaries,
-			PullAhead: r.Net.OnCongestion == "pull-ahead", ThinResync: r.Disk.RSDiscardGranularity > 0,
+			OnCongestion: datapath.CongestionPolicy(r.Net.OnCongestion), CongestionFill: r.Net.CongestionFill, CongestionExtents: r.Net.CongestionExtents,
+			ThinResync: r.Disk.RSDiscardGranularity > 0,
 		},
 	}, nil
 }

@@ -80,6 +80,20 @@ const (
 	RRCallPriLost RRConflict = "call-pri-lost" // the handler pri-lost is run, then as disconnect
 )
 
+// CongestionPolicy says what a Primary does when the link to the peer is congested (drbd.conf: on-congestion).
+type CongestionPolicy string
+
+// The policies.
+const (
+	CongestionBlock      CongestionPolicy = "block"      // writes wait
+	CongestionPullAhead  CongestionPolicy = "pull-ahead" // the peer falls behind: it is told what changed, and resynced later
+	CongestionDisconnect CongestionPolicy = "disconnect" // the link is given up until an operator connects
+)
+
+var congestionPolicies = map[CongestionPolicy]state.CongestionPolicy{
+	CongestionBlock: state.CongestionBlocks, CongestionPullAhead: state.CongestionPullsAhead, CongestionDisconnect: state.CongestionDisconnects,
+}
+
 // Helper runs the handlers of drbd.conf. Both methods may be called from any goroutine.
 type Helper interface {
 	// Has says whether a command is configured for a handler ("split-brain").
@@ -145,8 +159,13 @@ type Config struct {
 	DataIntegrityAlg string // digest on every block that travels, one of DigestAlgs; "" = none. Both nodes must agree
 	CsumsAlg         string // digest of checksum based resync, one of DigestAlgs; "" = blocks are copied unseen. Both nodes must agree
 	VerifyAlg        string // digest of online verify, one of DigestAlgs; "" = no verify. Both nodes must agree
+	// OnCongestion is what a Primary does when CongestionFill bytes of data are under way to the peer (0: no limit), or
+	// CongestionExtents extents of the activity log are in use (1237). Anything but block needs protocol A.
+	OnCongestion      CongestionPolicy
+	CongestionFill    int64
+	CongestionExtents int
+
 	AllowTwoPrimaries,
-	PullAhead,
 	ThinResync bool
 
 	// Listen and Dial make the replication link; nil = TCP. laddr is the local address to bind, its port is ignored.
@@ -203,6 +222,7 @@ func (c Config) withDefaults() (Config, error) {
 	num(&c.ALExtents, 1237)
 	num(&c.MaxBuffers, 2048)
 	num(&c.MaxEpochSize, 2048)
+	num(&c.CongestionExtents, 1237)
 	if c.ResyncRate == 0 {
 		c.ResyncRate = defaultResyncRate
 	}
@@ -223,6 +243,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Fencing == "" {
 		c.Fencing = FencingDontCare
+	}
+	if c.OnCongestion == "" {
+		c.OnCongestion = CongestionBlock
 	}
 	if c.Protocol == 0 {
 		c.Protocol = proto.ProtocolC
@@ -254,6 +277,7 @@ func (c Config) withDefaults() (Config, error) {
 func (c *Config) initial(seed uint64) state.State {
 	st := state.New(ioErrorPolicies[c.OnIOError], seed)
 	st.Fencing, st.CanVerify = fencingPolicies[c.Fencing], c.VerifyAlg != ""
+	st.OnCongestion = congestionPolicies[c.OnCongestion]
 	st.AfterSB, st.AlwaysASBP = c.afterSB(), c.AlwaysASBP
 	if c.RRConflict == RRCallPriLost {
 		st.RRConflict = state.RRCallPriLost
@@ -275,7 +299,8 @@ func (c *Config) check() error {
 		return bad("no backing disk")
 	case c.LocalAddr == "" || c.PeerAddr == "":
 		return bad("local and peer address are both needed")
-	case c.ResyncRate < 0 || c.MinRate < 0 || c.KoCount < KoNever || c.ALExtents < 0 || c.MaxBuffers < 0 || c.MaxEpochSize < 0:
+	case c.ResyncRate < 0 || c.MinRate < 0 || c.KoCount < KoNever || c.ALExtents < 0 || c.MaxBuffers < 0 || c.MaxEpochSize < 0 ||
+		c.CongestionFill < 0 || c.CongestionExtents < 0:
 		return bad("a negative limit makes no sense")
 	case c.CRAMAlg != "" && !slices.Contains(CRAMAlgs, c.CRAMAlg):
 		return bad("cram-hmac-alg %q is not one of %v", c.CRAMAlg, CRAMAlgs)
@@ -291,6 +316,10 @@ func (c *Config) check() error {
 		return bad("on-io-error %q is not a policy", c.OnIOError)
 	case fencingPolicies[c.Fencing] == 0 && c.Fencing != FencingDontCare:
 		return bad("fencing %q is not a policy", c.Fencing)
+	case congestionPolicies[c.OnCongestion] == 0 && c.OnCongestion != CongestionBlock:
+		return bad("on-congestion %q is not a policy", c.OnCongestion)
+	case c.OnCongestion != CongestionBlock && c.Protocol != proto.ProtocolA: // ERR_CONG_NOT_PROTO_A, drbd_nl.c
+		return bad("on-congestion %s needs protocol A: under %v a write waits for the peer anyway", c.OnCongestion, c.Protocol)
 	case len(c.Secret) > maxSecret:
 		return bad("shared-secret is longer than %d bytes", maxSecret)
 	}
@@ -313,7 +342,6 @@ func (c *Config) refuse() error {
 	}{
 		{c.Protocol > proto.ProtocolC, "protocol " + c.Protocol.String()},
 		{c.AllowTwoPrimaries, "allow-two-primaries"},
-		{c.PullAhead, "on-congestion pull-ahead"},
 		{c.RRConflict != RRDisconnect && c.RRConflict != RRCallPriLost, "rr-conflict " + string(c.RRConflict)},
 		{c.ThinResync, "rs-discard-granularity (thin resync)"},
 	} {

@@ -39,6 +39,7 @@ type link struct {
 	conn   atomic.Int32 // the owner's connection state
 	turn   atomic.Int64 // when it last changed, nanoseconds
 	held   atomic.Bool  // a packet waits for a handler
+	stuck  bool         // it was told why this node does not run Ahead; the owner's
 
 	replicates bool // writes were sent on this link; the traffic lock guards it
 	tracked    bool // a Primary without disk wrote over this link; the traffic lock guards it

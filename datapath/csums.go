@@ -90,10 +90,11 @@ func (l *link) sameAlready(p drbd.BlockAck) error {
 	}
 	t := l.r.traffic
 	t.mu.Lock()
-	if d := t.gate.disk; d != nil {
-		d.bm.ClearRange(off, n)
-	}
+	d := t.gate.disk
 	t.mu.Unlock()
+	if d != nil {
+		l.asked.cleared(a, d)
+	}
 	l.asked.equal.Add(n)
 	l.asked.done(l, a, true)
 	return nil

@@ -23,6 +23,10 @@
 // stays in the transfer log, and its extent active, until the peer has confirmed its epoch; when the link breaks before
 // that it is marked out of sync first and forgotten then.
 //
+// A Primary that runs Ahead of a congested link sends no data: it marks what it writes and announces the marks, and the
+// resync begins a second after the peer, which is Behind and Outdated, has confirmed what was sent before. A demotion
+// begins it at once.
+//
 // While I/O is suspended nothing passes the gate, and a write under way that the peer does not have is not answered. With
 // SuspendOnNoData what no copy could take waits for the owner's next gate and is done again from the start.
 //
@@ -48,6 +52,6 @@
 //
 // # What is refused by name
 //
-// Thin resync, two Primaries, pull-ahead, rr-conflict violently, write-same: New, or the packet or option of the peer, is
+// Thin resync, two Primaries, rr-conflict violently, write-same: New, or the packet or option of the peer, is
 // refused with a text that says so.
 package datapath

@@ -30,6 +30,9 @@ func (o *owner) effect(e state.Effect) {
 			o.rs.stop()
 			o.rs = nil
 		}
+		if o.st.Conn == proto.Behind {
+			o.link.asked.expire()
+		}
 		o.progress.end()
 	case state.PauseResync, state.ContinueResync:
 		if o.rs != nil {

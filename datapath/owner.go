@@ -50,7 +50,11 @@ type (
 	drained        struct{ q *request } // for this demotion
 	verifyFinished struct{ v *verify }  // all that was asked for is compared
 	verifyClosed   struct{ v *proto.Verify }
-	handlerEnded   struct{ then func() }
+	congestion     struct { // writes to a link are more than configured
+		l    *link
+		text string
+	}
+	handlerEnded struct{ then func() }
 )
 
 // owner is the state of the owner goroutine. Nothing else touches it.
@@ -77,7 +81,8 @@ type owner struct {
 	failure error // a disk effect of the present step failed
 
 	handlers handlers
-	told     uint64 // bits announced with the last UUIDs
+	told     uint64    // bits announced with the last UUIDs
+	calm     time.Time // since when, as Ahead, nothing is under way
 
 	lastUp   time.Time // of the last link, and how many in a row did not last
 	upFails  int
@@ -125,7 +130,7 @@ func (o *owner) pace() time.Duration {
 	if len(o.retries) > 0 {
 		return 50 * time.Millisecond
 	}
-	if o.st.Conn.Syncing() || o.st.Conn.Verifying() {
+	if o.st.Conn.Syncing() || o.st.Conn.Verifying() || o.st.Conn == proto.Ahead {
 		return 250 * time.Millisecond
 	}
 	return time.Second
@@ -194,6 +199,8 @@ func (o *owner) handle(m any) {
 		}
 	case verifyClosed:
 		o.verifyOutcome(m.v)
+	case congestion:
+		o.congested(m)
 	case drained:
 		if m.q == o.demote {
 			o.demoteNow()
@@ -339,7 +346,17 @@ func (o *owner) narrow(old state.State) {
 	if o.r.traffic.wouldLink(g.link) {
 		g.link, g.frozen = nil, true
 	}
+	switch {
+	case o.link == nil:
+	case old.Conn != proto.Ahead && o.st.Conn == proto.Ahead:
+		g.link, g.behind, g.frozen = o.link, nil, true // the peer hears of it before what is marked is announced
+	case old.Conn == proto.Ahead && o.st.Conn.Syncing():
+		g.behind = o.link
+	}
 	o.r.traffic.setGate(g)
+	if old.Conn == proto.Ahead && g.behind != nil && g.frozen {
+		o.r.traffic.drain(o.link) // all that was marked is announced before the resync begins
+	}
 }
 
 // widen publishes all that the new state allows, once it is safe on the disk.
@@ -377,6 +394,9 @@ func (o *owner) gate() gate {
 		if st.PeerDisk == proto.UpToDate {
 			g.peer = o.link
 		}
+		if st.Conn == proto.Ahead {
+			g.behind = o.link
+		}
 	}
 	g.access = g.good && g.disk != nil || g.peer != nil
 	return g
@@ -395,6 +415,7 @@ func (o *owner) tick() {
 	if len(o.retries) > 0 {
 		o.again()
 	}
+	o.catchUp()
 	if q := o.demote; q != nil && q.ctx.Err() != nil {
 		o.demote = nil // writes go on
 		o.widen()

@@ -145,6 +145,15 @@ func (e *rxEpoch) end() int {
 	return e.active
 }
 
+// await waits until all writes so far are on the disk.
+func (e *rxEpoch) await() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.active > 0 {
+		e.quiet.Wait()
+	}
+}
+
 // finish waits until all writes of the epoch are on the disk and starts the next one.
 func (e *rxEpoch) finish() uint32 {
 	e.mu.Lock()
@@ -347,7 +356,7 @@ func (l *link) doResync(p *peerReq) {
 		l.r.diskFailed(p.disk, false, err)
 		cmd = drbd.CmdNegAck
 	} else {
-		p.disk.bm.ClearRange(p.off, p.n)
+		l.asked.cleared(p.asked, p.disk)
 	}
 	l.answer(cmd, p)
 	l.r.traffic.leave(p, err == nil)

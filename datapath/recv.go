@@ -388,6 +388,12 @@ func (l *link) blockRequest(rd *drbd.Reader, h drbd.Header) error {
 		return err
 	}
 	kind := peerRead
+	if c := proto.ConnState(l.conn.Load()); c == proto.Ahead && (h.Cmd == drbd.CmdRSDataRequest || h.Cmd == drbd.CmdCSumRSRequest) {
+		// Its answer would clear bits that are being set (w_e_end_rsdata_req, drbd_worker.c).
+		putAck(&l.acks, drbd.CmdRSCancel, drbd.BlockAck{Sector: req.Sector, ID: req.ID, Size: req.Size, Seq: l.nextSeq()})
+		_, err = rd.Rest()
+		return err
+	}
 	switch h.Cmd {
 	case drbd.CmdRSDataRequest:
 		kind = peerRSRead
@@ -497,6 +503,7 @@ func (l *link) bitmap(rd *drbd.Reader, h drbd.Header) error {
 	return l.tell(state.BitmapReceived{}, nil)
 }
 
+// outOfSync marks what the peer changed without sending it: it runs Ahead, or its disk has failed.
 func (l *link) outOfSync(rd *drbd.Reader, h drbd.Header) error {
 	b, err := rd.Fixed()
 	if err != nil {
@@ -510,6 +517,7 @@ func (l *link) outOfSync(rd *drbd.Reader, h drbd.Header) error {
 	if err != nil {
 		return err
 	}
+	l.rx.await() // an older write may be about to clear the bits
 	t := l.r.traffic
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -640,6 +648,13 @@ func (l *link) blockAck(cmd drbd.Cmd, p drbd.BlockAck) error {
 		return l.verifyResult(p)
 	case drbd.CmdRSIsInSync:
 		return l.sameAlready(p)
+	case drbd.CmdRSCancel:
+		a := l.asked.claim(int64(p.Sector)*block.SectorSize, int64(p.Size))
+		if a == nil {
+			return badMeta(cmd, "%d bytes at sector %d: nobody asked for them", p.Size, p.Sector)
+		}
+		l.asked.done(l, a, true) // still out of sync
+		return nil
 	case drbd.CmdNegRSDReply:
 		if part, ok := l.ov.claim(int64(p.Sector)*block.SectorSize, int64(p.Size)); ok {
 			if part != nil {
@@ -673,7 +688,7 @@ func (l *link) resyncAck(cmd drbd.Cmd, p drbd.BlockAck) error {
 	t := l.r.traffic
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.gate.disk != nil {
+	if t.gate.disk != nil && proto.ConnState(l.conn.Load()) != proto.Ahead {
 		t.gate.disk.bm.ClearRange(off, int64(p.Size))
 	}
 	return nil

@@ -38,6 +38,7 @@ func New(cfg Config) (*Resource, error) {
 	r.verifies, r.csums = newDigester(cfg.VerifyAlg), newDigester(cfg.CsumsAlg)
 	r.traffic = newTraffic(&r.cfg)
 	r.traffic.fail = r.diskFailed
+	r.traffic.tell = func(c congestion) { r.inbox.put(c) }
 	r.rate.control = cfg.SyncControl
 	r.rate.fixed.Store(cfg.ResyncRate)
 	c := make(chan struct{})

@@ -15,6 +15,7 @@ import (
 type askedBlock struct {
 	off, n  int64
 	arrived bool
+	stale   bool // of a resync that was stopped: its bits stay
 	span    span
 	ready   chan struct{} // capacity 1
 }
@@ -91,6 +92,37 @@ func (a *askedBlocks) claim(off, n int64) *askedBlock {
 	}
 	b.arrived = true
 	return b
+}
+
+// cleared clears the bits of a block that arrived or need not.
+func (a *askedBlocks) cleared(b *askedBlock, d *disk) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !b.stale {
+		d.bm.ClearRange(b.off, b.n)
+	}
+}
+
+// expire lets what was asked for so far clear no bits any more: the peer runs Ahead, and marks blocks that may be among
+// it.
+func (a *askedBlocks) expire() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, b := range a.m {
+		b.stale = true
+	}
+}
+
+// expired says whether some of them are still to be answered.
+func (a *askedBlocks) expired() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, b := range a.m {
+		if b.stale {
+			return true
+		}
+	}
+	return false
 }
 
 // done ends an asked block. A failed one is not asked for again on this link.
@@ -172,6 +204,9 @@ func (rs *resync) pause(on bool) {
 // run asks for every block whose bit is set until none is left that did not fail.
 func (rs *resync) run(ctx context.Context) {
 	cursor, asked := uint64(0), false
+	for ctx.Err() == nil && rs.l.asked.expired() {
+		rs.wait(ctx) // an old answer might pass for a new one
+	}
 	for ctx.Err() == nil {
 		if rs.paused.Load() {
 			rs.wait(ctx)

@@ -20,6 +20,7 @@ const (
 	outReply                 // p: a block that the peer asked for
 	outPacket                // raw: an encoded packet
 	outBitmap                // the whole bitmap of disk d
+	outMark                  // off, n: a range that is out of sync
 )
 
 // outItem is one thing to send on the data socket.
@@ -40,6 +41,7 @@ type outQueue struct {
 	mu     sync.Mutex
 	items  []outItem
 	told   int           // bytes of packets of the conversation among them
+	marks  atomic.Int64  // ranges out of sync among them
 	wake   chan struct{} // capacity 1
 	closed bool
 	busy   bool // the sender has items in hand
@@ -71,6 +73,12 @@ func (q *outQueue) add(it outItem) bool {
 	}
 	if q.told += len(it.raw); q.unread.beyond(q.told) {
 		return false
+	}
+	if it.kind == outMark {
+		if n := len(q.items); n > 0 && q.items[n-1].joins(&it) {
+			return true
+		}
+		q.marks.Add(1)
 	}
 	q.items = append(q.items, it)
 	return true
@@ -250,6 +258,9 @@ func (s *sender) round() (more bool, err error) {
 		return false, nil
 	}
 	s.items = s.l.out.take(s.items)
+	if s.l.out.marks.Swap(0) >= maxMarks {
+		s.l.r.traffic.goOn()
+	}
 	for i := range s.items {
 		if err := s.add(&s.items[i]); err != nil {
 			s.drop(i + 1)
@@ -319,6 +330,11 @@ func (s *sender) add(it *outItem) error {
 		s.push(it.raw)
 	case outBitmap:
 		return s.sendBitmap(it.d)
+	case outMark:
+		if s.cur != nil {
+			s.barrier() // of what was sent before this node ran Ahead; the peer's answer leads back
+		}
+		addPacket(s, drbd.CmdOutOfSync, drbd.BlockDesc{Sector: uint64(it.off / block.SectorSize), Size: uint32(it.n)}, nil)
 	}
 	if len(s.vec) > maxBatch*2 || s.size > maxBatchBytes {
 		return s.flush()

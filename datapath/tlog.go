@@ -14,6 +14,7 @@ type epoch struct {
 	pending int    // writes whose own answer the peer still owes
 	closed  bool   // takes no more writes
 	sent    bool   // its barrier is on the way
+	bytes   int64  // of data in it
 	opened  time.Time
 	writes  []*write
 }
@@ -27,6 +28,7 @@ type tlog struct {
 	seq    uint64 // of the newest epoch
 	done   uint64 // all epochs up to this one are confirmed or given up
 	writes int    // in all epochs
+	bytes  int64  // of data in them
 }
 
 const (
@@ -51,6 +53,8 @@ func (t *tlog) add(w *write, maxEpoch int) {
 		e.pending++
 	}
 	t.writes++
+	e.bytes += int64(len(w.p))
+	t.bytes += int64(len(w.p))
 	w.epoch, w.epochSeq = e, e.seq
 	if len(e.writes) >= maxEpoch {
 		e.closed = true
@@ -103,6 +107,7 @@ func (t *tlog) drop(e *epoch) {
 	t.epochs = t.epochs[:copy(t.epochs, t.epochs[1:])]
 	t.done = e.seq
 	t.writes -= len(e.writes)
+	t.bytes -= e.bytes
 }
 
 // recycle keeps the memory of an epoch that was taken out.

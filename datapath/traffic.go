@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"example.com/santui/datapath/block"
 	"example.com/santui/proto"
@@ -23,6 +24,7 @@ type gate struct {
 	access    bool  // some UpToDate copy can be reached
 	good      bool  // all of the disk is current; else only blocks whose bit is clear are
 	link      *link // takes writes too; nil: they are marked out of sync instead
+	behind    *link // is told what is marked; nil: nobody is
 	peer      *link // can answer reads
 	serve     bool  // this disk may answer the peer's reads
 	linked    bool  // the peer is there
@@ -35,6 +37,7 @@ type gate struct {
 type traffic struct {
 	cfg  *Config
 	fail func(d *disk, meta bool, err error) // a local disk failed; must not block
+	tell func(congestion)                    // the link is congested; must not block
 
 	mu       sync.Mutex
 	gate     gate
@@ -50,6 +53,7 @@ type traffic struct {
 	free     []uint32
 	flushes  []*flushWait
 	count    counters
+	told     time.Time // when tell was called last
 
 	sentBytes, recvBytes atomic.Int64
 	badPackets           atomic.Int64

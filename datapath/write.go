@@ -183,7 +183,7 @@ func (t *traffic) activate(d *disk, off, n int64) error {
 // begin takes w through the gate and waits for its turn among overlapping writes. cause is why it has to begin again.
 func (t *traffic) begin(w *write, cause error) error {
 	t.mu.Lock()
-	for t.gate.primary && (t.gate.frozen || t.gate.suspended || t.log.writes > maxLogged*t.cfg.MaxEpochSize) {
+	for t.gate.primary && (t.gate.frozen || t.gate.suspended || t.log.writes > maxLogged*t.cfg.MaxEpochSize || t.gate.behind.full()) {
 		t.pause()
 	}
 	if !t.gate.primary || !t.gate.access || t.gate.disk == nil && t.gate.link == nil {
@@ -219,8 +219,8 @@ func (t *traffic) send(w *write) *link {
 	defer t.mu.Unlock()
 	l := t.gate.link
 	if l == nil {
-		if w.disk != nil {
-			w.disk.bm.SetRange(w.off, w.n)
+		if w.disk != nil && w.disk.bm.SetRange(w.off, w.n) > 0 {
+			t.gate.behind.announce(w.off, w.n)
 		}
 		return nil
 	}
@@ -251,6 +251,9 @@ func (t *traffic) send(w *write) *link {
 		}
 	}
 	t.log.add(w, t.cfg.MaxEpochSize)
+	if t.cfg.OnCongestion != CongestionBlock {
+		t.watchCongestion(w)
+	}
 	if t.inflight == 1 {
 		l.out.add(outItem{kind: outWrite, w: w})
 		return l

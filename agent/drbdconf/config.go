@@ -87,7 +87,9 @@ type Net struct {
 	DataIntegrityAlg  string
 	AllowTwoPrimaries bool
 	UseRLE            bool
-	OnCongestion      string    // block, pull-ahead
+	OnCongestion      string // block, pull-ahead, disconnect
+	CongestionFill    int64  // bytes
+	CongestionExtents int
 	AfterSB           [3]string // after-sb-0pri, -1pri, -2pri
 	AlwaysASBP        bool
 	RRConflict        string // disconnect, call-pri-lost

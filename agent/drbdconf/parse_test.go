@@ -77,7 +77,7 @@ func TestGuide(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	r := parseFile(t, "testdata/guide.conf").Resources[0]
 	wantNet := Net{Timeout: 6 * time.Second, PingInt: 10 * time.Second, PingTimeout: 500 * time.Millisecond, ConnectInt: 10 * time.Second,
-		KoCount: 7, MaxBuffers: 2048, MaxEpochSize: 2048, UseRLE: true, OnCongestion: "block",
+		KoCount: 7, MaxBuffers: 2048, MaxEpochSize: 2048, UseRLE: true, OnCongestion: "block", CongestionExtents: 1237,
 		AfterSB: [3]string{"disconnect", "disconnect", "disconnect"}, RRConflict: "disconnect"}
 	if d := cmp.Diff(wantNet, r.Net); d != "" {
 		t.Error(d)
@@ -241,7 +241,6 @@ func TestErrors(t *testing.T) {
 
 func TestFindings(t *testing.T) {
 	for _, c := range []struct{ section, want string }{
-		{"net { on-congestion pull-ahead; }", "net on-congestion pull-ahead: pull-ahead is not in this version"},
 		{"net { on-disconnect freeze_io; }", "net on-disconnect freeze_io: only reconnect"},
 		{"net { transport rdma; }", "net transport rdma: belongs to DRBD 9"},
 		{"net { rr-conflict violently; }", "net rr-conflict violently: the copy of a Primary"},
@@ -295,6 +294,17 @@ func TestYieldRate(t *testing.T) {
 		if got := c.Resources[0].YieldRate(); got != want {
 			t.Errorf("%s: %d bytes a second, want %d", in, got, want)
 		}
+	}
+}
+
+func TestCongestion(t *testing.T) {
+	c, err := ParseReader(strings.NewReader("resource r0 { net { protocol A; on-congestion pull-ahead; congestion-fill 2M; congestion-extents 1000; } "+pairOfHosts+"}"), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := c.Resources[0]
+	if n := r.Net; n.OnCongestion != "pull-ahead" || n.CongestionFill != 2<<20 || n.CongestionExtents != 1000 || len(r.Unsupported) > 0 || r.Refused() != nil {
+		t.Errorf("%+v, %v", n, r.Unsupported)
 	}
 }
 

@@ -140,6 +140,10 @@ func lights(peer string, st *datapath.Status) proto.Lights {
 		l.InSync = proto.Light{On: true, Why: "both copies are identical"}
 	case st.Conn.Syncing():
 		l.InSync = proto.Light{Why: fmt.Sprintf("%d MiB still to be synchronised", st.OutOfSync>>20)}
+	case st.Conn == proto.Ahead:
+		l.InSync = proto.Light{Why: fmt.Sprintf("the link is congested: %s is %d KiB behind, which are resynced later", peer, st.OutOfSync>>10)}
+	case st.Conn == proto.Behind:
+		l.InSync = proto.Light{Why: fmt.Sprintf("the link is congested: %s is %d KiB ahead, which are resynced later", peer, st.OutOfSync>>10)}
 	case both:
 		l.InSync = proto.Light{Why: fmt.Sprintf("%d KiB are marked out of sync between two UpToDate copies", st.OutOfSync>>10)}
 	case !connected && !st.LastInSync.IsZero():
@@ -165,6 +169,8 @@ func lights(peer string, st *datapath.Status) proto.Lights {
 		}
 	case st.Conn.Syncing():
 		l.SafePowerOff = proto.Light{Why: "a resync is running"}
+	case st.Conn == proto.Behind:
+		l.SafePowerOff = proto.Light{On: true, Why: "this node is Behind and holds nothing that " + peer + " lacks"}
 	default:
 		l.SafePowerOff = proto.Light{Why: "this may be the only good copy: " + peer + " is " + st.PeerDisk.String()}
 	}

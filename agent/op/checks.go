@@ -170,6 +170,9 @@ func (c *checker) replication(v View) {
 					text += ", " + (time.Duration(r.Sync.Finish) * time.Second).String() + " left"
 				}
 			}
+			if r.Conn >= proto.Ahead {
+				text += fmt.Sprintf(", %d KiB out of sync; the link is congested", r.OutOfSync/1024)
+			}
 			bad = append(bad, text)
 		} else if r.OutOfSync > 0 {
 			bad = append(bad, fmt.Sprintf("%s: %d KiB out of sync", o.Node, r.OutOfSync/1024))

@@ -33,8 +33,7 @@ var Scenarios = []Scenario{
 	{Name: "busy-resync", About: "a resync under many writes ends with equal copies"},
 	{Name: "c-min-rate", About: "a resync gives way to applications, but not below its least rate"},
 	{Name: "checksum-resync", About: "with a csums-alg only blocks that differ travel"},
-	{Name: "ahead-behind", About: "a congested link: the Primary runs ahead, and a resync brings the peer back",
-		Not: refusedEverywhere("pull-ahead is refused by name")},
+	{Name: "ahead-behind", About: "a congested link: the Primary runs ahead, and a resync brings the peer back"},
 	{Name: "fencing", About: "the exit codes of the fence-peer handler, and what each leads to"},
 	{Name: "suspend-io", About: "resource-and-stonith: I/O waits until the peer is known to be fenced"},
 	{Name: "io-errors", About: "errors of a disk; applications go on through the peer"},
@@ -61,14 +60,6 @@ var Scenarios = []Scenario{
 		Not: map[Pairing]string{SantuiSantui: "no kernel takes part"}},
 	{Name: "upgrade", About: "a newer version takes over, the data stays",
 		Not: map[Pairing]string{SantuiKernel: "the kernel's module is the distribution's", KernelSantui: "the kernel's module is the distribution's"}},
-}
-
-func refusedEverywhere(why string) map[Pairing]string {
-	m := map[Pairing]string{}
-	for _, p := range Pairings {
-		m[p] = why
-	}
-	return m
 }
 
 func known(name string) bool {

@@ -104,6 +104,13 @@ func (a *ActivityLog) Active() int {
 	return len(a.slots) - a.free.n
 }
 
+// InUse is the number of extents that writes between Begin and End hold.
+func (a *ActivityLog) InUse() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.slots) - a.free.n - a.idle.n
+}
+
 // Extents lists the active extents, sorted.
 func (a *ActivityLog) Extents() []uint32 {
 	a.mu.Lock()

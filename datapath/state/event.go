@@ -51,7 +51,8 @@ type (
 	}
 	// Demote makes this node Secondary. No write may be under way any more, and the peer must have confirmed all of them
 	// (with their barriers), or LinkLost must have been posted first: a Secondary that loses the link does not start a
-	// new generation, so a write that got lost then would never be resynced. InUse says that the device is open.
+	// new generation, so a write that got lost then would never be resynced. For the same reason it ends an Ahead: the
+	// resync begins. InUse says that the device is open.
 	Demote struct {
 		ID    CommandID
 		InUse bool
@@ -143,6 +144,11 @@ type (
 	// VerifyDone: as VerifyS all that was asked for has been compared, and a ping sent after the last result has been
 	// answered.
 	VerifyDone struct{}
+	// Congested: as Primary more is under way to the peer than is configured; Text says what. It is to be posted only while
+	// no bit is set in the bitmap.
+	Congested struct{ Text string }
+	// CaughtUp: as Ahead nothing that was sent is unconfirmed, and has not been for a while.
+	CaughtUp struct{}
 	// FencePeerDone answers FencePeer with the exit code of the handler, -1 if there is none.
 	FencePeerDone struct{ Exit int }
 	// DiskError: the disk failed a request; Meta if it was in the metadata.
@@ -172,6 +178,8 @@ func (Outdate) event()           {}
 func (SuspendIO) event()         {}
 func (ResumeIO) event()          {}
 func (FencePeerDone) event()     {}
+func (Congested) event()         {}
+func (CaughtUp) event()          {}
 func (LinkUp) event()            {}
 func (LinkLost) event()          {}
 func (LinkClosed) event()        {}

@@ -88,7 +88,11 @@ func (m *machine) sends(fx []Effect) []Effect {
 		fx = append(fx, *m.out.syncUUID)
 	}
 	if m.out.uuids && m.s.Attached() {
-		fx = append(fx, SendUUIDs{UUIDs: m.s.UUIDs, Flags: m.uuidFlags(), Bits: m.out.bits, Counted: m.out.counted})
+		u := m.s.UUIDs
+		if m.out.compared != nil {
+			u = *m.out.compared
+		}
+		fx = append(fx, SendUUIDs{UUIDs: u, Flags: m.uuidFlags(), Bits: m.out.bits, Counted: m.out.counted})
 	}
 	if m.out.state {
 		w := m.s.Word()

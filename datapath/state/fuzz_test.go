@@ -14,7 +14,7 @@ func FuzzStep(f *testing.F) {
 	f.Add([]byte{0, 1, 5, 12, 16, 17, 18, 19, 20, 21, 22, 13, 14, 6, 7})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := New(IOErrorPolicy(len(b)%2), 42)
-		s.CanVerify = len(b)%3 > 0
+		s.CanVerify, s.OnCongestion = len(b)%3 > 0, CongestionPolicy(len(b)/4%3)
 		s.Fencing, s.OnNoData = FencingPolicy(len(b)/3%3), NoDataPolicy(len(b)/9%2)
 		s.AfterSB = [3]uint32{uint32(len(b) % 12), uint32(len(b) / 5 % 12), uint32(len(b) / 7 % 12)}
 		s.AlwaysASBP, s.RRConflict = len(b)%5 == 0, RRConflict(len(b)/2%2)
@@ -52,7 +52,7 @@ func fuzzEvent(kind int, id CommandID, take func(int) uint64) Event {
 	on := flag&1 == 1
 	uuid := func() uint64 { return take(1) &^ 3 << (flag & 7) }
 	uuids := func() UUIDs { return UUIDs{uuid(), uuid(), uuid(), uuid()} }
-	switch kind % 33 {
+	switch kind % 35 {
 	case 0:
 		return AttachStart{}
 	case 1:
@@ -85,6 +85,10 @@ func fuzzEvent(kind int, id CommandID, take func(int) uint64) Event {
 		return VerifyDone{}
 	case 32:
 		return Outdate{ID: id}
+	case 33:
+		return Congested{}
+	case 34:
+		return CaughtUp{}
 	case 29:
 		return SuspendIO{ID: id}
 	case 30:

@@ -9,11 +9,7 @@ import (
 // comes or is forced, it is the moment to compare histories.
 func (m *machine) peerState(e PeerState) error {
 	p, os := e.State, m.s
-	switch {
-	case !os.Linked() || !p.Valid():
-		return nil
-	case p.Conn == proto.Ahead || p.Conn == proto.Behind:
-		m.reject("the peer runs Ahead, which this version of santui does not follow. Set on-congestion to block on the peer")
+	if !os.Linked() || !p.Valid() {
 		return nil
 	}
 	real, done := m.realPeerDisk(e)
@@ -43,6 +39,13 @@ func (m *machine) peerState(e PeerState) error {
 	}
 	if os.Conn == proto.VerifyT && p.Conn != proto.VerifyS {
 		conn = proto.Connected // the peer has compared all that it wanted, or something came in between
+	}
+	behind, done := m.fallBehind(p, real)
+	if done {
+		return nil
+	}
+	if behind {
+		conn = proto.Behind
 	}
 	m.establish(os, p, real, conn)
 	return nil
@@ -91,7 +94,10 @@ func (m *machine) realPeerDisk(e PeerState) (real proto.DiskState, done bool) {
 	case ended && e.Failed > 0 && real == proto.Inconsistent:
 		m.resyncFinished(e.Failed)
 		return real, true
-	case s.PeerDisk == proto.UpToDate && real == proto.Inconsistent && s.Conn == proto.Connected && p.Conn > proto.SyncSource:
+	case p.Conn == proto.Behind && s.Conn == proto.Connected:
+		return min(real, proto.Inconsistent), false // this node has lost its disk while Ahead: nobody has the peer's changes
+	case s.PeerDisk == proto.UpToDate && real == proto.Inconsistent && s.Conn == proto.Connected &&
+		p.Conn > proto.SyncSource && p.Conn < proto.Ahead:
 		return proto.UpToDate, false // the peer has not noticed yet that the resync is over
 	}
 	return real, false
@@ -188,6 +194,7 @@ func (m *machine) handshake(peerRole proto.Role, peerDisk proto.DiskState, bits,
 		return 0, false
 	}
 	result := m.byDisks(v.Result, disk, peerDisk)
+	own := m.s.UUIDs
 	m.s.UUIDs, m.s.PeerUUIDs.UUIDs = v.Self, v.Peer
 	result, ok := m.splitBrain(result, peerRole, told)
 	if !ok {
@@ -211,6 +218,9 @@ func (m *machine) handshake(peerRole proto.Role, peerDisk proto.DiskState, bits,
 		return 0, false
 	}
 	m.out.setAll = m.out.setAll || result == SourceFull || result == TargetFull
+	if m.old.Conn >= proto.Connected && m.s.UUIDs == v.Self {
+		m.out.compared = &own // the peer, whose late attach this is, has to compare the same
+	}
 	switch {
 	case result > 0:
 		return proto.WFBitMapS, true

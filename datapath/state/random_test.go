@@ -59,7 +59,7 @@ func (p *simPair) together(rt *rapid.T) {
 func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 	n := p.n[rapid.IntRange(0, 1).Draw(rt, "node")]
 	cmd := func(mk func(CommandID) Event) { n.command(mk) }
-	switch rapid.IntRange(0, 22).Draw(rt, "action") {
+	switch rapid.IntRange(0, 24).Draw(rt, "action") {
 	case 0, 1, 2, 3:
 		p.deliver(r)
 	case 4, 5:
@@ -104,6 +104,11 @@ func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 		cmd(func(id CommandID) Event { return SkipInitialSync{ID: id} })
 	case 22:
 		cmd(func(id CommandID) Event { return Outdate{ID: id} })
+	case 23, 24:
+		if len(n.bits) == 0 {
+			n.do(Congested{})
+			n.write(0, 9) // what congests a link goes on writing
+		}
 	case 21:
 		cmd(func(id CommandID) Event { return ResumeIO{ID: id} })
 	case 17:

@@ -93,6 +93,7 @@ func (m *machine) demote(e Demote) error {
 	case e.InUse:
 		return refuse(drbd.SSDeviceInUse, what)
 	}
+	_ = m.caughtUp() // it never refuses
 	ns := m.s
 	ns.Role = proto.Secondary
 	if rv := m.try(ns, false); !rv.OK() {

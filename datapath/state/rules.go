@@ -74,11 +74,11 @@ func limit(ns *State) {
 // pass for UpToDate: it stays unusable until it is compared again.
 func abort(ns *State) {
 	switch ns.Conn {
-	case proto.WFBitMapS, proto.SyncSource, proto.PausedSyncS:
+	case proto.WFBitMapS, proto.SyncSource, proto.PausedSyncS, proto.Ahead:
 		if ns.PeerDisk > proto.Inconsistent {
 			ns.PeerDisk = proto.Inconsistent
 		}
-	case proto.WFBitMapT, proto.WFSyncUUID, proto.SyncTarget, proto.PausedSyncT:
+	case proto.WFBitMapT, proto.WFSyncUUID, proto.SyncTarget, proto.PausedSyncT, proto.Behind:
 		if ns.Disk > proto.Inconsistent {
 			ns.Disk = proto.Inconsistent
 		}
@@ -161,6 +161,10 @@ func validSoft(os, ns State) drbd.RetCode {
 	}
 	if ns.Conn == proto.Disconnecting && ns.PeerDisk == proto.Outdated && os.Conn < proto.Connected && os.PeerDisk > proto.Outdated {
 		rv = drbd.SSOutdateWithoutConn
+	}
+	// The peer would go on announcing its changes to a node that makes its own.
+	if os.Role != proto.Primary && ns.Role == proto.Primary && ns.Conn == proto.Behind {
+		rv = drbd.SSInTransientState
 	}
 	// A promotion in the middle of a handshake could overtake its outcome.
 	if os.Role != proto.Primary && ns.Role == proto.Primary && ns.PeerDisk == proto.UpToDate &&

@@ -41,6 +41,8 @@ const simBlocks = 8
 
 type bitmapPacket map[int]bool
 
+type outOfSync int // block
+
 // simPair is two nodes and a cable.
 type simPair struct {
 	n     [2]*simNode
@@ -58,6 +60,7 @@ func newSimPair(fail func(string, ...any)) *simPair {
 	}
 	p.n[0].peer, p.n[1].peer = p.n[1], p.n[0]
 	p.n[0].s.CanVerify, p.n[1].s.CanVerify = true, true
+	p.n[0].s.OnCongestion, p.n[1].s.OnCongestion = CongestionPullsAhead, CongestionPullsAhead
 	return p
 }
 
@@ -195,6 +198,8 @@ func (n *simNode) receive(p any) {
 			n.bits[k] = true
 		}
 		n.do(BitmapReceived{})
+	case outOfSync:
+		n.bits[int(e)] = true
 	case LinkLost:
 		n.link = false
 		n.wantLink = false
@@ -248,6 +253,10 @@ func (p *simPair) housework(r *rand.Rand) bool {
 			n.resyncOne()
 			return true
 		}
+		if n.s.Conn == proto.Ahead {
+			n.do(CaughtUp{})
+			return true
+		}
 	}
 	a, b := p.n[0], p.n[1]
 	if p.cable && a.wantLink && b.wantLink && a.s.Conn == proto.WFConnection && b.s.Conn == proto.WFConnection {
@@ -297,6 +306,9 @@ func (n *simNode) write(block int, v byte) {
 		n.peer.data[block] = v // DATA is not held back by this simulation, though the answer to a late attach may be
 		return
 	}
+	if n.link && n.s.Conn == proto.Ahead {
+		n.send(0, outOfSync(block))
+	}
 	n.bits[block] = true
 	n.unacked = n.link && n.s.Replicates()
 	if n.link && n.peer.link && n.s.Conn == proto.WFBitMapS {
@@ -330,7 +342,7 @@ func (p *simPair) crash(i int) {
 	}
 	old := n.s
 	n.s = New(IOErrorDetach, n.s.Seed+12345)
-	n.s.CanVerify, n.s.Fencing, n.s.OnNoData = true, old.Fencing, old.OnNoData
+	n.s.CanVerify, n.s.Fencing, n.s.OnNoData, n.s.OnCongestion = true, old.Fencing, old.OnNoData, old.OnCongestion
 	n.s.AfterSB, n.s.AlwaysASBP = old.AfterSB, old.AlwaysASBP
 	n.out, n.todo, n.wantLink = [2][]any{}, nil, false
 	n.link = false

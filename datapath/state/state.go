@@ -66,6 +66,17 @@ const (
 	NoDataSuspends                     // suspend-io: it waits until a copy is back
 )
 
+// CongestionPolicy says what a Primary does when more is under way to the peer than is configured (drbd.conf:
+// on-congestion).
+type CongestionPolicy uint8
+
+// The policies.
+const (
+	CongestionBlocks      CongestionPolicy = iota // writes wait for the link
+	CongestionPullsAhead                          // the peer is only told what changed, and resynced later
+	CongestionDisconnects                         // the link is given up
+)
+
 // CommandID names a local command that waits for an answer; 0 means that nobody waits.
 type CommandID uint64
 
@@ -158,10 +169,11 @@ type State struct {
 	DisconnectID CommandID // waits until the link is down
 
 	// What is configured; the engine sets it right after New.
-	OnIOError IOErrorPolicy
-	Fencing   FencingPolicy
-	OnNoData  NoDataPolicy
-	CanVerify bool // there is a verify-alg
+	OnIOError    IOErrorPolicy
+	Fencing      FencingPolicy
+	OnNoData     NoDataPolicy
+	OnCongestion CongestionPolicy
+	CanVerify    bool // there is a verify-alg
 
 	AfterSB    [3]uint32 // drbd.AfterSBDisconnect and so on, by the number of Primaries; both nodes have the same
 	AlwaysASBP bool      // the policies also hold where the histories do not tell when the copies parted

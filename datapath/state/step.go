@@ -36,6 +36,7 @@ type outcome struct {
 	hello, uuids, state             bool
 	counted                         bool // the UUIDs tell of so many bits
 	bits                            uint64
+	compared                        *UUIDs // own ones, before the comparison repaired them
 	sizes                           *SendSizes
 	stateConn                       proto.ConnState // what SendState claims, if not 0
 	syncUUID                        *SendSyncUUID
@@ -125,6 +126,10 @@ func (m *machine) dispatchLink(ev Event) error {
 		return m.resyncDone(e)
 	case VerifyDone:
 		return m.verifyDone()
+	case Congested:
+		return m.congested(e)
+	case CaughtUp:
+		return m.caughtUp()
 	default:
 		return refuse(drbd.SSNotSupported, fmt.Sprintf("event %T", ev))
 	}

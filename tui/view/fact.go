@@ -228,7 +228,7 @@ func (n Node) peerFact() Fact {
 	switch {
 	case r.Conn == proto.StandAlone:
 		f.Level = Alert
-	case r.Conn < proto.Connected:
+	case r.Conn < proto.Connected, r.Conn >= proto.Ahead:
 		f.Level = Warn
 	}
 	if r.OutOfSync > 0 && !r.Conn.Syncing() {

@@ -277,7 +277,7 @@ func (p *Pair) link() {
 		switch {
 		case c == proto.StandAlone, c == proto.ProtocolError:
 			p.ConnLevel = Alert
-		case c < proto.Connected:
+		case c < proto.Connected, c >= proto.Ahead:
 			p.ConnLevel = Warn
 		default:
 			p.ConnLevel = Good
