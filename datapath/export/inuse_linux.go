@@ -69,6 +69,20 @@ func holders(node string, ours int) string {
 	return strings.Join(append(who, openers(node, ours)...), ", ")
 }
 
+// pids lists the processes. A pattern over /proc would read every process' directory.
+func pids() (list []string) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if _, err := strconv.Atoi(e.Name()); err == nil {
+			list = append(list, e.Name())
+		}
+	}
+	return list
+}
+
 // glob is filepath.Glob for patterns that are known to be well formed.
 func glob(pattern string) []string {
 	names, _ := filepath.Glob(pattern)
@@ -79,13 +93,13 @@ func glob(pattern string) []string {
 // process in.
 func mountedAt(dev string) (who []string) {
 	seen := map[string]bool{}
-	for _, p := range glob("/proc/[0-9]*/mountinfo") {
-		ns, err := os.Readlink(filepath.Join(filepath.Dir(p), "ns/mnt"))
+	for _, pid := range pids() {
+		ns, err := os.Readlink(filepath.Join("/proc", pid, "ns/mnt"))
 		if err != nil || seen[ns] {
 			continue
 		}
 		seen[ns] = true
-		f, err := os.Open(p)
+		f, err := os.Open(filepath.Join("/proc", pid, "mountinfo"))
 		if err != nil {
 			continue
 		}
@@ -115,8 +129,8 @@ func swapOn(node string) []string {
 // openers finds processes with an open descriptor of the device.
 func openers(node string, ours int) (who []string) {
 	self := strconv.Itoa(os.Getpid())
-	for _, dir := range glob("/proc/[0-9]*/fd") {
-		pid := strings.Split(dir, "/")[2]
+	for _, pid := range pids() {
+		dir := filepath.Join("/proc", pid, "fd")
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			continue // it has ended
