@@ -15,7 +15,8 @@
 //   - Looking at processes and mounts uses /proc and /sys only; a path inside a mount is never opened, so that a
 //     file system that hangs can not hang the agent. The one call that can, statfs, runs aside with a time limit.
 //
-// State: an Ops holds its Options and, under a short lock, the paths whose statfs has not come back yet. Exec holds
+// State: an Ops holds its Options and, under a short lock, the paths whose statfs has not come back yet, the last look at
+// each device, and what lvm said of a volume group for as long as its metadata do not change (see recall.go). Exec holds
 // the command lines that hang in the kernel, so that none is started again beside itself. Goroutines: Exec.Run starts two
 // readers and one waiter per program and normally outlives them, Exec.Hold one per program that is held; a program that
 // can not be killed (state D) leaves its waiter behind, which reaps it when the kernel lets go. statfs runs in

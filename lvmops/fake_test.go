@@ -178,7 +178,7 @@ func TestTransientDeactivation(t *testing.T) {
 	}
 	m.SetFailure("vgchange", lvmtest.Failure{Times: 2, Exit: 5, Stderr: "  Logical volume in use."})
 	out, err := o.Deactivate(ctx, "storage", "/dev/drbd0")
-	if err != nil || len(out.Commands) != 4 { // the report, then three tries
+	if err != nil || len(out.Commands) != 3 { // three tries; what lvm reported before still holds
 		t.Errorf("%+v, %v", out, err)
 	}
 	if _, err := o.Activate(ctx, "storage", "/dev/drbd0"); err != nil {
@@ -311,5 +311,58 @@ func TestStrays(t *testing.T) {
 	}
 	if left := o.Leftovers([]string{"other"}); left != nil {
 		t.Errorf("%q", left)
+	}
+}
+
+// TestRecall: lvm reports once for each state of the metadata, whichever node saw it.
+func TestRecall(t *testing.T) {
+	t.Parallel()
+	m, o, target := built(t)
+	ctx := context.Background()
+	reports := func(o *lvmops.Ops, up bool) int {
+		t.Helper()
+		step := o.Deactivate
+		if up {
+			step = o.Activate
+		}
+		out, err := step(ctx, "storage", "/dev/drbd0")
+		if err != nil || out.Already {
+			t.Fatalf("%+v, %v", out, err)
+		}
+		return len(out.Commands) - 1
+	}
+	if _, err := o.Unmount(ctx, target); err != nil {
+		t.Fatal(err)
+	}
+	if n := reports(o, false); n != 0 {
+		t.Errorf("%d reports of metadata that lvcreate was answered with", n)
+	}
+	if _, err := m.Run(ctx, lvmops.Cmd{Argv: lvmops.LVCreateArgv("storage", "more", 64<<20, "/dev/drbd0")}); err != nil {
+		t.Fatal(err)
+	}
+	if n := reports(o, false); n != 1 {
+		t.Errorf("%d reports of changed metadata", n)
+	}
+	st, err := o.Stack(ctx, "/dev/drbd0", "/dev/nbd0")
+	if err != nil || len(st.VGs) != 1 || st.VGs[0].Mark == "" || len(st.VGs[0].LVs) != 2 {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	bad := st.VGs[0]
+	bad.LVs = []proto.LV{{Name: "../x", UUID: bad.LVs[0].UUID}}
+	old := st.VGs[0]
+	old.Mark, old.LVs = strings.Repeat("0", len(old.Mark)), nil
+	for i, x := range []struct {
+		learn proto.VG
+		want  int
+	}{{proto.VG{}, 1}, {bad, 1}, {old, 1}, {st.VGs[0], 0}} {
+		other, err := lvmops.New(m.Options("weasel"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		other.Learn(x.learn)
+		if n := reports(other, true); n != x.want {
+			t.Errorf("learnt %d: %d reports, want %d", i, n, x.want)
+		}
+		reports(other, false)
 	}
 }

@@ -30,6 +30,7 @@ type Ops struct {
 	mu    sync.Mutex
 	stuck map[string]chan struct{} // looks (statfs, reads) that have not come back, closed when they do, see aside
 	cache map[string]*cached       // by kernel node, see lookLVM
+	known map[string]lvmVG         // by proto.VG.Mark, see recall
 
 	settings   map[string]string // lvm's section devices
 	settingsAt string            // what settingsKey was then
@@ -62,7 +63,7 @@ func New(opt Options) (*Ops, error) {
 	if opt.Dev == "" {
 		opt.Dev = "/dev"
 	}
-	return &Ops{opt: opt, stuck: map[string]chan struct{}{}, cache: map[string]*cached{}}, nil
+	return &Ops{opt: opt, stuck: map[string]chan struct{}{}, cache: map[string]*cached{}, known: map[string]lvmVG{}}, nil
 }
 
 // Outcome is what a step led to, read back from the system.

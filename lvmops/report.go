@@ -29,6 +29,19 @@ type lvmLV struct {
 	never  bool // can not be activated by itself
 }
 
+// activation reads off a volume how it behaves when its group is activated. The letters of lv_attr are in lvs(8), "lv_attr
+// bits": the first is the volume's type, the tenth is k for activation skip. lvm marks hidden volumes with brackets. Pools
+// have no node in /dev/VG; a cache pool or the spare metadata volume is never active by itself.
+func activation(lv proto.LV) lvmLV {
+	l := lvmLV{uuid: plain(lv.UUID), hidden: strings.HasPrefix(lv.Name, "["), never: strings.Contains(lv.Role, "cache,pool")}
+	if lv.Attr != "" {
+		l.noNode = strings.ContainsRune("td", rune(lv.Attr[0]))
+		l.never = l.never || lv.Attr[0] == 'e'
+		l.skip = len(lv.Attr) > 9 && lv.Attr[9] == 'k'
+	}
+	return l
+}
+
 // reportArgv asks for all there is to know about a device in one consistent read. The columns exist since LVM 2.03.12,
 // which is also the first version with --devices. --foreign lets a group show that belongs to another system ID, which lvm
 // would leave out without a word (lvmsystemid(7)).
@@ -36,7 +49,7 @@ func reportArgv(node string) []string {
 	return []string{"lvm", "fullreport", "--all", "--reportformat", "json", "--units", "b", "--nosuffix", "--binary", "--foreign", "--devices", node,
 		"--configreport", "vg", "-o", "vg_name,vg_uuid,vg_seqno,vg_partial,vg_exported,vg_autoactivation,vg_systemid,vg_lock_type,pv_count",
 		"--configreport", "pv", "-o", "pv_name,pv_uuid,pv_duplicate,pv_missing",
-		"--configreport", "lv", "-o", "lv_name,lv_uuid,lv_size,lv_attr,lv_path,lv_active,lv_device_open,lv_skip_activation,lv_role," +
+		"--configreport", "lv", "-o", "lv_name,lv_uuid,lv_size,lv_attr,lv_path,lv_active,lv_device_open,lv_role," +
 			"lv_health_status,lv_check_needed,data_percent,metadata_percent,pool_lv,origin",
 		"--configreport", "pvseg", "-o", "pvseg_start", "--configreport", "seg", "-o", "seg_start"}
 }
@@ -108,11 +121,8 @@ func parseVG(m map[string]string) (lvmVG, error) {
 	var vg lvmVG
 	vg.SystemID, vg.LockType = Printable(m["vg_systemid"]), Printable(m["vg_lock_type"])
 	vg.Name, vg.UUID = m["vg_name"], m["vg_uuid"]
-	if err := CheckVGName(vg.Name); err != nil {
+	if err := vg.valid(); err != nil {
 		return vg, fmt.Errorf("lvm's report: %w", err)
-	}
-	if len(plain(vg.UUID)) != 32 {
-		return vg, fmt.Errorf("lvm's report: volume group %s has the uuid %q", vg.Name, vg.UUID)
 	}
 	seqno, err := strconv.Atoi(m["vg_seqno"])
 	if err != nil {
@@ -123,36 +133,44 @@ func parseVG(m map[string]string) (lvmVG, error) {
 	return vg, nil
 }
 
+func (vg *lvmVG) valid() error {
+	if err := CheckVGName(vg.Name); err != nil {
+		return err
+	}
+	if len(plain(vg.UUID)) != 32 {
+		return fmt.Errorf("volume group %s has the uuid %q", vg.Name, vg.UUID)
+	}
+	return nil
+}
+
 func (vg *lvmVG) addLV(m map[string]string) error {
-	name := m["lv_name"]
-	bare := strings.Trim(name, "[]") // lvm marks hidden volumes with brackets
-	if err := checkName("logical volume", bare); err != nil {
-		return fmt.Errorf("lvm's report of %s: %w", vg.Name, err)
-	}
-	id := plain(m["lv_uuid"])
-	if len(id) != 32 {
-		return fmt.Errorf("lvm's report: %s/%s has the uuid %q", vg.Name, name, m["lv_uuid"])
-	}
 	size, err := strconv.ParseInt(m["lv_size"], 10, 64)
 	if err != nil {
-		return fmt.Errorf("lvm's report: %s/%s has lv_size %q", vg.Name, name, m["lv_size"])
+		return fmt.Errorf("lvm's report: %s/%s has lv_size %q", vg.Name, m["lv_name"], m["lv_size"])
 	}
-	attr := m["lv_attr"]
-	l := lvmLV{uuid: id, hidden: bare != name, skip: isSet(m["lv_skip_activation"])}
-	if attr != "" {
-		// The first letter is the volume's type (lvs(8), "lv_attr bits"). Pools have no node in /dev/VG; a cache pool or
-		// the spare metadata volume is never active by itself.
-		l.noNode = strings.ContainsRune("td", rune(attr[0]))
-		l.never = strings.ContainsRune("e", rune(attr[0])) || strings.Contains(m["lv_role"], "cache,pool")
+	err = vg.add(proto.LV{Name: m["lv_name"], UUID: m["lv_uuid"], Size: size, Attr: m["lv_attr"], Role: Printable(m["lv_role"]),
+		Open: isSet(m["lv_device_open"]), Health: Printable(m["lv_health_status"]), CheckNeeded: isSet(m["lv_check_needed"]),
+		DataPct: percent(m["data_percent"]), MetaPct: percent(m["metadata_percent"]), Pool: Printable(m["pool_lv"]), Origin: Printable(m["origin"])})
+	if err != nil {
+		return fmt.Errorf("lvm's report: %w", err)
 	}
-	vg.lvs = append(vg.lvs, l)
-	lv := proto.LV{Name: name, UUID: m["lv_uuid"], Size: size, Attr: attr, Open: isSet(m["lv_device_open"]),
-		Health: Printable(m["lv_health_status"]), CheckNeeded: isSet(m["lv_check_needed"]), DataPct: percent(m["data_percent"]),
-		MetaPct: percent(m["metadata_percent"]), Pool: Printable(m["pool_lv"]), Origin: Printable(m["origin"])}
-	if !l.hidden && !l.noNode {
+	return nil
+}
+
+// add checks a volume and takes it in.
+func (vg *lvmVG) add(lv proto.LV) error {
+	bare := strings.Trim(lv.Name, "[]")
+	if err := checkName("logical volume", bare); err != nil {
+		return fmt.Errorf("%s: %w", vg.Name, err)
+	}
+	if len(plain(lv.UUID)) != 32 {
+		return fmt.Errorf("%s/%s has the uuid %q", vg.Name, lv.Name, lv.UUID)
+	}
+	l := activation(lv)
+	if lv.Path = ""; !l.hidden && !l.noNode {
 		lv.Path = "/dev/" + vg.Name + "/" + bare
 	}
-	vg.LVs = append(vg.LVs, lv)
+	vg.lvs, vg.LVs = append(vg.lvs, l), append(vg.LVs, lv)
 	return nil
 }
 

@@ -139,6 +139,7 @@ func (o *Ops) lookLVM(ctx context.Context, f *family) (cached, string, error) {
 			}
 		}
 	}
+	o.keep(now.mark, &now.rep)
 	o.mu.Lock()
 	o.cache[f.node] = &now
 	o.mu.Unlock()

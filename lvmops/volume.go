@@ -253,22 +253,28 @@ func (o *Ops) settle(ctx context.Context, out *Outcome) {
 	}
 }
 
-// findVG checks the names and finds the volume group on the device.
+// findVG checks the names and finds the volume group on the device. lvm is not asked again as long as the group's metadata
+// are those that it was asked about.
 func (o *Ops) findVG(ctx context.Context, vg, node string, out *Outcome) (*lvmVG, error) {
 	if err := CheckVGName(vg); err != nil {
 		return nil, o.refuse(proto.CodeInvalid, "%v", err)
 	}
-	kind, err := o.content(ctx, node)
+	head, err := o.head(ctx, node)
 	if err != nil {
 		return nil, err
 	}
-	if kind != kindPV {
+	if kind := sniff(head); kind != kindPV {
 		return nil, o.refuse(proto.CodeNotFound, "volume group %s: %s is no physical volume (%s)", vg, node, orNothing(kind))
+	}
+	mark := pvLabel(head).mark
+	if g := o.recall(mark); g != nil && g.Name == vg {
+		return g, nil
 	}
 	rep, err := o.report(ctx, node, out)
 	if err != nil {
 		return nil, err
 	}
+	o.keep(mark, &rep)
 	g := rep.find(vg)
 	if g == nil {
 		return nil, o.refuse(proto.CodeNotFound, "volume group %s is not on %s, which holds %s", vg, node, rep.names())
@@ -278,17 +284,23 @@ func (o *Ops) findVG(ctx context.Context, vg, node string, out *Outcome) (*lvmVG
 
 // content reads what a block device shows, see sniff.
 func (o *Ops) content(ctx context.Context, node string) (string, error) {
+	head, err := o.head(ctx, node)
+	return sniff(head), err
+}
+
+// head is readHead for a device that a step names.
+func (o *Ops) head(ctx context.Context, node string) ([]byte, error) {
 	if err := validPath(node); err != nil {
-		return "", o.refuse(proto.CodeInvalid, "device: %v", err)
+		return nil, o.refuse(proto.CodeInvalid, "device: %v", err)
 	}
 	if _, _, err := o.opt.DeviceNumber(node); err != nil {
-		return "", &failure{o.refuse(proto.CodeNotFound, "device %s is not there: %v", node, err), err}
+		return nil, &failure{o.refuse(proto.CodeNotFound, "device %s is not there: %v", node, err), err}
 	}
 	head, err := o.readHead(ctx, node)
 	if err != nil {
-		return "", o.failed(err, "reading the first sectors of %s", node)
+		return nil, o.failed(err, "reading the first sectors of %s", node)
 	}
-	return sniff(head), nil
+	return head, nil
 }
 
 func orNothing(kind string) string {

@@ -195,6 +195,8 @@ type ObserveRequest struct {
 	VGs []string `json:"vgs,omitempty"`
 	// MaxAge is how old, in seconds, the look at the stack may be; 0 asks for a fresh one.
 	MaxAge float64 `json:"max_age,omitempty"`
+	// Brief asks only for what the agent knows without a look at stack, disks and service: role, states, lock, targets.
+	Brief bool `json:"brief,omitempty"`
 }
 
 // Observation is a fresh look of one agent at one resource, input of checks and plans.
@@ -234,4 +236,6 @@ type PeerStepRequest struct {
 	DryRun bool   `json:"dry_run"`
 	// Sentinels are the sets that a StepVerify must find.
 	Sentinels []Sentinel `json:"sentinels,omitempty"`
+	// VG is the group that a StepActivate brings up, as the node saw it that had it last.
+	VG *VG `json:"vg,omitempty"`
 }

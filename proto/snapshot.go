@@ -185,6 +185,7 @@ type VG struct {
 	AutoActivation bool   `json:"autoactivation"` // LVM may activate it by itself
 	SystemID       string `json:"system_id,omitempty"`
 	LockType       string `json:"lock_type,omitempty"` // of lvmlockd
+	Mark           string `json:"mark,omitempty"`      // changes with every commit of the metadata; replicas have the same
 	LVs            []LV   `json:"lvs"`
 }
 
@@ -197,6 +198,7 @@ type LV struct {
 	Active bool   `json:"active"`
 	Open   bool   `json:"open"`
 	Attr   string `json:"attr"`
+	Role   string `json:"role,omitempty"` // lvs' lv_role
 	FS     string `json:"fs,omitempty"`
 	Pool   string `json:"pool,omitempty"`   // the thin pool it lives in
 	Origin string `json:"origin,omitempty"` // what it is a snapshot of

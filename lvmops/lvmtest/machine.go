@@ -3,6 +3,7 @@ package lvmtest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -221,8 +222,9 @@ func (m *Machine) do(argv []string) (Run, error) {
 		return Run{}, m.stamp(last, 512, label())
 	case "vgcreate":
 		m.next++
-		m.vgs = append(m.vgs, &group{name: argv[len(argv)-2], uuid: uuid("vg", m.next), pv: m.kernelName(last), seqno: 1})
-		return Run{}, nil
+		g := &group{name: argv[len(argv)-2], uuid: uuid("vg", m.next), pv: m.kernelName(last)}
+		m.vgs = append(m.vgs, g)
+		return Run{}, m.commit(g, last)
 	case "lvcreate":
 		return m.lvcreate(argv)
 	case "vgchange":
@@ -240,13 +242,25 @@ func (m *Machine) do(argv []string) (Run, error) {
 	}
 }
 
-// label is a PV label without metadata areas, see lvmops' reader for its layout.
+// commit changes a group's metadata, which shows in the header of the metadata area.
+func (m *Machine) commit(g *group, device string) error {
+	g.seqno++
+	return m.stamp(device, mdaAt, fmt.Appendf(nil, "%s %s %d", g.name, g.uuid, g.seqno))
+}
+
+// mdaAt is where the one metadata area begins.
+const mdaAt = 4096
+
+// label is a PV label, see lvmops' reader for its layout.
 func label() []byte {
 	b := make([]byte, 512)
 	copy(b, "LABELONE")
 	b[8], b[20] = 1, 32
 	copy(b[24:], "LVM2 001")
 	copy(b[32:], uuid("pv", 1))
+	// Behind uuid and size: the end of the list of data areas, then the metadata area.
+	binary.LittleEndian.PutUint64(b[32+40+16:], mdaAt)
+	binary.LittleEndian.PutUint64(b[32+40+24:], headSize-mdaAt)
 	return b
 }
 
@@ -303,7 +317,9 @@ func (m *Machine) lvcreate(argv []string) (Run, error) {
 	m.next++
 	v := &volume{name: argv[slices.Index(argv, "--name")+1], uuid: uuid("lv", m.next), size: size, minor: -1, content: make([]byte, headSize)}
 	g.lvs = append(g.lvs, v)
-	g.seqno++
+	if err := m.commit(g, argv[slices.Index(argv, "--devices")+1]); err != nil {
+		return Run{}, err
+	}
 	return Run{}, m.activate(g, v)
 }
 
