@@ -47,6 +47,7 @@ type Agent struct {
 	mu    sync.Mutex // protects what follows
 	lock  *proto.Lock
 	op    *proto.Op                  // newest operation this agent runs or takes part in
+	opAt  time.Time                  // when it last got on
 	ready map[string]proto.CheckList // resource -> readiness
 }
 
@@ -114,7 +115,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.hub.run(run) })
 	for _, r := range a.resources {
 		wg.Go(func() { r.statusLoop(run, func() { a.track(r); a.hub.poke() }) })
-		wg.Go(func() { r.stackLoop(run, a.ops, a.hub.poke) })
+		wg.Go(func() { r.stackLoop(run, a.ops, a.moving, a.hub.poke) })
 		wg.Go(func() { a.up(run, r) })
 		wg.Go(func() { a.guard(run, r) })
 	}
@@ -196,9 +197,14 @@ func (a *Agent) showOp(o proto.Op) {
 	newer := a.op == nil || a.op.ID != o.ID && !o.Started.Before(a.op.Started) || a.op.ID == o.ID && a.op.Rev < o.Rev
 	ended := newer && o.State.Final() && (a.op == nil || a.op.ID != o.ID || !a.op.State.Final())
 	if newer {
-		a.op = &o
+		a.op, a.opAt = &o, time.Now()
 	}
 	a.mu.Unlock()
+	if newer && !underWay(o) {
+		for _, r := range a.resources {
+			r.wake()
+		}
+	}
 	a.tookOver(o)
 	if ended {
 		level := proto.LevelInfo
@@ -209,6 +215,19 @@ func (a *Agent) showOp(o proto.Op) {
 	}
 	a.hub.poke()
 }
+
+// moveQuiet is how long looks that nobody asked for wait for the next step of an operation. They take programs and
+// processor time away from the steps, and what they saw would be old with the next one.
+const moveQuiet = 2 * time.Second
+
+// moving says whether an operation is in the middle of its steps.
+func (a *Agent) moving() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.op != nil && underWay(*a.op) && time.Since(a.opAt) < moveQuiet
+}
+
+func underWay(o proto.Op) bool { return o.State == proto.OpRunning || o.State == proto.OpUndoing }
 
 func (a *Agent) peerLink() proto.PeerLink { return a.peer.link() }
 
@@ -252,6 +271,9 @@ func (a *Agent) readyLoop(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		for _, r := range a.resources {
+			if a.moving() {
+				break
+			}
 			a.readiness(ctx, r)
 			a.compareHistories(ctx, r)
 		}

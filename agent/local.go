@@ -29,7 +29,7 @@ func (l local) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 	}
 	o := proto.Observation{
 		Node: l.cfg.Node, Pair: l.pair, Agent: l.info, PeerLink: l.peerLink(),
-		Resource: l.dress(r, r.eng.Status()), Tools: l.ops.Tools(), Managers: managers(),
+		Resource: l.dress(r, r.eng.Status()),
 	}
 	l.mu.Lock()
 	o.Lock = l.lock
@@ -37,27 +37,36 @@ func (l local) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 		o.OpID = l.op.ID
 	}
 	l.mu.Unlock()
-	maxAge := time.Duration(req.MaxAge * float64(time.Second))
+	for _, t := range req.Targets {
+		o.Targets = append(o.Targets, l.ops.MountPoint(t))
+	}
+	if o.Resource.Role != proto.Primary {
+		o.Left = l.ops.Leftovers(req.VGs[:min(len(req.VGs), proto.MaxFacts)])
+	}
+	if !req.Brief {
+		l.look(ctx, r, time.Duration(req.MaxAge*float64(time.Second)), &o)
+	}
+	o.At = time.Now() // as late as can be: the other side compares it with its own clock
+	return o, nil
+}
+
+// look adds to an observation what it takes a look at stack, disks and service to know.
+func (l local) look(ctx context.Context, r *resource, maxAge time.Duration, o *proto.Observation) {
 	var facts proto.Facts
 	var wg sync.WaitGroup
 	wg.Go(func() { facts = r.lookAround(ctx, l.ops, maxAge) })
 	wg.Go(func() { o.Service = r.serviceFacts(ctx, l.service, maxAge) })
 	o.Resource.Stack = r.stack(ctx, l.ops, maxAge)
 	wg.Wait()
-	var herr error
-	if facts.Health, herr = l.ops.Health(o.Resource.Stack.Mounts); herr != nil {
-		facts.Errs = append(facts.Errs, herr.Error())
+	o.Tools, o.Managers = l.ops.Tools(), managers()
+	var err error
+	if facts.Health, err = l.ops.Health(o.Resource.Stack.Mounts); err != nil {
+		facts.Errs = append(facts.Errs, err.Error())
 	}
 	o.Facts = &facts
-	for _, t := range req.Targets {
-		o.Targets = append(o.Targets, l.ops.MountPoint(t))
-	}
 	if o.Resource.Role != proto.Primary {
 		o.VGClash = facts.LVM.Others
-		o.Left = l.ops.Leftovers(req.VGs[:min(len(req.VGs), proto.MaxFacts)])
 	}
-	o.At = time.Now() // as late as can be: the other side compares it with its own clock
-	return o, nil
 }
 
 // managers names the cluster managers that run on this node, by the name of their processes.
@@ -99,6 +108,9 @@ func (l local) Step(ctx context.Context, req proto.PeerStepRequest) proto.StepRe
 		ctx, cancel := context.WithTimeout(ctx, min(max(limit, time.Second), lvmops.LimitMkfs))
 		defer cancel()
 		err = l.do(ctx, r, kind, req, &res)
+		l.mu.Lock()
+		l.opAt = time.Now() // the step may have been a long one, and the next is on its way
+		l.mu.Unlock()
 		r.forget()
 	}
 	res.Seconds = time.Since(res.Started).Seconds()
@@ -196,6 +208,9 @@ func (l local) do(ctx context.Context, r *resource, kind proto.StepKind, req pro
 		}
 		return l.volume(res, func() (lvmops.Outcome, error) { return l.ops.Deactivate(ctx, s.VG, r.conf.device) })
 	case proto.StepActivate:
+		if req.VG != nil {
+			l.ops.Learn(*req.VG)
+		}
 		return l.volume(res, func() (lvmops.Outcome, error) { return l.ops.Activate(ctx, s.VG, r.conf.device) })
 	default:
 		return l.serviceStep(ctx, r, kind, req, res)

@@ -154,7 +154,7 @@ func (p *peer) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 		err = p.a.cfg.errorf(proto.CodeInvalid, "%s belongs to pair %q, this node to %q", p.a.peerName, o.Pair, p.a.pair).
 			WithRemedy("set the same pair in both agents' settings")
 	}
-	if err == nil {
+	if err == nil && !req.Brief {
 		if err := p.a.journal.SeePeer(o); err != nil {
 			p.a.log.Warn("the peer's stack could not be remembered", "err", err)
 		}

@@ -119,19 +119,26 @@ func (r *resource) forget() {
 	r.mu.Lock()
 	r.at, r.costlyAt, r.besideAt, r.since = time.Time{}, time.Time{}, time.Time{}, time.Now()
 	r.mu.Unlock()
+	r.wake()
+}
+
+// wake makes stackLoop look now.
+func (r *resource) wake() {
 	select {
 	case r.news <- struct{}{}:
 	default:
 	}
 }
 
-// stackLoop keeps the look fresh while this node is Primary, until ctx ends.
-func (r *resource) stackLoop(ctx context.Context, ops *lvmops.Ops, poke func()) {
+// stackLoop keeps the look fresh while this node is Primary, until ctx ends. It lets the steps of an operation go first.
+func (r *resource) stackLoop(ctx context.Context, ops *lvmops.Ops, moving func() bool, poke func()) {
 	tick := time.NewTicker(stackPeriod)
 	defer tick.Stop()
 	for {
-		r.stack(ctx, ops, stackPeriod/2)
-		poke()
+		if !moving() {
+			r.stack(ctx, ops, stackPeriod/2)
+			poke()
+		}
 		select {
 		case <-ctx.Done():
 			return

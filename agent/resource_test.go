@@ -2,7 +2,10 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"example.com/santui/proto"
 )
@@ -32,4 +35,47 @@ func TestPatient(t *testing.T) {
 			t.Errorf("%s: %+v after %d looks", tt.name, got, asked)
 		}
 	}
+}
+
+// TestLooksLetStepsGo: no look that nobody asked for comes between the steps of an operation, and one comes at once when
+// it ends or stops, and while a step takes long.
+func TestLooksLetStepsGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &resource{name: "r0", eng: &stillEngine{}, news: make(chan struct{}, 1), look: make(chan struct{}, 1)}
+		a := &Agent{hub: newHub("otter", slog.Default()), log: slog.Default(), resources: []*resource{r}}
+		looks, rev := 0, uint64(0)
+		got := func(what string, want int) {
+			t.Helper()
+			synctest.Wait()
+			if looks != want {
+				t.Errorf("%s: %d looks, want %d", what, looks, want)
+			}
+			looks = 0
+		}
+		on := func(s proto.OpState) {
+			rev++
+			a.showOp(proto.Op{ID: "1", Rev: rev, State: s})
+		}
+		on(proto.OpRunning)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go r.stackLoop(ctx, nil, a.moving, func() { looks++ })
+		for range 5 {
+			on(proto.OpRunning)
+			r.forget()
+			got("between steps", 0)
+			time.Sleep(moveQuiet / 2)
+		}
+		on(proto.OpStopped)
+		got("stopped", 1)
+		r.forget()
+		got("changed while stopped", 1)
+		on(proto.OpUndoing)
+		r.forget()
+		got("undoing", 0)
+		time.Sleep(moveQuiet + stackPeriod)
+		got("a long step", 1)
+		on(proto.OpUndone)
+		got("ended", 1)
+	})
 }

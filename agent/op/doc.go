@@ -16,7 +16,7 @@
 // brain by its name although only one side's handshake got far enough to see it.
 //
 // State: each Op is owned by the one goroutine that runs it (Runner.Start starts it, Runner.Close waits for it).
-// Everybody else sees copies, published after every change and written to the journal of both agents before the next step
-// begins. The Journal keeps one JSON file an operation, replaced atomically, and in its folder known what a takeover needs
+// Everybody else sees copies, published and written to the journal of both agents before each step begins, and when
+// something else changes; the end of a step that went well shows with the beginning of the next one. The Journal keeps one JSON file an operation, replaced atomically, and in its folder known what a takeover needs
 // when nobody can be asked any more: the peer's last stack, the time of the last sync, the pair's need of a rejoin.
 package op

@@ -21,12 +21,12 @@ type execution struct {
 	pausing  bool
 	each     bool                 // pause before every step
 	attested map[string]time.Time // when a node last said that it is Secondary
+	groups   []proto.VG           // of the node that has them, at the start
 	silent   bool                 // the peer's failure to journal was logged, or is no news
 }
 
 // run executes the plan and returns when the operation is final, journalled and unlocked; the caller publishes the end.
 func (x *execution) run(ctx context.Context) {
-	x.save()
 	for i := 0; i < len(x.op.Steps); {
 		x.pausing = x.pausing || x.each
 		if done := x.between(ctx); done {
@@ -151,8 +151,10 @@ func (x *execution) step(ctx context.Context, i int) bool {
 		s.Result = x.do(ctx, s.Step, false)
 	}
 	x.measure()
-	x.save()
-	return s.Result.Err == nil
+	if s.Result.Err != nil {
+		x.save()
+	}
+	return s.Result.Err == nil // journalled with the beginning of the next step, or the end
 }
 
 // skipped is the result of a step that the plan shows but does not do.
@@ -181,8 +183,8 @@ func (x *execution) gone(ctx context.Context, s proto.Step) proto.StepResult {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limitAttest*time.Second)
 	defer cancel()
 	res := proto.StepResult{State: proto.StepFailed, Started: time.Now()}
-	peer, err := x.r.peer.Observe(ctx, proto.ObserveRequest{Resource: s.Resource})
-	o, here := x.r.local.Observe(ctx, proto.ObserveRequest{Resource: s.Resource, MaxAge: time.Hour.Seconds()})
+	peer, err := x.r.peer.Observe(ctx, proto.ObserveRequest{Resource: s.Resource, Brief: true})
+	o, here := x.r.local.Observe(ctx, proto.ObserveRequest{Resource: s.Resource, Brief: true})
 	res.Seconds = time.Since(res.Started).Seconds()
 	switch {
 	case err == nil:
@@ -207,7 +209,7 @@ func (x *execution) do(ctx context.Context, s proto.Step, undo bool) proto.StepR
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit+grace)
 	defer cancel()
 	started := time.Now()
-	res := x.r.node(s.Node).Step(ctx, proto.PeerStepRequest{OpID: x.op.ID, Step: s, Undo: undo, Sentinels: x.written(s)})
+	res := x.r.node(s.Node).Step(ctx, proto.PeerStepRequest{OpID: x.op.ID, Step: s, Undo: undo, Sentinels: x.written(s), VG: x.group(s)})
 	res.Started = started // by one clock, whichever node did it
 	res.Seconds = time.Since(started).Seconds()
 	if res.Err == nil && res.State != proto.StepDone && res.State != proto.StepAlready && res.State != proto.StepUndone {
@@ -233,12 +235,21 @@ func (x *execution) written(s proto.Step) []proto.Sentinel {
 	return out
 }
 
+// group is what is known of the volume group that a step is about.
+func (x *execution) group(s proto.Step) *proto.VG {
+	i := slices.IndexFunc(x.groups, func(vg proto.VG) bool { return vg.Name == s.VG })
+	if s.VG == "" || i < 0 {
+		return nil
+	}
+	return &x.groups[i]
+}
+
 // attest asks a node that must not be Primary for a fresh statement.
 func (x *execution) attest(ctx context.Context, node, resource string) proto.StepResult {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limitAttest*time.Second)
 	defer cancel()
 	res := proto.StepResult{State: proto.StepFailed, Started: time.Now()}
-	o, err := x.r.node(node).Observe(ctx, proto.ObserveRequest{Resource: resource})
+	o, err := x.r.node(node).Observe(ctx, proto.ObserveRequest{Resource: resource, Brief: true})
 	res.Seconds = time.Since(res.Started).Seconds()
 	switch {
 	case err != nil:
@@ -343,7 +354,7 @@ func (x *execution) astray(ctx context.Context) *proto.Error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limitAttest*time.Second)
 	defer cancel()
 	p := x.op.Plan
-	o, err := x.r.node(p.From).Observe(ctx, proto.ObserveRequest{Resource: p.Resource})
+	o, err := x.r.node(p.From).Observe(ctx, proto.ObserveRequest{Resource: p.Resource, Brief: true})
 	switch {
 	case err != nil:
 		return asError(err, proto.CodeUnreachable).On(p.From)
@@ -463,18 +474,22 @@ func (x *execution) finish(state proto.OpState, outcome string) {
 // save journals the operation on both nodes, then publishes it.
 func (x *execution) save() { x.r.publish(x.store()) }
 
-// store journals the operation here, then there, and returns the copy. A peer that cannot store its copy does not stop
-// the operation; this node's journal is the one that counts.
+// store journals the operation here and there at once, and returns the copy. A peer that cannot store its copy does not
+// stop the operation; this node's journal is the one that counts.
 func (x *execution) store() proto.Op {
 	x.op.Rev++
 	copied := x.op
 	copied.Steps = slices.Clone(x.op.Steps)
+	there := make(chan error, 1)
+	go func(o proto.Op) {
+		ctx, cancel := context.WithTimeout(context.Background(), attestAge)
+		defer cancel()
+		there <- x.r.peer.Journal(ctx, o)
+	}(copied)
 	if err := x.r.journal.Put(copied); err != nil {
 		copied.Outcome = fmt.Sprintf("journal: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), attestAge)
-	defer cancel()
-	if err := x.r.peer.Journal(ctx, copied); err != nil && !x.silent {
+	if err := <-there; err != nil && !x.silent {
 		slog.Warn("the peer could not journal the operation", "op", copied.ID, "peer", x.r.peer.Name(), "err", err)
 		x.silent = true
 	}

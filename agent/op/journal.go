@@ -20,9 +20,11 @@ import (
 type Journal struct {
 	dir string
 
-	mu    sync.Mutex // protects what follows
-	ops   map[string]proto.Op
-	known map[string]Known // by resource, see known.go
+	mu  sync.Mutex // protects ops
+	ops map[string]proto.Op
+
+	knowing sync.Mutex       // protects known
+	known   map[string]Known // by resource, see known.go
 }
 
 var validID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
@@ -48,7 +50,7 @@ func OpenJournal(dir, node string) (*Journal, error) {
 		}
 		if o.Runner == node && !o.State.Final() {
 			o.State, o.Outcome, o.Choices = proto.OpOrphaned, "the agent on "+node+" ended while the operation ran: "+progress(o), nil
-			o.Rev++
+			o.Rev += 2 // the peer may have stored one revision that did not get here any more
 			if err := j.write(o); err != nil {
 				bad = append(bad, err)
 			}

@@ -41,8 +41,8 @@ func (j *Journal) knownFile(resource string) string {
 // Known returns what is remembered of a resource. A file that cannot be read counts as nothing remembered; the next
 // Remember replaces it.
 func (j *Journal) Known(resource string) Known {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+	j.knowing.Lock()
+	defer j.knowing.Unlock()
 	return j.loadKnown(resource)
 }
 
@@ -62,8 +62,8 @@ func (j *Journal) loadKnown(resource string) Known {
 
 // Remember changes what is remembered, durably. Nothing is written when nothing changes.
 func (j *Journal) Remember(resource string, change func(*Known)) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+	j.knowing.Lock()
+	defer j.knowing.Unlock()
 	old := j.loadKnown(resource)
 	k := old
 	change(&k)
@@ -106,7 +106,7 @@ func lasting(st proto.Stack) proto.Stack {
 		out.Mounts = append(out.Mounts, steady(m))
 	}
 	for _, vg := range st.VGs {
-		vg.Seqno = 0
+		vg.Seqno, vg.Mark = 0, ""
 		lvs := make([]proto.LV, len(vg.LVs))
 		for i, lv := range vg.LVs {
 			lv.Open, lv.Attr = false, ""

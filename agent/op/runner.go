@@ -100,8 +100,17 @@ func (r *Runner) view(ctx context.Context, verb proto.Verb, resource string, max
 	if verb == proto.VerbRejoin {
 		ask.Targets, ask.VGs = targets(v.Known.Peer.Mounts), uuids(v.Known.Peer)
 	}
-	v.From, v.FromErr = r.peer.Observe(ctx, ask)
-	v.Heard = time.Now()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		v.From, v.FromErr = r.peer.Observe(ctx, ask)
+		v.Heard = time.Now()
+	})
+	here, err := r.local.Observe(ctx, proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds()})
+	wg.Wait()
+	if err != nil {
+		return v, fmt.Errorf("look at %s: %w", resource, err)
+	}
+	v.To = here
 	if v.FromErr != nil {
 		v.From = proto.Observation{Node: r.peer.Name()}
 	}
@@ -109,13 +118,12 @@ func (r *Runner) view(ctx context.Context, verb proto.Verb, resource string, max
 	if v.Unfinished == nil && v.FromErr != nil {
 		v.Unfinished = r.journal.abandoned(resource, r.peer.Name())
 	}
-	sketch := v
-	sketch.To = proto.Observation{Node: r.local.Name(), Resource: proto.Resource{Name: resource}}
-	var err error
-	v.To, err = r.local.Observe(ctx, proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds(), Targets: Targets(verb, sketch), VGs: groups(verb, sketch)})
+	// What the plan would use here is known only now.
+	places, err := r.local.Observe(ctx, proto.ObserveRequest{Resource: resource, Brief: true, Targets: Targets(verb, v), VGs: groups(verb, v)})
 	if err != nil {
 		return v, fmt.Errorf("look at %s: %w", resource, err)
 	}
+	v.To.Targets, v.To.Left = places.Targets, places.Left
 	return v, nil
 }
 
@@ -135,11 +143,15 @@ func (r *Runner) Start(ctx context.Context, req proto.OpStartRequest) (proto.Op,
 		o, _ := r.journal.Get(r.cur.id)
 		return proto.Op{}, lockedBy(r.local.Name(), proto.Lock{OpID: o.ID, Owner: o.Owner, Node: r.local.Name(), Since: o.Started})
 	}
-	o, err := r.prepare(ctx, req)
+	v, err := r.view(ctx, req.Verb, req.Resource, 0)
+	if err != nil {
+		return proto.Op{}, err
+	}
+	o, err := r.prepare(ctx, req, v)
 	if err != nil || req.DryRun {
 		return o, err
 	}
-	x := &execution{r: r, op: o, policy: req.OnFailure, each: req.StepByStep, silent: req.Verb == proto.VerbTakeover}
+	x := &execution{r: r, op: o, policy: req.OnFailure, each: req.StepByStep, groups: v.From.Resource.Stack.VGs, silent: req.Verb == proto.VerbTakeover}
 	if err := r.launch(ctx, x, o.Owner, x.run); err != nil {
 		return proto.Op{}, err
 	}
@@ -174,12 +186,8 @@ func (r *Runner) launch(ctx context.Context, x *execution, owner string, run fun
 	return nil
 }
 
-// prepare looks afresh, refuses or builds the operation; with DryRun it lets both agents validate every step.
-func (r *Runner) prepare(ctx context.Context, req proto.OpStartRequest) (proto.Op, error) {
-	v, err := r.view(ctx, req.Verb, req.Resource, 0)
-	if err != nil {
-		return proto.Op{}, err
-	}
+// prepare refuses or builds the operation from a fresh look; with DryRun it lets both agents validate every step.
+func (r *Runner) prepare(ctx context.Context, req proto.OpStartRequest, v View) (proto.Op, error) {
 	v.NoSnapshot = req.NoSnapshot
 	reply := r.reply(req.Verb, v)
 	now := time.Now()
@@ -319,7 +327,7 @@ func (r *Runner) node(name string) Node {
 // held here has died with it.
 func (r *Runner) lockBoth(ctx context.Context, l proto.Lock, verb proto.Verb) error {
 	if verb == proto.VerbTakeover {
-		o, err := r.local.Observe(ctx, proto.ObserveRequest{MaxAge: time.Hour.Seconds()})
+		o, err := r.local.Observe(ctx, proto.ObserveRequest{Brief: true})
 		if err == nil && o.Lock != nil && o.Lock.Node == r.peer.Name() {
 			err = r.local.Unlock(ctx, *o.Lock)
 		}
