@@ -218,7 +218,7 @@ func (a *Agent) showOp(o proto.Op) {
 
 // moveQuiet is how long looks that nobody asked for wait for the next step of an operation. They take programs and
 // processor time away from the steps, and what they saw would be old with the next one.
-const moveQuiet = 2 * time.Second
+const moveQuiet = 5 * time.Second
 
 // moving says whether an operation is in the middle of its steps.
 func (a *Agent) moving() bool {

@@ -14,8 +14,7 @@ import (
 	"example.com/santui/proto"
 )
 
-// These tests print numbers and judge only what was done: how fast it was depends on what else the machine does. README.md
-// has those of a quiet one.
+// These tests print numbers and judge only what was done: how fast it was depends on what else the machine does.
 
 // rounds is how often a long test repeats itself.
 func rounds(t *testing.T, name string, def int) int {
