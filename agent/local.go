@@ -107,11 +107,13 @@ func (l local) Step(ctx context.Context, req proto.PeerStepRequest) proto.StepRe
 		limit := time.Duration(req.Step.Limit * float64(time.Second))
 		ctx, cancel := context.WithTimeout(ctx, min(max(limit, time.Second), lvmops.LimitMkfs))
 		defer cancel()
-		err = l.do(ctx, r, kind, req, &res)
-		l.mu.Lock()
-		l.opAt = time.Now() // the step may have been a long one, and the next is on its way
-		l.mu.Unlock()
-		r.forget()
+		if err = l.stillWanted(ctx, kind, req); err == nil {
+			err = l.do(ctx, r, kind, req, &res)
+			l.mu.Lock()
+			l.opAt = time.Now() // the step may have been a long one, and the next is on its way
+			l.mu.Unlock()
+			r.forget()
+		}
 	}
 	res.Seconds = time.Since(res.Started).Seconds()
 	switch {
@@ -170,6 +172,32 @@ func (l local) mayStep(req proto.PeerStepRequest) error {
 	defer l.mu.Unlock()
 	if l.lock == nil || l.lock.OpID != req.OpID {
 		return l.cfg.errorf(proto.CodeLocked, "operation %s does not hold this node's lock", req.OpID)
+	}
+	return nil
+}
+
+// stillWanted asks the other agent, if it runs the operation, whether it still does, before a step that does harm when it comes
+// late: an agent that stood still finds an order in its socket long after its sender has given up, and perhaps taken over.
+func (l local) stillWanted(ctx context.Context, kind proto.StepKind, req proto.PeerStepRequest) error {
+	l.mu.Lock()
+	lock := l.lock
+	l.mu.Unlock()
+	switch kind {
+	case proto.StepPromote, proto.StepDiscard, proto.StepAddAddress:
+	default:
+		return nil
+	}
+	if lock == nil || lock.Node == l.cfg.Node {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, peerPing)
+	defer cancel()
+	o, err := l.peer.Observe(ctx, proto.ObserveRequest{Resource: req.Step.Resource, MaxAge: time.Hour.Seconds()})
+	switch {
+	case err != nil:
+		return l.cfg.errorf(proto.CodeUnreachable, "%s is not done: whether %s still wants it could not be asked: %v", kind, l.peerName, err)
+	case o.OpID != req.OpID:
+		return l.cfg.errorf(proto.CodeState, "%s is not done: %s does not run operation %s any more", kind, l.peerName, req.OpID)
 	}
 	return nil
 }
