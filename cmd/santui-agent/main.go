@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -71,6 +72,7 @@ func (a *app) runCmd() *cobra.Command {
 				return err
 			}
 			log := slog.New(slog.NewTextHandler(a.stderr, nil))
+			waitAside()
 			ag, err := agent.New(cfg, log)
 			if err != nil {
 				return cli.Exit(cli.ExitUsage, err)
@@ -85,6 +87,15 @@ func (a *app) runCmd() *cobra.Command {
 			}
 			return nil
 		},
+	}
+}
+
+// waitAside lets goroutines go on while others wait for a disk. Such a one keeps its share of GOMAXPROCS until Go's
+// monitor takes it away, which on a machine with a coarse timer is after 10 ms; on one CPU everything would wait with it.
+func waitAside() {
+	const least = 4
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < least {
+		runtime.GOMAXPROCS(least)
 	}
 }
 
