@@ -50,15 +50,18 @@ type link struct {
 	awaits   atomic.Bool   // a change request is unanswered
 	answered chan struct{} // capacity 1: the owner handled a control packet
 
-	rx    rxEpoch
-	work  workQueue
-	late  workQueue // what the peer's resync asked for, while it yields to applications
-	limit budget    // bytes taken from the peer and not yet on disk
-	reads budget    // bytes read for the peer and not yet sent
-	asked askedBlocks
-	ov    verifyBook
-	bits  *drbd.BitmapDecoder // of a bitmap that is arriving
-	sum   digest              // of the block that is arriving; the receiver's
+	deadline time.Time // of the meta socket's receiver
+	arrived  time.Time // when the packet did that the data socket's receiver has in hand
+	lone     lone
+	rx       rxEpoch
+	work     workQueue
+	late     workQueue // what the peer's resync asked for, while it yields to applications
+	limit    budget    // bytes taken from the peer and not yet on disk
+	reads    budget    // bytes read for the peer and not yet sent
+	asked    askedBlocks
+	ov       verifyBook
+	bits     *drbd.BitmapDecoder // of a bitmap that is arriving
+	sum      digest              // of the block that is arriving; the receiver's
 }
 
 const (

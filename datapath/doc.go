@@ -45,7 +45,8 @@
 // blocks; VerifyS: one that asks for digests. Handlers of drbd.conf: one each, those that nothing waits for in the order
 // of their causes; a packet that would begin a resync waits for the handler for that. Attach, detach and the end of a link
 // run in goroutines of their own and report to the owner. Close returns when all have ended. A lone write, and the answer
-// to one, is written to its socket by the goroutine that has it, in the sender's turn, without a switch to the sender.
+// to one, is written to its socket by the goroutine that has it, in the sender's turn, without a switch to the sender; and
+// while writes come one at a time the data socket's receiver does them itself (lone).
 //
 // What a peer can make this node hold is bounded, also when it reads nothing (budget, backlog). A packet that no correct
 // peer sends ends the link as ProtocolError and is counted; the next link is made after a pause that grows.

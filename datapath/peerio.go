@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"sync"
+	"time"
 
 	"example.com/santui/datapath/block"
 	"example.com/santui/proto"
@@ -128,11 +129,13 @@ type rxEpoch struct {
 
 func (e *rxEpoch) init() { e.quiet.L = &e.mu }
 
-func (e *rxEpoch) begin() {
+// begin gives the number of writes active before this one.
+func (e *rxEpoch) begin() int {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.count++
 	e.active++
-	e.mu.Unlock()
+	return e.active - 1
 }
 
 // end gives the number of writes still active.
@@ -166,8 +169,17 @@ func (e *rxEpoch) finish() uint32 {
 	return n
 }
 
-// enter queues p in its turn. It reports false when there is no disk to do it on.
+// enter hands p to a worker in its turn. It reports false when there is no disk to do it on.
 func (t *traffic) enter(p *peerReq, kind spanKind) bool {
+	now, ok := t.queue(p, kind)
+	if now {
+		p.link.work.put(p)
+	}
+	return ok
+}
+
+// queue is enter for a caller that sees to p itself if its turn is now.
+func (t *traffic) queue(p *peerReq, kind spanKind) (now, ok bool) {
 	t.mu.Lock()
 	d := t.gate.disk
 	if p.kind.reads() && !t.gate.serve {
@@ -179,7 +191,7 @@ func (t *traffic) enter(p *peerReq, kind spanKind) bool {
 	}
 	if d == nil || p.off+p.n > t.gate.size {
 		t.mu.Unlock()
-		return false
+		return false, false
 	}
 	d.refs++
 	p.disk = d
@@ -192,7 +204,7 @@ func (t *traffic) enter(p *peerReq, kind spanKind) bool {
 		// At once, for a bitmap may be asked for before a worker gets to it.
 		d.bm.SetRange(p.off, p.n)
 	}
-	now := true
+	now = true
 	if p.kind != peerRead {
 		p.span.off, p.span.end, p.span.kind = p.off, p.off+p.n, kind
 		now = t.ranges.add(&p.span)
@@ -204,8 +216,31 @@ func (t *traffic) enter(p *peerReq, kind spanKind) bool {
 		}
 	}
 	t.mu.Unlock()
-	if now {
-		p.link.work.put(p)
+	return now, true
+}
+
+// lone decides who does the peer's writes: the receiver itself while they come one at a time, as a worker would have to be
+// woken for each, or the workers. Whether one had to wait in the socket for the one before it, it sees by the clock. It
+// belongs to the receiver.
+type lone struct {
+	ended   time.Time // the receiver's last write; zero: somebody else did the last one
+	workers int       // so many more writes are the workers'
+}
+
+const (
+	loneGap   = 10 * time.Microsecond // an answer, and what the peer makes of it, take longer
+	loneAgain = 64
+)
+
+// takes says whether the receiver does the write that arrived; alone: no other one is under way or has arrived.
+func (o *lone) takes(arrived time.Time, alone bool) bool {
+	if !alone || !o.ended.IsZero() && arrived.Sub(o.ended) < loneGap {
+		o.workers = loneAgain
+	}
+	o.ended = time.Time{}
+	if o.workers > 0 {
+		o.workers--
+		return false
 	}
 	return true
 }

@@ -25,7 +25,8 @@ func (l *link) receiveData() error {
 		if err != nil {
 			return l.stopped(err)
 		}
-		l.lastData.Store(time.Now().UnixNano())
+		l.arrived = time.Now()
+		l.lastData.Store(l.arrived.UnixNano())
 		l.r.traffic.recvBytes.Add(int64(h.Length) + drbd.HeaderSizeH100)
 		if err := l.data(rd, h); err != nil {
 			return l.stopped(err)
@@ -285,15 +286,22 @@ func (l *link) peerWrite(rd *drbd.Reader, h drbd.Header) error {
 	return nil
 }
 
-// enterWrite counts a write in its epoch and starts it; without a disk it is refused at once, but counted.
+// enterWrite counts a write in its epoch and starts it; without a disk it is refused at once, but counted. A lone write is
+// on the disk and answered when it returns.
 func (l *link) enterWrite(p *peerReq) {
-	l.rx.begin()
-	if l.r.traffic.enter(p, spanPeer) {
-		return
+	here := l.lone.takes(l.arrived, l.rx.begin() == 0 && p.alone)
+	now, ok := l.r.traffic.queue(p, spanPeer)
+	switch {
+	case !ok:
+		l.answer(drbd.CmdNegAck, p)
+		l.rx.end()
+		p.recycle()
+	case now && here:
+		l.doWrite(p)
+		l.lone.ended = time.Now()
+	case now:
+		l.work.put(p)
 	}
-	l.answer(drbd.CmdNegAck, p)
-	l.rx.end()
-	p.recycle()
 }
 
 func (l *link) peerZeroes(rd *drbd.Reader, h drbd.Header) error {
@@ -527,19 +535,25 @@ func (l *link) outOfSync(rd *drbd.Reader, h drbd.Header) error {
 	return nil
 }
 
-// receiveMeta reads the meta socket until the link dies, answers pings and sends its own when nothing comes.
+// receiveMeta reads the meta socket until the link dies, answers pings and sends its own when nothing comes. The socket's
+// deadline is moved only when it has passed or has to be sooner: moving it costs as much as the rest of an acknowledgement.
 func (l *link) receiveMeta() error {
 	s, c := l.socks.meta, &l.r.cfg
+	heard, asked := time.Now(), false
 	for {
-		wait := c.PingInt
-		if l.pings.outstanding() {
+		wait, was := c.PingInt, asked
+		if asked = l.pings.outstanding(); asked {
 			wait = c.PingTimeout
+			if !was {
+				heard = time.Now()
+			}
 		}
 		if s.r.Buffered() < drbd.HeaderSizeH100 {
-			_ = s.SetReadDeadline(time.Now().Add(wait))
+			l.metaUntil(heard.Add(wait))
 		}
 		head, err := s.r.Peek(drbd.HeaderSizeH100)
 		if err == nil {
+			heard = time.Now()
 			if err = l.metaPacket(head); err != nil {
 				return l.stopped(err)
 			}
@@ -549,14 +563,26 @@ func (l *link) receiveMeta() error {
 		if !errors.As(err, &nerr) || !nerr.Timeout() || l.isDead() {
 			return l.metaEnded(err)
 		}
-		if !l.pings.outstanding() {
-			l.ping()
-			continue
-		}
-		// No answer, but the peer may be busy sending data (drbd_ack_receiver, drbd_receiver.c).
-		if time.Since(time.Unix(0, l.lastData.Load())) > wait {
+		l.deadline = time.Time{}
+		switch silent := time.Since(heard); {
+		case silent < wait: // the deadline was that of an earlier packet
+		case !asked:
+			if !l.pings.outstanding() {
+				l.ping()
+			}
+		case time.Since(time.Unix(0, l.lastData.Load())) > wait:
 			return brokenLink(networkFailure, "%s did not answer a ping within %v", c.Peer, wait)
+		default: // no answer, but the peer may be busy sending data (drbd_ack_receiver, drbd_receiver.c)
+			heard = time.Now()
 		}
+	}
+}
+
+// metaUntil lets the meta socket wait no longer than t.
+func (l *link) metaUntil(t time.Time) {
+	if l.deadline.IsZero() || t.Before(l.deadline) {
+		l.deadline = t
+		_ = l.socks.meta.SetReadDeadline(t)
 	}
 }
 
@@ -587,7 +613,10 @@ func (l *link) metaPacket(head []byte) error {
 	}
 	n := drbd.HeaderSizeH100 + int(h.Length)
 	s := l.socks.meta
-	_ = s.SetReadDeadline(time.Now().Add(l.r.cfg.PingInt))
+	if s.r.Buffered() < n {
+		l.deadline = time.Time{}
+		l.metaUntil(time.Now().Add(l.r.cfg.PingInt))
+	}
 	b, err := s.r.Peek(n)
 	if err != nil {
 		return fmt.Errorf("meta socket: rest of %v: %w", h.Cmd, err)
