@@ -15,8 +15,9 @@
 //
 // Under protocol C a write returns when both disks have it, under B when the peer has received it, under A when the
 // network has it; while a resync runs, and on a node without disk, always as under C. Epochs end with a flush, when they
-// are full or 20 ms old, and when writes pause; under A and B also with each write that returns, since the peer may not
-// have it on its disk before the next one. Demote waits until the peer has confirmed all of them.
+// are full or of an age (20 ms, more if the peer's disk is slow to flush), and when writes pause for as long; under A and B
+// also with each write that returns, since the peer may not have it on its disk before the next one. Demote waits until the
+// peer has confirmed all of them.
 //
 // A write passes the gate, waits for earlier overlapping ones, makes its activity-log extent durable, is queued for the
 // peer or marked out of sync, is written locally by its caller's goroutine, and returns when both copies have it. It

@@ -175,9 +175,6 @@ type sender struct {
 	seen  uint64
 }
 
-// idleTime is how long a link without writes keeps its epoch open. DRBD's barriers follow as late (drbd_worker.c).
-const idleTime = time.Millisecond
-
 func newSender(l *link) *sender {
 	s := &sender{l: l, heads: make([]byte, 0, maxBatch*2*maxHeadBytes), vec: make([][]byte, 0, maxBatch*4),
 		idle: time.NewTimer(time.Hour), w: deadlineWriter{conn: l.socks.data, limit: l.r.cfg.patience()}}
@@ -282,7 +279,11 @@ func (s *sender) round() (more bool, err error) {
 func (s *sender) arm() {
 	if s.cur != nil && !s.armed && !s.over {
 		s.armed, s.seen = true, s.count
-		s.idle.Reset(idleTime)
+		t := s.l.r.traffic
+		t.mu.Lock()
+		age := t.log.age()
+		t.mu.Unlock()
+		s.idle.Reset(age)
 	}
 }
 
@@ -400,7 +401,7 @@ func (s *sender) barrier() {
 	t := s.l.r.traffic
 	t.mu.Lock()
 	nr := s.cur.nr
-	s.cur.sent = true
+	s.cur.sent, s.cur.ended = true, time.Now()
 	t.mu.Unlock()
 	s.cur = nil
 	addPacket(s, drbd.CmdBarrier, drbd.Barrier{ID: drbd.BarrierIDOf(nr)}, nil)

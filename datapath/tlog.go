@@ -16,6 +16,7 @@ type epoch struct {
 	sent    bool   // its barrier is on the way
 	bytes   int64  // of data in it
 	opened  time.Time
+	ended   time.Time // when its barrier was sent
 	writes  []*write
 }
 
@@ -25,24 +26,31 @@ type tlog struct {
 	epochs []*epoch // oldest first; the last one may be open
 	free   []*epoch
 	nextNr uint32
-	seq    uint64 // of the newest epoch
-	done   uint64 // all epochs up to this one are confirmed or given up
-	writes int    // in all epochs
-	bytes  int64  // of data in them
+	seq    uint64        // of the newest epoch
+	done   uint64        // all epochs up to this one are confirmed or given up
+	writes int           // in all epochs
+	bytes  int64         // of data in them
+	took   time.Duration // from the newest barrier that was answered to its answer
 }
 
 const (
 	keptEpochs = 64
 	// maxLogged bounds the transfer log, in epochs' worth of writes; more writers wait.
-	maxLogged = 8
-	// maxEpochAge ends an epoch into which writes come without a pause.
-	maxEpochAge = 20 * time.Millisecond
+	maxLogged   = 8
+	minEpochAge = 20 * time.Millisecond
+	maxEpochAge = 500 * time.Millisecond
+	// flushShare is how much of the time the peer may spend on barriers: while it flushes it takes no writes. One part in so
+	// many.
+	flushShare = 16
 )
+
+// age is how old an epoch may become, and how long it stays open when nothing more is written.
+func (t *tlog) age() time.Duration { return min(max(minEpochAge, flushShare*t.took), maxEpochAge) }
 
 // add puts w in the open epoch, opening one if there is none.
 func (t *tlog) add(w *write, maxEpoch int) {
 	e := t.open()
-	if e != nil && time.Since(e.opened) > maxEpochAge {
+	if e != nil && time.Since(e.opened) > t.age() {
 		e.closed, e = true, nil
 	}
 	if e == nil {
@@ -98,6 +106,7 @@ func (t *tlog) confirm(ack drbd.BarrierAck) (*epoch, error) {
 	case e.pending > 0:
 		return nil, badMeta(drbd.CmdBarrierAck, "%d writes before barrier %d are not acknowledged", e.pending, e.nr)
 	}
+	t.took = time.Since(e.ended)
 	t.drop(e)
 	return e, nil
 }
