@@ -4,6 +4,6 @@
 // is a line that says so, not a failure.
 //
 // The files lie in -dir, are made for the run and removed after it. Goroutines: those of the two resources, and as many
-// writers as the queue is deep; the bare pair, which shows what sockets and disks alone would allow, has one more for
-// each lane.
+// writers as the queue is deep; the bare pair, which shows what sockets and disks alone would allow, and the writer of
+// both disks, which shows what the disks alone would, have one more for each lane.
 package main

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"example.com/santui/datapath"
 	"example.com/santui/datapath/block"
 	"example.com/santui/proto"
@@ -50,8 +52,8 @@ func load(write func(p []byte, off int64) (int, error), size int64, n, depth int
 	return float64(total.Load()) / time.Since(began).Seconds(), nil
 }
 
-// benchWrites compares writes through a pair with writes to a file beside its disks, and with a bare pair: the first
-// ratio is the target's, the second says how much of what is missing is the engine's.
+// benchWrites compares writes through a pair with writes to a file beside its disks, to two, and with a bare pair: the first
+// ratio is the target's, the others say how much of what is missing is the disk's, the sockets', the engine's.
 func benchWrites(s *settings) ([]result, error) {
 	var open [4]opener
 	for i, name := range []string{"otter", "weasel", "raw", "raw-peer"} {
@@ -90,7 +92,7 @@ func benchWrites(s *settings) ([]result, error) {
 	return out, nil
 }
 
-// compare measures, round by round, one disk, a bare pair of disks, and the engine.
+// compare measures, round by round, one disk, both disks without a network between, a bare pair, and the engine.
 func (s *settings) compare(n *datapath.Resource, raw, rawPeer block.Device, depth int) ([]result, error) {
 	pair, err := newBare(raw, rawPeer, depth)
 	if err != nil {
@@ -98,23 +100,46 @@ func (s *settings) compare(n *datapath.Resource, raw, rawPeer block.Device, dept
 	}
 	defer func() { _ = pair.close() }()
 	size := min(n.Size(), raw.Size()) &^ 4095
-	var rates [3][]float64
-	var ofRaw, ofBare []float64
+	both := newBoth(raw, rawPeer, depth)
+	defer both.close()
+	var rates, cpu, switches, of [4][]float64
 	for range s.rounds {
-		var rate [3]float64
-		for i, write := range []func([]byte, int64) (int, error){raw.WriteAt, pair.WriteAt, n.WriteAt} {
+		var rate [4]float64
+		for i, write := range []func([]byte, int64) (int, error){raw.WriteAt, both.WriteAt, pair.WriteAt, n.WriteAt} {
+			before, began := spent(), time.Now()
 			if rate[i], err = load(write, size, 4096, depth, s.each); err != nil {
 				return nil, err
 			}
+			after, writes := spent(), rate[i]*time.Since(began).Seconds()
+			cpu[i] = append(cpu[i], float64((after.cpu-before.cpu).Microseconds())/writes)
+			switches[i] = append(switches[i], float64(after.switches-before.switches)/writes)
 			rates[i] = append(rates[i], rate[i])
 		}
-		ofRaw, ofBare = append(ofRaw, rate[2]/rate[0]), append(ofBare, rate[2]/rate[1])
+		for i, r := range rate {
+			of[i] = append(of[i], rate[3]/r)
+		}
 	}
-	name, got := fmt.Sprintf("protocol C, 4k random writes, QD%d", depth), fmt.Sprintf("%.0f/s", median(rates[2]))
-	return []result{
-		{name: name, got: got, baseline: fmt.Sprintf("raw %.0f/s", median(rates[0])), ratio: median(ofRaw), spread: spread(ofRaw)},
-		{name: name, got: got, baseline: fmt.Sprintf("bare pair %.0f/s", median(rates[1])), ratio: median(ofBare), spread: spread(ofBare)},
-	}, nil
+	name, got := fmt.Sprintf("protocol C, 4k random writes, QD%d", depth), fmt.Sprintf("%.0f/s", median(rates[3]))
+	var out []result
+	for i, baseline := range []string{"raw", "both disks", "bare pair"} {
+		out = append(out, result{name: name, got: got, baseline: fmt.Sprintf("%s %.0f/s", baseline, median(rates[i])), ratio: median(of[i]), spread: spread(of[i])})
+	}
+	return append(out,
+		result{name: name + ", CPU time of both nodes", got: fmt.Sprintf("%.0f us", median(cpu[3])), baseline: fmt.Sprintf("bare pair %.0f us", median(cpu[2]))},
+		result{name: name + ", the kernel's switches", got: fmt.Sprintf("%.1f", median(switches[3])), baseline: fmt.Sprintf("bare pair %.1f", median(switches[2]))}), nil
+}
+
+// usage is what this process has cost so far.
+type usage struct {
+	cpu      time.Duration
+	switches int64 // threads that waited or were pushed aside
+}
+
+// spent is how load-independent a figure can be on a machine that is busy with other things.
+func spent() usage {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // fails only for a bad address
+	return usage{time.Duration(u.Utime.Nano() + u.Stime.Nano()), u.Nvcsw + u.Nivcsw}
 }
 
 func memoryPair() (*pair, error) {
