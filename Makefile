@@ -9,6 +9,7 @@ LABLONG  := ^(TestChecks|TestVerbs|TestSetup|TestPowerCuts|TestPowerCutsBesideKe
 ROOTPKGS := ./datapath/block ./datapath/export/... ./datapath/meta ./lvmops ./agent/drbdconf ./agent/service ./cmd/santui
 SEEDS    ?= 1000
 FROM     ?= 1000
+ROUNDS   ?= 3
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 LINTBIN  := $(shell $(GO) env GOPATH)/bin/golangci-lint-v2.15.0
 
@@ -17,7 +18,7 @@ DEMO_PKGS := e2fsprogs fuse3 util-linux mount
 TEST_PKGS := $(DEMO_PKGS) user-mode-linux drbd-utils lvm2 xfsprogs thin-provisioning-tools iproute2 libwrap0 openssh-client \
              busybox-static dash tmux nfs-kernel-server fio libnbd-bin qemu-utils procps kmod zstd
 
-.PHONY: help build demo test unit root lab labtest lablong conformance bench fuzz torture lint screenshots clean demo-deps test-deps
+.PHONY: help build demo test unit root lab labtest lablong conformance bench labbench fuzz torture lint screenshots clean demo-deps test-deps
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +57,9 @@ lab: test-deps build ## start the two-kernel lab and say how to use it (root)
 
 bench: ## the engine against its disk, as ratios within one run (BENCH='-dir /mnt/disk -rounds 9' for flags)
 	$(GO) run ./datapath/bench $(BENCH)
+
+labbench: test-deps ## santui against the kernel's DRBD in the lab, as ratios within one run: 4k writes, full sync (root; ROUNDS=3)
+	$(GO) test -tags lab -count=1 -timeout 60m -run '^$$' -bench '^BenchmarkBesideKernel$$' -benchtime 1x ./cmd/santui-lab/lab -lab-rounds $(ROUNDS)
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@set -e; for p in $$($(GO) list ./...); do \
