@@ -72,7 +72,7 @@ type serviceRig struct{ *verbRig }
 
 func newServiceRig(t *testing.T) serviceRig {
 	t.Helper()
-	g := serviceRig{newVerbRig(t, serviceSettings)}
+	g := serviceRig{newVerbRig(t, rigOptions{settings: serviceSettings})}
 	for _, n := range g.l.Nodes() {
 		g.sh(n, serviceNode)
 	}
