@@ -61,7 +61,7 @@ func (p Pair) whyNoCheck() string {
 	case p.Primary == "":
 		return "no node is Primary, so there is nothing to move"
 	case p.Running():
-		return fmt.Sprintf("operation %s is under way on %s", p.Op.ID, p.Op.Runner)
+		return fmt.Sprintf("operation %s of %s is under way on %s", p.Op.ID, p.Op.Owner, p.Op.Runner)
 	}
 	return ""
 }
