@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"example.com/santui/datapath"
 	"example.com/santui/datapath/block"
 	"example.com/santui/datapath/export"
+	"example.com/santui/datapath/meta"
 	"example.com/santui/lvmops"
 	"example.com/santui/proto"
 )
@@ -75,7 +77,7 @@ func fromDRBDConf(r *drbdconf.Resource, cfg Config) (resourceConf, error) {
 		return c, err
 	}
 	h := &engine.Handlers{Commands: r.Handlers, Env: handlerEnv(r.Name, cfg.DRBDConf, here, there), MayHalt: cfg.HandlersMayHalt, Runner: lvmops.NewExec()}
-	return resourceConf{
+	c = resourceConf{
 		name: r.Name, handlers: h, peer: there.Name, device: here.Device, minor: here.Minor, diskPath: here.Disk, findings: r.Unsupported,
 		datapath: datapath.Config{
 			Helper:   h,
@@ -93,8 +95,16 @@ func fromDRBDConf(r *drbdconf.Resource, cfg Config) (resourceConf, error) {
 			OnCongestion: datapath.CongestionPolicy(r.Net.OnCongestion), CongestionFill: r.Net.CongestionFill, CongestionExtents: r.Net.CongestionExtents,
 			ThinResync: r.Disk.RSDiscardGranularity > 0,
 		},
-	}, nil
+	}
+	if here.External() {
+		c.datapath.MetaPath, c.datapath.MetaIndex = here.MetaDisk, here.MetaIndex
+		c.datapath.OpenMeta = func() (block.Device, error) { return metaSlots.Open(here.MetaDisk, here.MetaIndex) }
+	}
+	return c, nil
 }
+
+// metaSlots shares devices for external metadata between the resources of this process.
+var metaSlots block.Slots
 
 // handlerEnv is what a handler finds in its environment (adm_khelper, user/v84/drbdadm_main.c of drbd-utils).
 func handlerEnv(name, conf string, here, there *drbdconf.Host) []string {
@@ -166,17 +176,58 @@ func (a *Agent) newResource(c resourceConf) (*resource, error) {
 	return &resource{name: c.name, conf: c, eng: eng, look: make(chan struct{}, 1), news: make(chan struct{}, 1)}, nil
 }
 
-// DiskOf is the path of a resource's backing disk on this node.
-func DiskOf(cfg Config, resource string) (string, error) {
+// Backing are the devices that a resource has on one node, for tools that open them while it is down.
+type Backing struct {
+	Where    string        // of the metadata, for messages
+	Disk     block.Device  // nil until Open
+	MetaDisk meta.MetaDisk // zero: the metadata is on the disk
+	conf     *datapath.Config
+}
+
+// BackingOf are the devices of a resource on this node.
+func BackingOf(cfg Config, resource string) (*Backing, error) {
 	confs, err := loadResources(cfg)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	i := slices.IndexFunc(confs, func(c resourceConf) bool { return c.name == resource })
 	if i < 0 {
-		return "", cfg.errorf(proto.CodeNotFound, "resource %q is not in %s", resource, cfg.DRBDConf)
+		return nil, cfg.errorf(proto.CodeNotFound, "resource %q is not in %s", resource, cfg.DRBDConf)
 	}
-	return confs[i].diskPath, nil
+	d := &confs[i].datapath
+	return &Backing{Where: metaPlace(d), conf: d}, nil
+}
+
+// Open claims the devices: those of a resource that is up are block.ErrInUse.
+func (b *Backing) Open() (err error) {
+	if b.Disk, err = b.conf.Open(); err != nil || b.conf.OpenMeta == nil {
+		return err
+	}
+	b.MetaDisk.Index = b.conf.MetaIndex
+	if b.MetaDisk.Device, err = b.conf.OpenMeta(); err != nil {
+		return errors.Join(fmt.Errorf("the device for metadata: %w", err), b.Disk.Close())
+	}
+	return nil
+}
+
+// Close gives them back.
+func (b *Backing) Close() error {
+	err := b.Disk.Close()
+	if b.MetaDisk.Device != nil {
+		err = errors.Join(err, b.MetaDisk.Device.Close())
+	}
+	return err
+}
+
+// metaPlace words where a resource's metadata is.
+func metaPlace(d *datapath.Config) string {
+	switch {
+	case d.OpenMeta == nil:
+		return d.DiskPath
+	case d.MetaIndex == meta.Flexible:
+		return d.MetaPath
+	}
+	return fmt.Sprintf("%s[%d]", d.MetaPath, d.MetaIndex)
 }
 
 // Describe words what the settings and drbd.conf mean on this node, and returns what is wrong with them.
@@ -196,6 +247,9 @@ func Describe(cfg Config) ([]string, error) {
 		d := c.datapath
 		lines = append(lines, fmt.Sprintf("resource %s: %s on %s, %s > %s, protocol %s, resync %d KiB/s, peer %s",
 			c.name, c.device, c.diskPath, d.LocalAddr, d.PeerAddr, d.Protocol, d.ResyncRate>>10, c.peer))
+		if d.OpenMeta != nil {
+			lines = append(lines, "  its metadata is on "+metaPlace(&d))
+		}
 		if d.CRAMAlg == "" {
 			lines = append(lines, "  the nodes do not authenticate each other on the replication link (cram-hmac-alg, shared-secret)")
 		}

@@ -44,9 +44,17 @@ type Host struct {
 	Device   string // "/dev/drbd0"
 	Minor    int
 	Disk     string // the backing disk's absolute path
-	MetaDisk string // "internal"
-	Address  netip.AddrPort
+	MetaDisk string // "internal", or the absolute path of a device of its own
+	// MetaIndex is the slot of 128 MiB on that device, or Flexible.
+	MetaIndex int
+	Address   netip.AddrPort
 }
+
+// Flexible is the MetaIndex of metadata that takes all of its device.
+const Flexible = -1
+
+// External says whether the metadata is on a device of its own.
+func (h *Host) External() bool { return h.MetaDisk != "internal" }
 
 // Disk are the options of section disk, defaults filled in.
 type Disk struct {

@@ -32,7 +32,11 @@ func (r *Resource) dump(w io.Writer) {
 		fmt.Fprintf(w, "    on %s {\n", quote(h.Name))
 		fmt.Fprintf(w, "        device %s minor %d;\n", quote(h.Device), h.Minor)
 		fmt.Fprintf(w, "        disk %s;\n", quote(h.Disk))
-		fmt.Fprintf(w, "        meta-disk %s;\n", quote(h.MetaDisk))
+		slot := ""
+		if h.External() && h.MetaIndex != Flexible {
+			slot = fmt.Sprintf(" [%d]", h.MetaIndex)
+		}
+		fmt.Fprintf(w, "        meta-disk %s%s;\n", quote(h.MetaDisk), slot)
 		family := "ipv4"
 		if h.Address.Addr().Is6() {
 			family = "ipv6"

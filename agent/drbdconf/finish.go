@@ -16,9 +16,10 @@ func (p *parser) complete(r *Resource, d *draft, h *hostDraft) {
 		v.disk = d.vol.disk
 	}
 	if v.metaDisk.pos.Line == 0 {
-		v.metaDisk = d.vol.metaDisk
+		v.metaDisk, v.metaIndex = d.vol.metaDisk, d.vol.metaIndex
 	}
 	h.host.Device, h.host.Minor, h.host.Disk, h.host.MetaDisk = v.device.text, v.minor, v.disk.text, v.metaDisk.text
+	h.host.MetaIndex = v.metaIndex
 	if r.structural {
 		return
 	}
@@ -180,7 +181,25 @@ func (u unique) resource(r *Resource) {
 		if h.Disk != "" {
 			u.once("disk\x00"+h.Name+"\x00"+h.Disk, h.Pos, "disk "+h.Disk, h.Name)
 		}
+		if h.MetaDisk != "" && h.External() {
+			u.metaDisk(h)
+		}
 	}
+}
+
+// metaDisk: a device for metadata is nobody's disk, and shared by slots only.
+func (u unique) metaDisk(h *Host) {
+	id := "disk\x00" + h.Name + "\x00" + h.MetaDisk
+	if h.MetaIndex == Flexible {
+		u.once(id, h.Pos, "meta-disk "+h.MetaDisk, h.Name)
+		return
+	}
+	slots := "slots\x00" + h.Name + "\x00" + h.MetaDisk
+	if _, shared := u.at[slots]; !shared {
+		u.once(id, h.Pos, "meta-disk "+h.MetaDisk, h.Name)
+		u.at[slots] = h.Pos
+	}
+	u.once(fmt.Sprintf("%s\x00%d", slots, h.MetaIndex), h.Pos, fmt.Sprintf("meta-disk %s[%d]", h.MetaDisk, h.MetaIndex), h.Name)
 }
 
 func (u unique) once(id string, at Pos, what, node string) {

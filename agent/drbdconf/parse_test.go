@@ -133,11 +133,41 @@ func TestModern(t *testing.T) {
 		}
 	}
 	slices.Sort(refused)
-	if d := cmp.Diff([]string{"meta-disk /dev/sdd", "net allow-two-primaries yes"}, refused); d != "" {
+	if d := cmp.Diff([]string{"net allow-two-primaries yes"}, refused); d != "" {
 		t.Error(d)
+	}
+	if h := news.Hosts[0]; !h.External() || h.MetaDisk != "/dev/sdd" || h.MetaIndex != 1 {
+		t.Errorf("news: %+v", h)
 	}
 	if err := news.Refused(); err == nil || !strings.Contains(err.Error(), "news.res:3:8: resource news: net allow-two-primaries yes: santui keeps one Primary") {
 		t.Errorf("news: %v", err)
+	}
+}
+
+// TestMetaDisk: where the metadata is, as 0.7, 8.3 and 8.4 write it.
+func TestMetaDisk(t *testing.T) {
+	for text, want := range map[string]Host{
+		"meta-disk internal":          {MetaDisk: "internal", MetaIndex: Flexible},
+		"flexible-meta-disk internal": {MetaDisk: "internal", MetaIndex: Flexible},
+		"meta-disk /dev/md1[0]":       {MetaDisk: "/dev/md1", MetaIndex: 0},
+		"meta-disk /dev/md1 [ 255 ]":  {MetaDisk: "/dev/md1", MetaIndex: 255},
+		"meta-disk /dev/md1":          {MetaDisk: "/dev/md1", MetaIndex: Flexible},
+		"flexible-meta-disk /dev/md1": {MetaDisk: "/dev/md1", MetaIndex: Flexible},
+	} {
+		c, err := ParseReader(strings.NewReader(`resource r0 { `+text+`;
+on a { device minor 0; disk /dev/sda; address 10.0.0.1:1; }
+on b { device minor 0; disk /dev/sda; address 10.0.0.2:1; meta-disk internal; } }`), "x")
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		a, b := c.Resources[0].Hosts[0], c.Resources[0].Hosts[1]
+		if a.MetaDisk != want.MetaDisk || a.MetaIndex != want.MetaIndex || a.External() != (want.MetaDisk != "internal") || b.External() {
+			t.Errorf("%s: %+v, %+v", text, a, b)
+		}
+		if err := c.Resources[0].Refused(); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }
 
@@ -434,8 +464,10 @@ func drawConfig(t *rapid.T) string {
 			fmt.Fprintf(&b, "%s\n{%s %s;}", o.section, o.name, v)
 		}
 		for j, h := range []string{"one", "two"} {
-			fmt.Fprintf(&b, "\ton %s { device /dev/drbd%d ; disk %q; address 10.0.%d.%d:%d; meta-disk internal; }\n",
-				h, i, "/dev/"+word.Draw(t, "disk")+fmt.Sprint(i), i, j+1, rapid.IntRange(1, 65535).Draw(t, "port"))
+			metaDisk := rapid.SampledFrom([]string{"meta-disk internal", fmt.Sprintf("meta-disk /md[%d]", 3*i), fmt.Sprintf("meta-disk \"/md 2\" [ %d ]", i),
+				fmt.Sprintf("meta-disk /md%d", i), fmt.Sprintf("flexible-meta-disk /md%d", i), "flexible-meta-disk internal"}).Draw(t, "meta-disk")
+			fmt.Fprintf(&b, "\ton %s { device /dev/drbd%d ; disk %q; address 10.0.%d.%d:%d; %s; }\n",
+				h, i, "/dev/"+word.Draw(t, "disk")+fmt.Sprint(i), i, j+1, rapid.IntRange(1, 65535).Draw(t, "port"), metaDisk)
 		}
 		b.WriteString("}\n")
 	}

@@ -28,6 +28,7 @@ var refusedBlocks = map[string]string{
 // volume is what device, disk and meta-disk say, for a host or, as a default, for the whole resource.
 type volume struct {
 	device, disk, metaDisk token
+	metaIndex              int
 	minor                  int
 	hasDevice              bool
 }
@@ -241,30 +242,50 @@ func (p *parser) disk(l *lexer, at place, t token) error {
 	return nil
 }
 
+// maxMetaIndex is the last slot of a device for external metadata (drbdmeta.c).
+const maxMetaIndex = 255
+
+// metaDisk reads "internal;", "/dev/sdd;" or "/dev/sdd[0];".
 func (p *parser) metaDisk(l *lexer, at place, t token) error {
-	m, err := p.text(l, "internal")
+	m, err := p.text(l, "internal, or the path of a device")
 	if err != nil {
 		return err
 	}
-	at.vol.metaDisk = m
+	at.vol.metaDisk, at.vol.metaIndex = m, Flexible
 	next, err := l.look()
 	if err != nil {
 		return err
 	}
+	external := m.text != "internal"
+	if external && !path.IsAbs(m.text) {
+		p.errorf(m.pos, "write the whole path, as in /dev/md3, or internal", "the path of the device for metadata %q is not absolute", m.text)
+	}
 	if next.is("[") {
-		for range 3 {
-			if _, err := l.next(); err != nil {
-				return err
-			}
+		if !external || t.text == "flexible-meta-disk" {
+			return p.fail(next.pos, "", "%s %s takes no index", t.text, m.text)
+		}
+		if err := p.metaIndex(l, at.vol); err != nil {
+			return err
 		}
 	}
-	if _, err := p.want(l, ";"); err != nil {
+	_, err = p.want(l, ";")
+	return err
+}
+
+// metaIndex reads "[0]".
+func (p *parser) metaIndex(l *lexer, v *volume) error {
+	if _, err := p.want(l, "["); err != nil {
 		return err
 	}
-	if m.text != "internal" {
-		p.refuse(at.r, m.pos, t.text+" "+m.text, "external metadata is not in this version; only internal", false)
+	i, err := p.text(l, "an index")
+	if err != nil {
+		return err
 	}
-	return nil
+	if v.metaIndex, err = strconv.Atoi(i.text); err != nil || v.metaIndex < 0 || v.metaIndex > maxMetaIndex {
+		p.errorf(i.pos, "", "an index on a device for metadata is 0 to %d, not %q", maxMetaIndex, i.text)
+	}
+	_, err = p.want(l, "]")
+	return err
 }
 
 // device reads "device /dev/drbd0 [minor 0];" or "device minor 0;".

@@ -16,7 +16,6 @@ import (
 
 	"example.com/santui/agent"
 	"example.com/santui/cmd/internal/cli"
-	"example.com/santui/datapath/block"
 	"example.com/santui/datapath/meta"
 	"example.com/santui/proto/session"
 )
@@ -154,19 +153,20 @@ func (a *app) checkConfigCmd() *cobra.Command {
 func (a *app) createMDCmd() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use: "create-md RESOURCE", Short: "Write fresh metadata at the end of the resource's disk", Args: cobra.ExactArgs(1),
-		Long: "Writes DRBD v08 internal metadata. A disk that holds DRBD metadata or anything recognisable where the metadata\n" +
-			"would go is refused without --force. The resource must be down on this node.",
+		Use: "create-md RESOURCE", Short: "Write fresh metadata where drbd.conf says", Args: cobra.ExactArgs(1),
+		Long: "Writes DRBD v08 metadata at the end of the resource's disk, or on the device that meta-disk names. A device that holds\n" +
+			"DRBD metadata or anything recognisable where the metadata would go is refused without --force. The resource must be\n" +
+			"down on this node, and so must all that have metadata on the same device.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withDisk(args[0], func(dev block.Device, disk string) error {
-				err := meta.Create(cmd.Context(), dev, meta.CreateOptions{Force: force})
+			return a.withBacking(args[0], func(b *agent.Backing) error {
+				err := meta.Create(cmd.Context(), b.Disk, meta.CreateOptions{Force: force, MetaDisk: b.MetaDisk})
 				switch {
 				case errors.Is(err, meta.ErrMetadataExists), errors.Is(err, meta.ErrDataExists):
-					return fmt.Errorf("create-md on %s: %w (--force, which destroys it)", disk, err)
+					return fmt.Errorf("create-md on %s: %w (--force, which destroys it)", b.Where, err)
 				case err != nil:
-					return fmt.Errorf("create-md on %s: %w", disk, err)
+					return fmt.Errorf("create-md on %s: %w", b.Where, err)
 				}
-				_, err = fmt.Fprintf(a.stdout, "metadata written to %s\n", disk)
+				_, err = fmt.Fprintf(a.stdout, "metadata written to %s\n", b.Where)
 				return err
 			})
 		},
@@ -179,10 +179,10 @@ func (a *app) dumpMDCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "dump-md RESOURCE", Short: "Show the metadata of the resource's disk", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return a.withDisk(args[0], func(dev block.Device, disk string) error {
-				text, err := describeMD(dev)
+			return a.withBacking(args[0], func(b *agent.Backing) error {
+				text, err := describeMD(b)
 				if err != nil {
-					return fmt.Errorf("dump-md of %s: %w", disk, err)
+					return fmt.Errorf("dump-md of %s: %w", b.Where, err)
 				}
 				_, err = fmt.Fprint(a.stdout, text)
 				return err
@@ -191,19 +191,18 @@ func (a *app) dumpMDCmd() *cobra.Command {
 	}
 }
 
-// withDisk opens the backing disk of a resource for itself alone: a resource that is up is refused.
-func (a *app) withDisk(name string, f func(dev block.Device, disk string) error) error {
+// withBacking opens the devices of a resource for itself alone: a resource that is up is refused.
+func (a *app) withBacking(name string, f func(b *agent.Backing) error) error {
 	cfg, err := a.load()
 	if err != nil {
 		return err
 	}
-	disk, err := agent.DiskOf(cfg, name)
+	b, err := agent.BackingOf(cfg, name)
 	if err != nil {
 		return cli.Exit(cli.ExitUsage, err)
 	}
-	dev, err := block.Open(disk, block.Options{})
-	if err == nil {
-		err = errors.Join(f(dev, disk), dev.Close())
+	if err = b.Open(); err == nil {
+		err = errors.Join(f(b), b.Close())
 	}
 	if err != nil {
 		return cli.Exit(cli.ExitVeto, fmt.Errorf("%s on %s: %w", name, cfg.Node, err))

@@ -11,15 +11,14 @@ import (
 
 	"example.com/santui/agent"
 	"example.com/santui/cmd/internal/cli"
-	"example.com/santui/datapath/block"
 	"example.com/santui/datapath/meta"
 	"example.com/santui/proto"
 	"example.com/santui/proto/session"
 )
 
 // describeMD words the superblock for people. It changes nothing: an activity log that waits to be applied stays so.
-func describeMD(dev block.Device) (string, error) {
-	md, err := meta.Open(dev, meta.OpenOptions{})
+func describeMD(dev *agent.Backing) (string, error) {
+	md, err := meta.Open(dev.Disk, meta.OpenOptions{MetaDisk: dev.MetaDisk})
 	if err != nil {
 		return "", err
 	}
