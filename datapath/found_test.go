@@ -240,3 +240,27 @@ func TestMarksComeFirst(t *testing.T) {
 	release()
 	p.expectMeta(drbd.CmdWriteAck)
 }
+
+// A Primary whose disk comes back is told to resync. Until the peer's marks are here too, nothing is read from that disk: its
+// own bitmap knows nothing of what was written without it.
+func TestReadBeforeMarks(t *testing.T) {
+	t.Parallel()
+	p := puppetNode(t, nil)
+	p.secondary()
+	n := p.n
+	had := n.Status().UUIDs
+	detached := going(func() error { return n.Detach(bg()) })
+	p.expect(drbd.CmdStateChgReq)
+	p.ack(drbd.CmdStateChgReply, drbd.SSSuccess)
+	n.ok("detach", <-detached)
+	now := drbd.UUIDs{Current: had.Current + 2, Bitmap: had.Current, History0: had.History[0], History1: had.History[1], Bits: 1}
+	p.send(drbd.CmdUUIDs, now)
+	n.ok("attach", n.Attach(bg()))
+	p.send(drbd.CmdUUIDs, now)
+	p.send(drbd.CmdState, drbd.State{Role: proto.Secondary, Peer: proto.Primary, Conn: proto.WFBitMapS, Disk: proto.UpToDate, PeerDisk: proto.Consistent})
+	n.await("the resync", func(s *Status) bool { return s.Conn == proto.WFBitMapT })
+	got := make([]byte, 4096)
+	read := going(func() error { _, err := n.ReadAt(got, 0); return err })
+	p.expect(drbd.CmdDataRequest)
+	pending(t, "a read that the peer has not answered", read)
+}

@@ -68,8 +68,8 @@ func (t *traffic) readOnce(p []byte, off int64) (seen uint64, err error) {
 		t.mu.Unlock()
 		return 0, t.noData("read", off, n, nil)
 	}
-	if d != nil && !t.gate.good && d.bm.CountRange(off, n) > 0 {
-		d = nil
+	if d != nil && !t.gate.good && (t.gate.frozen || d.bm.CountRange(off, n) > 0) {
+		d = nil // frozen: the peer's marks may be on their way
 	}
 	if d != nil {
 		d.refs++

@@ -301,3 +301,42 @@ func TestAttachOfBoth(t *testing.T) {
 	want(t, a, proto.Primary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
 	want(t, b, proto.Secondary, proto.Primary, proto.Connected, proto.UpToDate, proto.UpToDate)
 }
+
+// TestGrowBesidePromotion: the device grows on one node while the other one's promotion, granted already, has not been
+// answered yet. Who is Primary is the source of the new part, and both must mean the same node by that.
+func TestGrowBesidePromotion(t *testing.T) {
+	for _, grant := range []bool{true, false} {
+		for _, tie := range []bool{true, false} {
+			p, a, b := syncedPair(t)
+			a.command(func(id CommandID) Event { return Demote{ID: id} })
+			p.settle(rng())
+			a.s.ResolveConflicts, b.s.ResolveConflicts = tie, !tie
+			a.s.PeerSize, b.s.OwnSize = 2000, 2000
+			id, err := b.command(func(id CommandID) Event { return Promote{ID: id} })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if grant {
+				p.deliverFrom(b)
+			}
+			if err := a.do(Resize{OwnSize: 2000}); err != nil {
+				t.Fatal(err)
+			}
+			if err := a.do(Promote{}); code(err) != drbd.SSInTransientState {
+				t.Errorf("promoted while the direction is open: %v", err)
+			}
+			p.deliverFrom(a) // the answer to the promotion, on the other socket, comes later
+			p.deliverFrom(b)
+			p.deliverFrom(a)
+			p.settle(rng())
+			if err, ok := b.answers[id]; err != nil || !ok {
+				t.Fatal(err, ok)
+			}
+			want(t, b, proto.Primary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+			want(t, a, proto.Secondary, proto.Primary, proto.Connected, proto.UpToDate, proto.UpToDate)
+			if a.s.Size != 2000 || b.s.Size != 2000 || a.s.UUIDs.History0 != b.s.UUIDs.History0 || masked(a.s.UUIDs.History0) == 0x4 {
+				t.Errorf("not resynced: %v %v", a.s.UUIDs, b.s.UUIDs)
+			}
+		}
+	}
+}

@@ -69,8 +69,25 @@ func (m *machine) peerResized(ns State, size uint64, p drbd.Sizes) {
 	begin := grew || ns.Resizing
 	ns.Resizing = false
 	m.s = ns
-	if begin && !clean {
+	switch {
+	case !begin || clean:
+	case m.s.Pending.Kind == PendingPromote:
+		m.s.GrowDue = true
+	default:
 		m.syncNew()
+	}
+}
+
+// syncNewLate begins the resync that waited for the peer's answer.
+func (m *machine) syncNewLate() {
+	if !m.s.GrowDue || !m.s.Linked() {
+		return
+	}
+	u := m.s.EarlySyncUUID
+	m.s.GrowDue, m.s.EarlySyncUUID = false, 0
+	m.syncNew()
+	if u != 0 && m.s.Conn == proto.WFSyncUUID {
+		_ = m.syncUUID(u) // it never refuses
 	}
 }
 

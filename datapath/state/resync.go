@@ -41,6 +41,9 @@ func (m *machine) syncUUID(u uint64) error {
 	if m.s.Pending.Kind == PendingInvalidate && (m.s.Conn == proto.Connected || m.s.Conn == proto.WFBitMapT) {
 		m.s.EarlySyncUUID = u // the peer's consent comes on the other socket
 	}
+	if m.s.GrowDue && m.s.Conn == proto.Connected {
+		m.s.EarlySyncUUID = u
+	}
 	if m.s.Conn != proto.WFSyncUUID && m.s.Conn != proto.Behind || !m.s.Attached() {
 		return nil
 	}

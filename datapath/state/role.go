@@ -22,7 +22,7 @@ func (m *machine) ask(ns State, p Pending, what string) error {
 func (m *machine) promote(e Promote) error {
 	const what = "promote"
 	switch {
-	case m.s.Pending.Kind != PendingNone || m.s.Fence.Promote:
+	case m.s.Pending.Kind != PendingNone || m.s.Fence.Promote || m.s.Resizing && m.s.Role != proto.Primary:
 		return refuse(drbd.SSInTransientState, what)
 	case m.s.Role == proto.Primary:
 		m.answer(e.ID, nil)
@@ -85,7 +85,7 @@ func (m *machine) promoted(ns State, p Pending) error {
 func (m *machine) demote(e Demote) error {
 	const what = "demote"
 	switch {
-	case m.s.Pending.Kind != PendingNone:
+	case m.s.Pending.Kind != PendingNone || m.s.Resizing && m.s.Role == proto.Primary:
 		return refuse(drbd.SSInTransientState, what)
 	case m.s.Role == proto.Secondary:
 		m.answer(e.ID, nil)
@@ -129,6 +129,7 @@ func (m *machine) peerChangeReply(e PeerChangeReply) error {
 		return nil
 	}
 	m.s.Pending = Pending{}
+	defer m.syncNewLate()
 	if !e.Code.OK() {
 		if p.Kind == PendingDisconnect && e.Code == drbd.SSPrimaryNOP && p.Change.Mask&drbd.MaskDisk == 0 {
 			return m.leaveOutdated(p)

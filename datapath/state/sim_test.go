@@ -139,7 +139,11 @@ func (n *simNode) effect(f Effect) {
 	case FencePeer:
 		n.todo = append(n.todo, FencePeerDone{Exit: n.fence(n)})
 	case SendSizes:
-		n.send(0, drbd.Sizes{Disk: n.s.OwnSize, Current: n.s.Size})
+		sizes := drbd.Sizes{Disk: n.s.OwnSize, Current: n.s.Size}
+		if e.Ask {
+			sizes.Current = 0
+		}
+		n.send(0, sizes)
 	case SendUUIDs:
 		u := e.UUIDs
 		if n.told = uint64(len(n.bits)); e.Counted {
@@ -411,7 +415,7 @@ func invariants(o, s State, fx []Effect, ev Event) string {
 		return "verify of a copy that is not UpToDate"
 	case s.Conn == proto.StartingSyncS || s.Conn == proto.StartingSyncT:
 		return "rests in the beginning of a full resync"
-	case s.EarlySyncUUID != 0 && s.Pending.Kind != PendingInvalidate:
+	case s.EarlySyncUUID != 0 && s.Pending.Kind != PendingInvalidate && !s.GrowDue:
 		return "an early sync UUID is left over"
 	case s.SuspFen && !unfenced(s):
 		return "I/O waits for a peer that is fenced or there"

@@ -61,7 +61,7 @@ func (w *world) fork(inc *incarnation) {
 	m, i := w.model, inc.n.i
 	s, other := inc.res.Status(), w.nodes[1-i].inc
 	ok := m.forked < 0 && m.level[1-i] == current && m.level[i] == behind && !m.failing[i] && !m.tainted[i] && !m.diskLost &&
-		other != nil && w.app == other && other.res.Status().Conn < proto.Connected &&
+		other != nil && w.app == other && other.res.Status().Conn < proto.Connected && seen(s, other.res.Status()) &&
 		s.Conn < proto.Connected && s.Role == proto.Secondary && s.Disk == proto.UpToDate
 	w.mu.Unlock()
 	if !ok {
@@ -101,6 +101,11 @@ func (w *world) fork(inc *incarnation) {
 		}
 		return inc.res.Demote(ctx)
 	})
+}
+
+// seen says that both nodes will have begun a generation of their own. See datapath/state for the fork that nobody sees.
+func seen(s, other *datapath.Status) bool {
+	return s.UUIDs.Bitmap == 0 && s.UUIDs.Current&^1 != other.UUIDs.Current&^1
 }
 
 // branch begins one with what the node's copy holds.

@@ -47,6 +47,7 @@ func (w *world) grow(inc *incarnation) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.disk == w.devices[0] && w.disk == w.devices[1] && w.disk+step <= maxDevice {
+		w.occupied = w.disk // up to there it has held metadata
 		w.disk += step
 	}
 	for i, n := range w.nodes {
@@ -75,7 +76,7 @@ func (w *world) occupyTo(size int64) {
 	if n := min(size-w.occupied, 1<<20) / 4096 * 4096; n > 0 {
 		w.note("applications use the device from %d on", w.occupied)
 		w.model.add(&window{off: w.occupied, n: n})
-		w.occupied = w.disk
+		w.occupied = size
 	}
 }
 
