@@ -159,8 +159,13 @@ func (w *world) loses(inc *incarnation, s *datapath.Status) bool {
 		return false
 	}
 	w.stats.splits++
-	if w.twist.skip && m.full {
-		return i == 0 // each had declared the disks to be the same, under a name of its own
+	if w.twist.skip && m.full && m.level[0] != behind && m.level[1] != behind {
+		// Each had declared the disks to be the same, under a name of its own.
+		loser := 0
+		if a := w.nodes[0].inc; a != nil && a.res.Status().Role == proto.Primary {
+			loser = 1
+		}
+		return i == loser
 	}
 	if m.level[0] != behind && m.level[1] != behind {
 		w.fail("split brain, though both copies are good")
@@ -473,6 +478,8 @@ func (w *world) mend() error {
 			w.resumeIO(inc)
 		}
 		switch {
+		case s.Role == proto.Primary && s.Disk == proto.Diskless && strings.Contains(s.Problem, "generation of data in use"):
+			w.demote(inc) // as with DRBD, it had to hear of the generation that its peer began when the disk went
 		case s.Disk == proto.Diskless || s.Conn == proto.StandAlone:
 			w.join(inc)
 		case w.twist.grow && w.stretch(inc, s):
