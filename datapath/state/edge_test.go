@@ -302,6 +302,25 @@ func TestAttachOfBoth(t *testing.T) {
 	want(t, b, proto.Secondary, proto.Primary, proto.Connected, proto.UpToDate, proto.UpToDate)
 }
 
+// TestGrowBesideVerify: a verify that is asked for while the device grows is refused; the resync comes first.
+func TestGrowBesideVerify(t *testing.T) {
+	p, a, b := syncedPair(t)
+	a.s.PeerSize, b.s.OwnSize = 2000, 2000
+	id, err := b.command(func(id CommandID) Event { return Verify{ID: id} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.do(Resize{OwnSize: 2000}); err != nil {
+		t.Fatal(err)
+	}
+	p.settle(rng())
+	if err := b.answers[id]; code(err) != drbd.SSInTransientState {
+		t.Errorf("verify: %v", err)
+	}
+	want(t, a, proto.Primary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+	want(t, b, proto.Secondary, proto.Primary, proto.Connected, proto.UpToDate, proto.UpToDate)
+}
+
 // TestGrowBesidePromotion: the device grows on one node while the other one's promotion, granted already, has not been
 // answered yet. Who is Primary is the source of the new part, and both must mean the same node by that.
 func TestGrowBesidePromotion(t *testing.T) {

@@ -82,9 +82,13 @@ func atRest(s State) drbd.RetCode {
 
 // mayEnter says whether the peer may bring this node into a connection state.
 func (m *machine) mayEnter(c proto.ConnState) drbd.RetCode {
-	switch c {
-	case proto.TearDown:
+	switch {
+	case c == proto.TearDown:
 		return drbd.SSSuccess
+	case m.s.Asking:
+		return drbd.SSInTransientState // the resync of what the device grows by comes first
+	}
+	switch c {
 	case proto.VerifyT:
 		return mayVerify(m.s)
 	case proto.StartingSyncS:

@@ -138,6 +138,7 @@ func (m *machine) peerSizes(e PeerSizes) error {
 	if !m.s.Linked() {
 		return nil
 	}
+	m.s.Asking = m.s.Asking && e.Sizes.Current == 0 // then the peer asks too
 	p, ns := e.Sizes, m.s
 	ns.PeerSize, ns.OwnSize = p.Disk, max(e.OwnSize, ns.OwnSize)
 	before := m.s.Conn < proto.Connected || m.s.PeerDisk == proto.Diskless

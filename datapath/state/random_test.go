@@ -28,6 +28,7 @@ func TestRandomPair(t *testing.T) {
 			p.n[0].s.AfterSB[i], p.n[1].s.AfterSB[i] = policy, drbd.MirrorAfterSB(policy)
 			p.n[0].s.AlwaysASBP, p.n[1].s.AlwaysASBP = always, always
 		}
+		p.grows = rapid.Bool().Draw(rt, "grows")
 		start := rapid.IntRange(0, 2).Draw(rt, "start")
 		if start > 0 {
 			for _, n := range p.n {
@@ -59,7 +60,7 @@ func (p *simPair) together(rt *rapid.T) {
 func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 	n := p.n[rapid.IntRange(0, 1).Draw(rt, "node")]
 	cmd := func(mk func(CommandID) Event) { n.command(mk) }
-	switch rapid.IntRange(0, 24).Draw(rt, "action") {
+	switch rapid.IntRange(0, 27).Draw(rt, "action") {
 	case 0, 1, 2, 3:
 		p.deliver(r)
 	case 4, 5:
@@ -101,7 +102,9 @@ func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 		other := rapid.Bool().Draw(rt, "other")
 		cmd(func(id CommandID) Event { return Invalidate{ID: id, Peer: other} })
 	case 20:
-		cmd(func(id CommandID) Event { return SkipInitialSync{ID: id} })
+		if !p.grows { // fresh disks do not grow in the moment in which they are declared to be the same
+			cmd(func(id CommandID) Event { return SkipInitialSync{ID: id} })
+		}
 	case 22:
 		cmd(func(id CommandID) Event { return Outdate{ID: id} })
 	case 23, 24:
@@ -111,6 +114,16 @@ func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 		}
 	case 21:
 		cmd(func(id CommandID) Event { return ResumeIO{ID: id} })
+	case 25:
+		cmd(func(id CommandID) Event { return SuspendIO{ID: id} })
+	case 26:
+		cmd(func(id CommandID) Event { return Connect{ID: id, DiscardMyData: true} })
+	case 27:
+		if !p.grows {
+			return
+		}
+		n.own = max(n.own, rapid.SampledFrom([]uint64{1000, 2000}).Draw(rt, "own"))
+		cmd(func(id CommandID) Event { return Resize{ID: id, OwnSize: n.own} })
 	case 17:
 		n.write(rapid.IntRange(0, simBlocks-1).Draw(rt, "block"), byte(rapid.IntRange(1, 255).Draw(rt, "value")))
 	}
@@ -131,6 +144,10 @@ func (p *simPair) repair(rt *rapid.T, r *rand.Rand) {
 	for range 3 {
 		for _, n := range p.n {
 			n.do(ResumeSync{})
+			n.do(ResumeIO{})
+			if n.own = max(n.own, n.peer.own); n.s.Conn < proto.WFReportParams && n.own > 1000 {
+				n.do(Resize{OwnSize: n.own}) // a node alone may have grown
+			}
 			if n.s.Disk == proto.Diskless {
 				n.attach()
 			}
@@ -145,7 +162,7 @@ func (p *simPair) repair(rt *rapid.T, r *rand.Rand) {
 		if n.s.Conn == proto.StandAlone {
 			text := strings.Join(n.notes, "\n")
 			for _, why := range []string{"split brain", "would be overwritten", "would be the source", "nothing in common",
-				"peer is Primary", "no UpToDate copy", "not the generation", "both are Primary"} {
+				"peer is Primary", "no UpToDate copy", "not the generation", "both are Primary", "is too small"} {
 				if strings.Contains(text, why) {
 					return
 				}

@@ -27,7 +27,7 @@ func (m *machine) resizeCmd(e Resize) error {
 	m.grow(&ns, size, e.AssumeClean)
 	if ns.Conn == proto.Connected {
 		m.out.sizes = &SendSizes{Ask: true, NoResync: e.AssumeClean}
-		ns.Resizing = size > m.s.Size
+		ns.Resizing, ns.Asking = size > m.s.Size, !m.s.DRBD9
 	}
 	m.s = ns
 	m.answer(e.ID, nil)
@@ -71,7 +71,7 @@ func (m *machine) peerResized(ns State, size uint64, p drbd.Sizes) {
 	m.s = ns
 	switch {
 	case !begin || clean:
-	case m.s.Pending.Kind == PendingPromote:
+	case m.s.Pending.Kind != PendingNone:
 		m.s.GrowDue = true
 	default:
 		m.syncNew()

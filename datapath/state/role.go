@@ -22,7 +22,7 @@ func (m *machine) ask(ns State, p Pending, what string) error {
 func (m *machine) promote(e Promote) error {
 	const what = "promote"
 	switch {
-	case m.s.Pending.Kind != PendingNone || m.s.Fence.Promote || m.s.Resizing && m.s.Role != proto.Primary:
+	case m.s.Pending.Kind != PendingNone || m.s.Fence.Promote || m.s.Asking && m.s.Role != proto.Primary:
 		return refuse(drbd.SSInTransientState, what)
 	case m.s.Role == proto.Primary:
 		m.answer(e.ID, nil)
@@ -85,7 +85,7 @@ func (m *machine) promoted(ns State, p Pending) error {
 func (m *machine) demote(e Demote) error {
 	const what = "demote"
 	switch {
-	case m.s.Pending.Kind != PendingNone || m.s.Resizing && m.s.Role == proto.Primary:
+	case m.s.Pending.Kind != PendingNone || m.s.Asking && m.s.Role == proto.Primary:
 		return refuse(drbd.SSInTransientState, what)
 	case m.s.Role == proto.Secondary:
 		m.answer(e.ID, nil)
@@ -134,7 +134,9 @@ func (m *machine) peerChangeReply(e PeerChangeReply) error {
 		if p.Kind == PendingDisconnect && e.Code == drbd.SSPrimaryNOP && p.Change.Mask&drbd.MaskDisk == 0 {
 			return m.leaveOutdated(p)
 		}
-		m.s.EarlySyncUUID = 0
+		if !m.s.GrowDue {
+			m.s.EarlySyncUUID = 0
+		}
 		m.out.state = m.s.PeerUUIDs.Flags&drbd.UUIDSkipInitialSync != 0 // see peerSkips
 		m.answer(p.ID, peerRefused(e.Code, p.Kind.String()))
 		return nil

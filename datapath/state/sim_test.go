@@ -23,6 +23,7 @@ type simNode struct {
 	peer     *simNode
 	link     bool   // sockets are open
 	told     uint64 // bits announced
+	own      uint64 // usable sectors of its disk
 	unacked  bool   // a write waits for the peer's acknowledgement
 	features uint32
 
@@ -47,6 +48,7 @@ type outOfSync int // block
 type simPair struct {
 	n     [2]*simNode
 	cable bool
+	grows bool
 }
 
 func newSimPair(fail func(string, ...any)) *simPair {
@@ -55,7 +57,7 @@ func newSimPair(fail func(string, ...any)) *simPair {
 		p.n[i] = &simNode{
 			name: fmt.Sprintf("n%d", i+1), s: New(IOErrorDetach, uint64(1000*(i+1))), bits: map[int]bool{},
 			md: PersistMD{UUIDs: UUIDs{Current: drbd.UUIDJustCreated}}, answers: map[CommandID]error{}, fail: fail,
-			features: drbd.FeatureWSame, promos: map[CommandID]bool{}, fence: outdateOther,
+			own: 1000, features: drbd.FeatureWSame, promos: map[CommandID]bool{}, fence: outdateOther,
 		}
 	}
 	p.n[0].peer, p.n[1].peer = p.n[1], p.n[0]
@@ -186,7 +188,11 @@ func (n *simNode) closeLink() {
 func (n *simNode) receive(p any) {
 	switch e := p.(type) {
 	case drbd.Sizes:
-		n.do(PeerSizes{Sizes: e})
+		ev := PeerSizes{Sizes: e}
+		if n.s.Conn == proto.Connected && e.Disk > n.s.PeerSize && n.s.Attached() {
+			ev.OwnSize = n.own
+		}
+		n.do(ev)
 	case drbd.UUIDs:
 		n.do(PeerUUIDsReceived{e})
 	case SendState:
@@ -371,7 +377,7 @@ func (n *simNode) attach() error {
 		return err
 	}
 	id := n.id()
-	ev := Attached{ID: id, UUIDs: n.md.UUIDs, Flags: n.md.Flags, Size: n.md.Size, OwnSize: 1000}
+	ev := Attached{ID: id, UUIDs: n.md.UUIDs, Flags: n.md.Flags, Size: n.md.Size, OwnSize: n.own}
 	if err := n.do(ev); err != nil {
 		return n.do(AttachFailed{ID: id, Err: err})
 	}

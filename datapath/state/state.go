@@ -149,7 +149,8 @@ type State struct {
 	PeerSize uint64 // usable size of the peer's disk as it last said, in sectors
 
 	Resizing bool // the device has grown here, and the peer's answer is awaited
-	GrowDue  bool // the new part is resynced when the peer has said whether this node is Primary, which decides the direction
+	Asking   bool // the peer has been asked for its size: until it answers no role changes and nothing else begins
+	GrowDue  bool // the new part is resynced when the peer has answered what is pending; a promotion decides the direction
 
 	Features         uint32 // feature flags both nodes have (drbd.FeatureTrim ...)
 	ResolveConflicts bool   // this node decides ties: it accepted the meta socket

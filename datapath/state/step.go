@@ -325,7 +325,8 @@ func (m *machine) forgetPeer() {
 	m.s.PeerUUIDs = PeerUUIDs{}
 	m.s.ConsiderResync = false
 	m.s.Features, m.s.ResolveConflicts, m.s.DRBD9 = 0, false, false
-	m.s.EarlySyncUUID, m.s.Resizing, m.s.GrowDue, m.s.Skipped = 0, false, false, false
+	m.s.EarlySyncUUID, m.s.Skipped = 0, false
+	m.s.Resizing, m.s.Asking, m.s.GrowDue = false, false, false
 }
 
 // newUUID makes a new generation's name: step and finalizer of splitmix64 over the seed.

@@ -55,7 +55,8 @@
 // # Fencing
 //
 // The handler fence-peer reaches the other node by another way. It takes its time, fails, or tells the truth: it outdates
-// the peer, finds it Primary, Inconsistent or without power, or with resource-and-stonith takes its power. As the usual
+// the peer, finds it Primary, Inconsistent or without power, or with resource-and-stonith takes its power, but not for a copy
+// that is only Consistent: DRBD would then take that one for UpToDate, and whether it is nobody can be asked. As the usual
 // handlers do, it bars the peer from fencing in turn until both are in sync. The operator then has no discipline: with
 // resource-and-stonith any node may be promoted at any time, and it must fail where the copy is behind.
 //

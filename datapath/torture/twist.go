@@ -164,7 +164,7 @@ func (w *world) fence(ctx context.Context, inc *incarnation, draw uint64) (int, 
 	switch {
 	case peer == nil:
 		return 5, nil
-	case w.twist.fencing == datapath.FencingSuspendIO && draw%8 < 4:
+	case w.twist.fencing == datapath.FencingSuspendIO && draw%8 < 4 && inc.res.Status().Disk == proto.UpToDate:
 		if w.cut(peer, "shot by its peer"); peer.isDead() {
 			return 7, nil
 		}
