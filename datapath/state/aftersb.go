@@ -120,8 +120,10 @@ func (m *machine) splitBrain(result int, peerRole proto.Role, told uint64) (int,
 		role: m.s.Role, peerRole: peerRole, tie: m.s.ResolveConflicts,
 		older: m.s.UUIDs.Bitmap&1 == 1, peerOld: m.s.PeerUUIDs.Bitmap&1 == 1, bits: told, peerBits: m.s.PeerUUIDs.Bits,
 	}
+	lost := false
 	if result == SplitBrain || m.s.AlwaysASBP {
-		r, lost := f.resolve(m.s.AfterSB)
+		var r int
+		r, lost = f.resolve(m.s.AfterSB)
 		if lost {
 			m.notify(proto.LevelAlert, "split brain: by after-sb-%dpri this Primary has to give its changes up. Demote it, and connect it with discard-my-data", f.primaries())
 			m.handler("pri-lost-after-sb")
@@ -136,7 +138,7 @@ func (m *machine) splitBrain(result int, peerRole proto.Role, told uint64) (int,
 		}
 	}
 	peer := m.s.PeerUUIDs.Flags&drbd.UUIDDiscardMyData != 0
-	if m.s.DiscardMyData != peer {
+	if m.s.DiscardMyData != peer && !lost { // the peer goes by the policy, and is the source itself
 		r := winner(peer)
 		m.tellLoss("split brain, resolved as asked", r, told)
 		return r, true

@@ -185,6 +185,36 @@ func TestAfterSBPair(t *testing.T) {
 	}
 }
 
+// TestAfterSBLostBesideDiscard: by the policy a Primary loses and refuses to; the other one was told to discard its changes,
+// but has won by the policy. They must not both be the source.
+func TestAfterSBLostBesideDiscard(t *testing.T) {
+	p, a, b := syncedPair(t)
+	for _, n := range p.n {
+		n.s.AfterSB = [3]uint32{drbd.AfterSBDiscardLeastChanges, drbd.AfterSBCallHelper}
+	}
+	p.cut()
+	p.settle(rng())
+	a.write(1, 11)
+	a.write(2, 12)
+	a.do(Demote{})
+	if err := promote(t, p, b, false); err != nil {
+		t.Fatal(err)
+	}
+	b.write(5, 15)
+	if err := a.do(Disconnect{}); err != nil {
+		t.Fatal(err)
+	}
+	p.settle(rng())
+	if err := a.do(Connect{DiscardMyData: true}); err != nil {
+		t.Fatal(err)
+	}
+	p.cable = true
+	p.settle(rng())
+	if b.s.Conn != proto.StandAlone || a.s.Conn.Syncing() || a.data[1] != 11 || b.data[5] != 15 {
+		t.Errorf("%v %v, %v %v", a.s.Conn, b.s.Conn, a.data, b.data)
+	}
+}
+
 // TestAlwaysASBP: where the histories do not tell when the copies parted, the policies hold only with always-asbp, and all
 // is copied.
 func TestAlwaysASBP(t *testing.T) {

@@ -51,6 +51,13 @@
 // connected device never shrinks, and a link is refused to a peer too small for it. A DRBD 9 peer takes no part in that
 // resync, so there is none: the new part stays marked.
 //
+// Until the peer has answered with its size no role changes here and no verify or full resync begins, since all of that
+// decides who is the source; a request of this node that is pending when the device grows is answered first.
+//
+// As with DRBD, marks may stay between two copies of one generation: of the new part, if the link breaks before both have
+// grown; and of a full resync over the peer's copy to which the peer has agreed, if this node does not hear of it. No data
+// is at risk, writes go to both. invalidate gets rid of them.
+//
 // # Generations
 //
 // Bit 0 of the current UUID says that the node is Primary. A new generation starts when a node that is Primary, or whose

@@ -341,8 +341,10 @@ func TestGrowBesidePromotion(t *testing.T) {
 			if err := a.do(Resize{OwnSize: 2000}); err != nil {
 				t.Fatal(err)
 			}
-			if err := a.do(Promote{}); code(err) != drbd.SSInTransientState {
-				t.Errorf("promoted while the direction is open: %v", err)
+			for _, ev := range []Event{Promote{}, Resize{OwnSize: 2000}} {
+				if err := a.do(ev); code(err) != drbd.SSInTransientState {
+					t.Errorf("%T while the direction is open: %v", ev, err)
+				}
 			}
 			p.deliverFrom(a) // the answer to the promotion, on the other socket, comes later
 			p.deliverFrom(b)

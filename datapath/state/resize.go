@@ -14,7 +14,7 @@ func (m *machine) resizeCmd(e Resize) error {
 		return refuse(drbd.SSNoLocalDisk, what)
 	case m.s.Conn > proto.Connected:
 		return refuse(drbd.SSResyncRunning, what)
-	case m.s.Conn == proto.WFReportParams || m.s.Pending.Kind != PendingNone:
+	case m.s.Conn == proto.WFReportParams || m.s.Pending.Kind != PendingNone || m.s.Asking:
 		return refuse(drbd.SSInTransientState, what)
 	}
 	ns := m.s
