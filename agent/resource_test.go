@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,14 +44,14 @@ func TestLooksLetStepsGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &resource{name: "r0", eng: &stillEngine{}, news: make(chan struct{}, 1), look: make(chan struct{}, 1)}
 		a := &Agent{hub: newHub("otter", slog.Default()), log: slog.Default(), resources: []*resource{r}}
-		looks, rev := 0, uint64(0)
-		got := func(what string, want int) {
+		var looks atomic.Int32
+		rev := uint64(0)
+		got := func(what string, want int32) {
 			t.Helper()
 			synctest.Wait()
-			if looks != want {
-				t.Errorf("%s: %d looks, want %d", what, looks, want)
+			if n := looks.Swap(0); n != want {
+				t.Errorf("%s: %d looks, want %d", what, n, want)
 			}
-			looks = 0
 		}
 		on := func(s proto.OpState) {
 			rev++
@@ -59,7 +60,7 @@ func TestLooksLetStepsGo(t *testing.T) {
 		on(proto.OpRunning)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go r.stackLoop(ctx, nil, a.moving, func() { looks++ })
+		go r.stackLoop(ctx, nil, a.moving, func() { looks.Add(1) })
 		for range 5 {
 			on(proto.OpRunning)
 			r.forget()
