@@ -93,7 +93,7 @@ func fromDRBDConf(r *drbdconf.Resource, cfg Config) (resourceConf, error) {
 			OnIOError: datapath.IOErrorPolicy(r.Disk.OnIOError), DataIntegrityAlg: r.Net.DataIntegrityAlg,
 			CsumsAlg: r.Net.CsumsAlg, VerifyAlg: r.Net.VerifyAlg, AllowTwoPrimaries: r.Net.AllowTwoPrimaries,
 			OnCongestion: datapath.CongestionPolicy(r.Net.OnCongestion), CongestionFill: r.Net.CongestionFill, CongestionExtents: r.Net.CongestionExtents,
-			ThinResync: r.Disk.RSDiscardGranularity > 0,
+			RSDiscardGranularity: int64(r.Disk.RSDiscardGranularity),
 		},
 	}
 	if here.External() {

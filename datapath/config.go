@@ -165,8 +165,11 @@ type Config struct {
 	CongestionFill    int64
 	CongestionExtents int
 
-	AllowTwoPrimaries,
-	ThinResync bool
+	AllowTwoPrimaries bool
+
+	// RSDiscardGranularity makes a resync thin: pieces of that many bytes, aligned, are asked for as ones that may be
+	// empty, and those that are are not sent but zeroed, their space given back. 0, or a power of two from 4 KiB to 1 MiB.
+	RSDiscardGranularity int64
 
 	// Listen and Dial make the replication link; nil = TCP. laddr is the local address to bind, its port is ignored.
 	Listen func(ctx context.Context, addr string) (net.Listener, error)
@@ -320,6 +323,9 @@ func (c *Config) check() error {
 		return bad("on-congestion %q is not a policy", c.OnCongestion)
 	case c.OnCongestion != CongestionBlock && c.Protocol != proto.ProtocolA: // ERR_CONG_NOT_PROTO_A, drbd_nl.c
 		return bad("on-congestion %s needs protocol A: under %v a write waits for the peer anyway", c.OnCongestion, c.Protocol)
+	case c.RSDiscardGranularity != 0 && (c.RSDiscardGranularity < block4k || c.RSDiscardGranularity > maxResyncRequest ||
+		c.RSDiscardGranularity&(c.RSDiscardGranularity-1) != 0):
+		return bad("rs-discard-granularity %d is not a power of two from 4 KiB to 1 MiB", c.RSDiscardGranularity)
 	case len(c.Secret) > maxSecret:
 		return bad("shared-secret is longer than %d bytes", maxSecret)
 	}
@@ -343,7 +349,6 @@ func (c *Config) refuse() error {
 		{c.Protocol > proto.ProtocolC, "protocol " + c.Protocol.String()},
 		{c.AllowTwoPrimaries, "allow-two-primaries"},
 		{c.RRConflict != RRDisconnect && c.RRConflict != RRCallPriLost, "rr-conflict " + string(c.RRConflict)},
-		{c.ThinResync, "rs-discard-granularity (thin resync)"},
 	} {
 		if f.asked {
 			return c.unsupported(f.name).WithRemedy("remove it from the configuration of %s on both nodes", c.Resource)

@@ -54,6 +54,6 @@
 //
 // # What is refused by name
 //
-// Thin resync, two Primaries, rr-conflict violently, write-same: New, or the packet or option of the peer, is
+// Two Primaries, rr-conflict violently, write-same: New, or the packet or option of the peer, is
 // refused with a text that says so.
 package datapath

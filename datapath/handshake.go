@@ -16,11 +16,11 @@ import (
 	"example.com/santui/proto/drbd"
 )
 
-// ourFeatures are the flags offered in FEATURES: trim and zeroes, so that discards reach the peer. Not offered: thin
-// resync, which is refused, and write-same, which would bring 56-byte SIZES with the queue limits of a kernel device
+// ourFeatures are the flags offered in FEATURES: trim and zeroes, so that discards reach the peer, and thin resync, so that
+// what was discarded is not sent. Not offered: write-same, which would bring 56-byte SIZES with the queue limits of a kernel device
 // that this engine does not have, packets that DRBD 9 refuses, and rule 41 of the comparison of UUIDs. Without it a
 // trim or zeroes covers at most 4 MiB.
-const ourFeatures = drbd.FeatureTrim | drbd.FeatureZeroes
+const ourFeatures = drbd.FeatureTrim | drbd.FeatureThinResync | drbd.FeatureZeroes
 
 // features leaves out zeroes when data carries digests: sender and receiver of a kernel disagree whether zeroes do
 // (drbd_send_dblock and read_in_block), and the stream breaks.

@@ -229,7 +229,7 @@ func (y *yielder) delay(now time.Time, apps, n int64) time.Duration {
 
 // yields says whether reads for the peer's resync or verify give way to applications here.
 func (l *link) yields(k peerKind) bool {
-	return l.r.cfg.MinRate > 0 && (k == peerRSRead || k == peerCsum || k == peerOVDigest)
+	return l.r.cfg.MinRate > 0 && (k == peerRSRead || k == peerThinRead || k == peerCsum || k == peerOVDigest)
 }
 
 // serveLate has the blocks read that the peer's resync or verify asked for, in order, giving way to applications. It does

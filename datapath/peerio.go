@@ -17,6 +17,7 @@ const (
 	peerZeroes                   // ZEROES, TRIM
 	peerResync                   // RS_DATA_REPLY
 	peerRSRead                   // RS_DATA_REQUEST
+	peerThinRead                 // RS_THIN_REQ
 	peerRead                     // DATA_REQUEST
 	peerCsum                     // CSUM_RS_REQUEST
 	peerCsumAsk                  // a request of this node that needs the digest of a block
@@ -26,7 +27,7 @@ const (
 
 // reads says whether the peer wants to be sent what is read. Only an UpToDate disk may answer.
 func (k peerKind) reads() bool {
-	return k == peerRSRead || k == peerRead || k == peerOVDigest || k == peerCsum
+	return k == peerRSRead || k == peerThinRead || k == peerRead || k == peerOVDigest || k == peerCsum
 }
 
 // modifies says whether the disk is written.
@@ -294,7 +295,7 @@ func (l *link) worker() {
 			l.doWrite(p)
 		case peerResync:
 			l.doResync(p)
-		case peerRSRead, peerRead:
+		case peerRSRead, peerThinRead, peerRead:
 			l.doRead(p)
 		case peerCsum:
 			l.doCsum(p)
@@ -383,9 +384,14 @@ func (l *link) ackOf(p *peerReq) drbd.BlockAck {
 
 func (l *link) answer(cmd drbd.Cmd, p *peerReq) { putAck(&l.acks, cmd, l.ackOf(p)) }
 
-// doResync writes a block that this node asked for as SyncTarget.
+// doResync writes a block that this node asked for as SyncTarget; without data it holds zeroes.
 func (l *link) doResync(p *peerReq) {
-	_, err := p.disk.dev.WriteAt(p.buf, p.off)
+	var err error
+	if p.buf == nil {
+		err = p.disk.dev.WriteZeroes(p.off, p.n, true)
+	} else {
+		_, err = p.disk.dev.WriteAt(p.buf, p.off)
+	}
 	cmd := drbd.CmdRSWriteAck
 	if err != nil {
 		l.r.diskFailed(p.disk, false, err)
@@ -405,7 +411,7 @@ func (l *link) doRead(p *peerReq) {
 	p.buf = block.GetBuffer(int(p.n))
 	_, err := p.disk.dev.ReadAt(p.buf, p.off)
 	cmd, neg := drbd.CmdDataReply, drbd.CmdNegDReply
-	if p.kind == peerRSRead {
+	if p.kind != peerRead {
 		cmd, neg = drbd.CmdRSDataReply, drbd.CmdNegRSDReply
 	}
 	if err != nil {
@@ -414,6 +420,9 @@ func (l *link) doRead(p *peerReq) {
 		l.r.traffic.leave(p, false)
 		p.recycle()
 		return
+	}
+	if p.kind == peerThinRead && empty(p.buf) {
+		cmd = drbd.CmdRSDeallocated
 	}
 	l.queueReply(p, cmd, true)
 }

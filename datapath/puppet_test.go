@@ -230,7 +230,6 @@ var badPackets = []hostile{
 	{name: "compressed bitmap unasked", cmd: drbd.CmdCompressedBitmap, pl: raw{2, 0xb2, 0x3f}},
 	{name: "verify request", cmd: drbd.CmdOVRequest, pl: drbd.BlockRequest{Size: 4096}},
 	{name: "checksum request", cmd: drbd.CmdCSumRSRequest, pl: drbd.BlockRequest{Size: 4096}},
-	{name: "thin request", cmd: drbd.CmdRSThinReq, pl: drbd.BlockRequest{Size: 4096}},
 	{name: "features again", cmd: drbd.CmdFeatures, pl: drbd.Features{Min: 101, Max: 101}},
 	{name: "barrier ack unasked", meta: true, cmd: drbd.CmdBarrierAck, pl: drbd.BarrierAck{SetSize: 1}},
 	{name: "write ack of unknown block", meta: true, cmd: drbd.CmdWriteAck, pl: drbd.BlockAck{ID: drbd.BlockIDOf(99)}},

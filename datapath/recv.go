@@ -60,9 +60,11 @@ func (l *link) data(rd *drbd.Reader, h drbd.Header) error {
 		return l.peerZeroes(rd, h)
 	case drbd.CmdRSDataReply:
 		return l.resyncReply(rd, h)
+	case drbd.CmdRSDeallocated:
+		return l.deallocated(rd, h)
 	case drbd.CmdDataReply:
 		return l.dataReply(rd, h)
-	case drbd.CmdRSDataRequest, drbd.CmdDataRequest, drbd.CmdOVRequest, drbd.CmdCSumRSRequest:
+	case drbd.CmdRSDataRequest, drbd.CmdRSThinReq, drbd.CmdDataRequest, drbd.CmdOVRequest, drbd.CmdCSumRSRequest:
 		return l.blockRequest(rd, h)
 	case drbd.CmdOVReply:
 		return l.verifyReply(rd, h)
@@ -117,8 +119,6 @@ func (l *link) conversation(rd *drbd.Reader, h drbd.Header) error {
 	case drbd.CmdAuthChallenge:
 		return fatalLink("%s asks this node to authenticate, but %s has no cram-hmac-alg and shared-secret configured here",
 			l.r.cfg.Peer, l.r.cfg.Resource)
-	case drbd.CmdRSThinReq, drbd.CmdRSDeallocated:
-		return l.refused(h.Cmd, "thin resync")
 	case drbd.CmdWSame:
 		return l.refused(h.Cmd, "write-same, which was not agreed,")
 	}
@@ -350,12 +350,48 @@ func (l *link) resyncReply(rd *drbd.Reader, h drbd.Header) error {
 	if err := l.block(rd, p); err != nil {
 		return err
 	}
+	l.enterResync(p)
+	return nil
+}
+
+// deallocated takes the source's word that a block, asked for as one that may be empty, holds nothing but zeroes
+// (receive_rs_deallocated, drbd_receiver.c).
+func (l *link) deallocated(rd *drbd.Reader, h drbd.Header) error {
+	b, err := rd.Fixed()
+	if err != nil {
+		return err
+	}
+	d, err := drbd.ParseBlockDesc(h.Cmd, b)
+	if err != nil {
+		return err
+	}
+	off, err := l.inside(h.Cmd, d.Sector, int64(d.Size))
+	if err != nil {
+		return err
+	}
+	var a *askedBlock
+	if n := int64(d.Size); l.thin(off, n) {
+		a = l.asked.claim(off, n)
+	}
+	if a == nil {
+		return badData(h.Cmd, "%d bytes at sector %d: nobody asked whether they are empty", d.Size, d.Sector)
+	}
+	p := l.newReq(peerResync, off, a.n, drbd.Data{ID: drbd.IDSyncer})
+	p.asked = a
+	if !l.limit.take(p.cost()) {
+		return net.ErrClosed
+	}
+	l.enterResync(p)
+	return nil
+}
+
+// enterResync starts the write of a block that was asked for; without a disk it is refused.
+func (l *link) enterResync(p *peerReq) {
 	if !l.r.traffic.enter(p, spanResync) {
 		l.answer(drbd.CmdNegAck, p)
-		l.asked.done(l, a, false)
+		l.asked.done(l, p.asked, false)
 		p.recycle()
 	}
-	return nil
 }
 
 func (l *link) dataReply(rd *drbd.Reader, h drbd.Header) error {
@@ -396,7 +432,7 @@ func (l *link) blockRequest(rd *drbd.Reader, h drbd.Header) error {
 		return err
 	}
 	kind := peerRead
-	if c := proto.ConnState(l.conn.Load()); c == proto.Ahead && (h.Cmd == drbd.CmdRSDataRequest || h.Cmd == drbd.CmdCSumRSRequest) {
+	if c := proto.ConnState(l.conn.Load()); c == proto.Ahead && (h.Cmd == drbd.CmdRSDataRequest || h.Cmd == drbd.CmdRSThinReq || h.Cmd == drbd.CmdCSumRSRequest) {
 		// Its answer would clear bits that are being set (w_e_end_rsdata_req, drbd_worker.c).
 		putAck(&l.acks, drbd.CmdRSCancel, drbd.BlockAck{Sector: req.Sector, ID: req.ID, Size: req.Size, Seq: l.nextSeq()})
 		_, err = rd.Rest()
@@ -405,6 +441,10 @@ func (l *link) blockRequest(rd *drbd.Reader, h drbd.Header) error {
 	switch h.Cmd {
 	case drbd.CmdRSDataRequest:
 		kind = peerRSRead
+	case drbd.CmdRSThinReq:
+		if kind = peerThinRead; l.agreed.features&drbd.FeatureThinResync == 0 {
+			return badData(h.Cmd, "thin resync was not agreed")
+		}
 	case drbd.CmdCSumRSRequest:
 		if kind = peerCsum; l.r.csums == nil {
 			return l.refused(h.Cmd, "checksum based resync without a csums-alg")

@@ -250,6 +250,14 @@ func (rs *resync) next(cursor *uint64) (off, n int64, ok bool) {
 	limit := bit + uint64(rs.largest()/meta.BlockSize)
 	const bitsPerExtent = resyncExtent / meta.BlockSize
 	limit = min(limit, (bit/bitsPerExtent+1)*bitsPerExtent)
+	thin := uint64(rs.l.granularity() / meta.BlockSize)
+	if thin > 0 {
+		if into := bit % thin; into > 0 {
+			limit = min(limit, bit-into+thin)
+		} else {
+			limit = bit + thin
+		}
+	}
 	end := limit
 	if e, ok := rs.d.bm.NextClear(bit); ok {
 		end = min(end, e)
@@ -309,7 +317,11 @@ func (rs *resync) ask(ctx context.Context, off, n int64) bool {
 	l.asked.bytes += n
 	l.asked.mu.Unlock()
 	if l.r.csums == nil || !l.askCsum(rs.d, off, n) {
-		l.out.put(outItem{kind: outAsk, cmd: drbd.CmdRSDataRequest, off: off, n: n, id: drbd.IDSyncer})
+		cmd := drbd.CmdRSDataRequest
+		if l.thin(off, n) {
+			cmd = drbd.CmdRSThinReq
+		}
+		l.out.put(outItem{kind: outAsk, cmd: cmd, off: off, n: n, id: drbd.IDSyncer})
 	}
 	return true
 }

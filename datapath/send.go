@@ -325,6 +325,10 @@ func (s *sender) add(it *outItem) error {
 			addPacket(s, it.cmd, req, it.p.sum.bytes())
 			break
 		}
+		if it.cmd == drbd.CmdRSDeallocated {
+			addPacket(s, it.cmd, drbd.BlockDesc{Sector: uint64(it.p.off / block.SectorSize), Size: uint32(it.p.n)}, nil)
+			break
+		}
 		d := drbd.Data{Sector: uint64(it.p.off / block.SectorSize), ID: it.p.id}
 		s.addBlock(it.cmd, d, it.p.buf)
 	case outPacket:

@@ -728,7 +728,6 @@ func TestRefusals(t *testing.T) {
 	base := Config{Resource: "r0", Node: "otter", Peer: "weasel", Open: nil, LocalAddr: "a", PeerAddr: "b"}
 	for _, f := range []func(c *Config){
 		func(c *Config) { c.AllowTwoPrimaries = true },
-		func(c *Config) { c.ThinResync = true },
 		func(c *Config) { c.RRConflict = "violently" },
 	} {
 		c := base

@@ -157,7 +157,7 @@ func diskOptions() []option {
 		{section: "disk", name: "al-updates", kind: kBool, def: "yes", ignored: "ignored: the activity log is always kept"},
 		{section: "disk", name: "read-balancing", kind: kEnum, words: []string{"prefer-local", "prefer-remote", "round-robin", "least-pending", "when-congested-remote",
 			"32K-striping", "64K-striping", "128K-striping", "256K-striping", "512K-striping", "1M-striping"}, def: "prefer-local", ignored: "ignored: reads come from the local disk"},
-		{section: "disk", name: "rs-discard-granularity", kind: kSize, scale: 1, max: 1 << 20, unit: "bytes", def: "0", set: func(r *Resource, v parsed) { r.Disk.RSDiscardGranularity = int(v.num) }, refused: "thin resync is " + notYet},
+		{section: "disk", name: "rs-discard-granularity", kind: kSize, scale: 1, max: 1 << 20, unit: "bytes", def: "0", set: func(r *Resource, v parsed) { r.Disk.RSDiscardGranularity = int(v.num) }},
 		{section: "disk", name: "discard-zeroes-if-aligned", kind: kBool, def: "yes", ignored: notYet},
 		{section: "disk", name: "disable-write-same", kind: kBool, def: "no", ignored: "ignored: write-same is not used"},
 		{section: "disk", name: "max-bio-bvecs", min: 0, max: 128, unit: "", def: "0", ignored: "ignored: it has no meaning outside a kernel"},

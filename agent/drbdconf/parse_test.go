@@ -276,7 +276,6 @@ func TestFindings(t *testing.T) {
 		{"net { rr-conflict violently; }", "net rr-conflict violently: the copy of a Primary"},
 		{"disk { on-io-error panic; }", "disk on-io-error panic: a program in user space"},
 		{"disk { size 1G; }", "disk size 1G: using less"},
-		{"disk { rs-discard-granularity 65536; }", "rs-discard-granularity 65536: thin resync"},
 		{"volume 1 { device minor 9; }", "volume 1: more than one volume"},
 		{"floating 10.0.0.9:1 { }", "floating: hosts without a name"},
 		{"stacked-on-top-of r1 { }", "stacked-on-top-of: stacked resources"},
@@ -328,12 +327,12 @@ func TestYieldRate(t *testing.T) {
 }
 
 func TestCongestion(t *testing.T) {
-	c, err := ParseReader(strings.NewReader("resource r0 { net { protocol A; on-congestion pull-ahead; congestion-fill 2M; congestion-extents 1000; } "+pairOfHosts+"}"), "x")
+	c, err := ParseReader(strings.NewReader("resource r0 { net { protocol A; on-congestion pull-ahead; congestion-fill 2M; congestion-extents 1000; } disk { rs-discard-granularity 64K; } "+pairOfHosts+"}"), "x")
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := c.Resources[0]
-	if n := r.Net; n.OnCongestion != "pull-ahead" || n.CongestionFill != 2<<20 || n.CongestionExtents != 1000 || len(r.Unsupported) > 0 || r.Refused() != nil {
+	if n := r.Net; n.OnCongestion != "pull-ahead" || n.CongestionFill != 2<<20 || n.CongestionExtents != 1000 || len(r.Unsupported) > 0 || r.Refused() != nil || r.Disk.RSDiscardGranularity != 65536 {
 		t.Errorf("%+v, %v", n, r.Unsupported)
 	}
 }
