@@ -238,7 +238,15 @@ func (a *Agent) resourceAction(ctx context.Context, _ session.Peer, in proto.Res
 	}
 	switch in.Action {
 	case proto.ResourceConnect:
-		err = r.eng.Connect(ctx, false)
+		if in.DiscardMyData && in.Confirm != a.pair {
+			return proto.Empty{}, a.cfg.errorf(proto.CodeNotConfirmed, "giving up what only this node has of %s is not confirmed", r.name).
+				WithRemedy("type the pair's name: --confirm %s", a.pair)
+		}
+		err = r.eng.Connect(ctx, in.DiscardMyData)
+	case proto.ResourceAttach:
+		err = r.eng.AttachDisk(ctx)
+	case proto.ResourceDetach:
+		err = r.eng.DetachDisk(ctx)
 	case proto.ResourceDisconnect:
 		err = r.eng.Disconnect(ctx)
 	case proto.ResourcePrimary:

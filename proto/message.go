@@ -174,6 +174,8 @@ const (
 	ResourceSuspendIO  ResourceAction = "suspend-io"
 	ResourceResumeIO   ResourceAction = "resume-io"
 	ResourceResize     ResourceAction = "resize"
+	ResourceAttach     ResourceAction = "attach"
+	ResourceDetach     ResourceAction = "detach"
 )
 
 // ResourceRequest does one thing to a resource on the node that receives it.
@@ -181,9 +183,12 @@ type ResourceRequest struct {
 	Resource string         `json:"resource"`
 	Action   ResourceAction `json:"action"`
 	By       string         `json:"by"`
-	// Confirm is the pair's name, which a resize asks for; AssumeClean leaves out the resync of what is new.
-	Confirm     string `json:"confirm,omitempty"`
-	AssumeClean bool   `json:"assume_clean,omitempty"`
+	// Confirm is the pair's name, which a resize and DiscardMyData ask for.
+	Confirm string `json:"confirm,omitempty"`
+	// AssumeClean leaves out the resync of what is new after a resize.
+	AssumeClean bool `json:"assume_clean,omitempty"`
+	// DiscardMyData lets this node's changes lose if a connect finds a split brain.
+	DiscardMyData bool `json:"discard_my_data,omitempty"`
 }
 
 // ObserveRequest asks the peer agent for a fresh look at a resource and its stack.

@@ -24,6 +24,9 @@ type Engine interface {
 	// split brain; it counts only out of StandAlone.
 	Connect(ctx context.Context, discardMyData bool) error
 	Disconnect(ctx context.Context) error
+	// AttachDisk and DetachDisk take the backing disk into use and let go of it; applications go on through the peer.
+	AttachDisk(ctx context.Context) error
+	DetachDisk(ctx context.Context) error
 	// Outdate declares the copy of this node, a Secondary without connection, to be Outdated.
 	Outdate(ctx context.Context) error
 	// SuspendIO lets applications' I/O wait; ResumeIO ends every suspension, that for a lost peer or copy too.

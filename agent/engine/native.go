@@ -108,8 +108,7 @@ func (n *Native) Up(ctx context.Context) error {
 	if err := export.Sweep(ctx, n.cfg.RunDir); err != nil {
 		n.log.Warn("clearing away an earlier agent's front end", "err", err)
 	}
-	attach := n.wrap("attach "+n.cfg.Datapath.DiskPath, n.res.Attach(ctx))
-	return errors.Join(attach, n.wrap("connect to "+n.cfg.Datapath.Peer, n.res.Connect(ctx, false)))
+	return errors.Join(n.AttachDisk(ctx), n.wrap("connect to "+n.cfg.Datapath.Peer, n.res.Connect(ctx, false)))
 }
 
 // Status implements Engine.
@@ -303,6 +302,16 @@ func (n *Native) Connect(ctx context.Context, discardMyData bool) error {
 // Disconnect implements Engine.
 func (n *Native) Disconnect(ctx context.Context) error {
 	return n.wrap("disconnect", n.res.Disconnect(ctx, false))
+}
+
+// AttachDisk implements Engine.
+func (n *Native) AttachDisk(ctx context.Context) error {
+	return n.wrap("attach "+n.cfg.Datapath.DiskPath, n.res.Attach(ctx))
+}
+
+// DetachDisk implements Engine.
+func (n *Native) DetachDisk(ctx context.Context) error {
+	return n.wrap("detach "+n.cfg.Datapath.DiskPath, n.res.Detach(ctx))
 }
 
 // Outdate implements Engine.

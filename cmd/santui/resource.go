@@ -10,23 +10,40 @@ import (
 // resourceCmds are drbdadm's verbs on one node: connect ends StandAlone, disconnect enters it, resize grows the device; the
 // others are for fencing. The roles are changed by failover and its kin, which know what sits on the device.
 func (a *app) resourceCmds() []*cobra.Command {
-	resize := a.resourceCmd(proto.ResourceResize, "Grow the device after the disks of both nodes were enlarged; NODE looks first", true)
+	resize, req := a.resourceCmd(proto.ResourceResize, "Grow the device after the disks of both nodes were enlarged; NODE looks first")
+	resize.Use += " --confirm PAIR"
+	resize.Flags().StringVar(&req.Confirm, "confirm", "", "the pair's name: the consent")
+	resize.Flags().BoolVar(&req.AssumeClean, "assume-clean", false, "the new parts are known to be equal: no resync")
 	resize.Long = "Enlarge the backing disks of both nodes (lvextend, a larger image), then ask on one of them. The metadata moves to the new\n" +
 		"end of each disk and the device gets the size of the smaller one, while it is in use; the new part is resynced from the\n" +
 		"Primary, or from NODE's peer if that decides. Then let what is on the device grow (pvresize, resize2fs, xfs_growfs).\n" +
 		"--confirm PAIR is the consent. Exit code 3 when the other node's disk, or a resync, does not allow it yet."
+	connect, req := a.resourceCmd(proto.ResourceConnect, "Let NODE look for its peer again, after StandAlone")
+	connect.Flags().BoolVar(&req.DiscardMyData, "discard-my-data", false, "after a split brain: give NODE's changes up (needs --confirm; santui resolve does it with checks)")
+	connect.Flags().StringVar(&req.Confirm, "confirm", "", "the pair's name: the consent to --discard-my-data")
+	simple := func(action proto.ResourceAction, short string) *cobra.Command {
+		cmd, _ := a.resourceCmd(action, short)
+		return cmd
+	}
+	disk := &cobra.Command{Use: "disk", Short: "The backing disk of one node: detach, attach"}
+	disk.AddCommand(
+		simple(proto.ResourceDetach, "Let go of NODE's backing disk; applications go on through the peer"),
+		simple(proto.ResourceAttach, "Take NODE's backing disk into use again, after a detach or a repaired fault; what it missed is resynced"),
+	)
 	return []*cobra.Command{
-		a.resourceCmd(proto.ResourceConnect, "Let NODE look for its peer again, after StandAlone", false),
-		a.resourceCmd(proto.ResourceDisconnect, "Let NODE leave its peer and stay StandAlone", false),
-		a.resourceCmd(proto.ResourceOutdate, "Declare the copy of NODE, Secondary and not connected, to be Outdated (a fence-peer handler's work)", false),
-		a.resourceCmd(proto.ResourceSuspendIO, "Let all I/O on NODE's device wait", false),
-		a.resourceCmd(proto.ResourceResumeIO, "Let I/O on NODE go on, without the lost peer or copy it may wait for", false),
+		connect,
+		simple(proto.ResourceDisconnect, "Let NODE leave its peer and stay StandAlone"),
+		disk,
+		simple(proto.ResourceOutdate, "Declare the copy of NODE, Secondary and not connected, to be Outdated (a fence-peer handler's work)"),
+		simple(proto.ResourceSuspendIO, "Let all I/O on NODE's device wait"),
+		simple(proto.ResourceResumeIO, "Let I/O on NODE go on, without the lost peer or copy it may wait for"),
 		resize,
 	}
 }
 
-func (a *app) resourceCmd(action proto.ResourceAction, short string, confirmed bool) *cobra.Command {
-	req := proto.ResourceRequest{Action: action}
+// resourceCmd is a command that sends one request; more flags may fill the request in.
+func (a *app) resourceCmd(action proto.ResourceAction, short string) (*cobra.Command, *proto.ResourceRequest) {
+	req := &proto.ResourceRequest{Action: action}
 	var on string
 	cmd := &cobra.Command{
 		Use: string(action) + " --on NODE", Short: short, Args: cobra.NoArgs,
@@ -39,16 +56,11 @@ func (a *app) resourceCmd(action proto.ResourceAction, short string, confirmed b
 				return err
 			}
 			req.By = owner()
-			_, err = call[proto.Empty](cmd.Context(), n, proto.MethodResource, req)
+			_, err = call[proto.Empty](cmd.Context(), n, proto.MethodResource, *req)
 			return err
 		},
 	}
 	cmd.Flags().StringVar(&on, "on", "", "the node")
 	cmd.Flags().StringVar(&req.Resource, "resource", "", "the resource (default: the only one)")
-	if confirmed {
-		cmd.Use += " --confirm PAIR"
-		cmd.Flags().StringVar(&req.Confirm, "confirm", "", "the pair's name: the consent")
-		cmd.Flags().BoolVar(&req.AssumeClean, "assume-clean", false, "the new parts are known to be equal: no resync")
-	}
-	return cmd
+	return cmd, req
 }
