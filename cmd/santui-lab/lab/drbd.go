@@ -22,6 +22,7 @@ type DRBDConf struct {
 	Rate     string // fixed resync rate, DRBD's units (4M); empty: 1G
 	NetExtra string // more lines for the net section
 	DiskEnd  string // more lines for the disk section
+	Sections string // more sections
 }
 
 func (c DRBDConf) complete() DRBDConf {
@@ -50,6 +51,7 @@ func (c DRBDConf) Text(nodes ...*Node) string {
 	}
 	b.WriteString(c.NetExtra)
 	fmt.Fprintf(&b, "  }\n  disk {\n    resync-rate %s;\n    c-plan-ahead 0;\n    al-extents 67;\n%s  }\n", c.Rate, c.DiskEnd)
+	b.WriteString(c.Sections)
 	for _, n := range nodes {
 		fmt.Fprintf(&b, "  on %s {\n    device /dev/drbd%d;\n    disk %s;\n    address %s:%d;\n    meta-disk internal;\n  }\n",
 			n.Name(), c.Minor, c.Disk, n.Addr(), c.Port)

@@ -330,6 +330,8 @@ func TestTwoPowerCuts(t *testing.T) {
 // TestPowerCutsBesideKernel cuts the power of santui's node while the kernel's DRBD is its peer: as Primary, when the
 // kernel takes over or waits, and as Secondary.
 func TestPowerCutsBesideKernel(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiKernel, "power-cut")
+	conformance.Ran(t, conformance.KernelSantui, "power-cut")
 	m := newMixedConf(t, "weasel", "otter", func(c *DRBDConf) { c.NetExtra += patience })
 	ctx := t.Context()
 	a := &area{t: t, size: 32 << 20, loads: 5, acked: map[int][]int64{}}
