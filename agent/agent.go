@@ -115,7 +115,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.hub.run(run) })
 	for _, r := range a.resources {
 		wg.Go(func() { r.statusLoop(run, func() { a.track(r); a.hub.poke() }) })
-		wg.Go(func() { r.stackLoop(run, a.ops, a.moving, a.hub.poke) })
+		wg.Go(func() { r.stackLoop(run, a.ops, a.moving, a.stackShare, a.hub.poke) })
 		wg.Go(func() { a.up(run, r) })
 		wg.Go(func() { a.guard(run, r) })
 	}
@@ -238,7 +238,7 @@ func (a *Agent) snapshot() proto.Snapshot {
 	}
 	for _, r := range a.resources {
 		st := a.dress(r, r.eng.Status())
-		st.Stack = r.cached()
+		st.Stack = r.cached(a.stackShare())
 		s.Resources = append(s.Resources, st)
 	}
 	a.mu.Lock()
@@ -257,7 +257,7 @@ func (a *Agent) snapshot() proto.Snapshot {
 // not come to it yet.
 func (a *Agent) snapshotNow(ctx context.Context) proto.Snapshot {
 	for _, r := range a.resources {
-		r.stack(ctx, a.ops, stackPeriod)
+		r.stack(ctx, a.ops, stackPeriod, watchedShare)
 	}
 	s := a.snapshot()
 	s.Seq, s.At = a.hub.cur.Load().Seq, time.Now()

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,16 +15,31 @@ import (
 // guardPeriod is how often the backing disks are looked at; it takes a few reads of sysfs.
 const guardPeriod = 3 * time.Second
 
-// costlyAge is how old the facts that take programs to find (lvm, thin_check) may be while nobody asks for fresh ones.
+// costlyAge is how old the facts that take programs to find (lvm, thin_check) may be at least while nobody asks for fresh
+// ones.
 const costlyAge = 30 * time.Second
 
-// lookAround finds out what checks need to know about this node. With maxAge 0 everything is fresh; else what takes
-// programs to find may be older.
-func (r *resource) lookAround(ctx context.Context, ops *lvmops.Ops, maxAge time.Duration) proto.Facts {
+// managers are the programs of cluster managers, and what people call them.
+var managers = map[string]string{
+	"pacemakerd": "Pacemaker", "corosync": "Corosync", "drbd-reactor": "drbd-reactor", "keepalived": "keepalived", "heartbeat": "Heartbeat",
+}
+
+// costly is what takes programs or a walk over all processes to find.
+type costly struct {
+	facts    proto.Facts
+	managers []string
+	at       time.Time
+	pace     time.Duration // how long it will do for whoever asks for nothing fresh
+}
+
+// lookAround finds out what checks need to know about this node, and which cluster managers run on it. With maxAge 0
+// everything is fresh; else what takes programs to find may be older.
+func (r *resource) lookAround(ctx context.Context, ops *lvmops.Ops, maxAge time.Duration) (proto.Facts, []string) {
 	ctx, cancel := context.WithTimeout(ctx, stackLimit)
 	defer cancel()
 	st := r.eng.Status()
-	f := r.costlyFacts(ctx, ops, st, maxAge)
+	c := r.costlyFacts(ctx, ops, st, maxAge)
+	f := c.facts
 	f.Errs = slices.Clone(f.Errs)
 	note := func(err error) {
 		if err != nil {
@@ -31,7 +47,7 @@ func (r *resource) lookAround(ctx context.Context, ops *lvmops.Ops, maxAge time.
 		}
 	}
 	var err error
-	f.Backing, err = ops.BackingUsers(r.conf.diskPath)
+	f.Backing, err = r.backingUsers(ops, maxAge)
 	note(err)
 	f.Fstab, err = ops.Fstab()
 	note(err)
@@ -40,18 +56,18 @@ func (r *resource) lookAround(ctx context.Context, ops *lvmops.Ops, maxAge time.
 	if st.Node != "" {
 		_, f.DeviceSector = ops.DiskGeometry(st.Node)
 	}
-	return f
+	return f, c.managers
 }
 
-func (r *resource) costlyFacts(ctx context.Context, ops *lvmops.Ops, st proto.Resource, maxAge time.Duration) proto.Facts {
+func (r *resource) costlyFacts(ctx context.Context, ops *lvmops.Ops, st proto.Resource, maxAge time.Duration) costly {
 	r.mu.Lock()
-	f, at := r.costly, r.costlyAt
+	c := r.costly
 	r.mu.Unlock()
-	if maxAge > 0 && !at.IsZero() && time.Since(at) < costlyAge {
-		return f
+	if maxAge > 0 && !c.at.IsZero() && time.Since(c.at) < c.pace {
+		return c
 	}
-	begin := time.Now()
-	f = proto.Facts{}
+	c = costly{at: time.Now()}
+	f := &c.facts
 	note := func(err error) {
 		if err != nil {
 			f.Errs = append(f.Errs, err.Error())
@@ -66,12 +82,19 @@ func (r *resource) costlyFacts(ctx context.Context, ops *lvmops.Ops, st proto.Re
 	note(err)
 	f.ThinTools, err = ops.ThinTools(ctx)
 	note(err)
+	for _, p := range ops.Running(slices.Sorted(maps.Keys(managers))) {
+		c.managers = append(c.managers, managers[p])
+	}
+	c.pace = costlyAge
+	if len(f.Errs) == 0 {
+		c.pace = paceOf(time.Since(c.at), costlyShare, costlyAge)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if begin.After(r.costlyAt) {
-		r.costly, r.costlyAt = f, begin
+	if c.at.After(r.costly.at) {
+		r.costly = c
 	}
-	return f
+	return c
 }
 
 // guard watches the backing disk, whatever the role and whether or not a move is planned: what uses it beside
@@ -80,7 +103,7 @@ func (a *Agent) guard(ctx context.Context, r *resource) {
 	tick := time.NewTicker(guardPeriod)
 	defer tick.Stop()
 	for {
-		users, err := a.ops.BackingUsers(r.conf.diskPath)
+		users, err := r.backingUsers(a.ops, 0)
 		if err == nil {
 			a.alarm(r, users)
 		}
@@ -90,6 +113,30 @@ func (a *Agent) guard(ctx context.Context, r *resource) {
 		case <-tick.C:
 		}
 	}
+}
+
+// backing is what backingUsers found, and when.
+type backing struct {
+	users []proto.User
+	at    time.Time
+}
+
+// backingUsers lists what uses the backing disk beside replication, as it is now or, with a maxAge, as the guard saw it.
+func (r *resource) backingUsers(ops *lvmops.Ops, maxAge time.Duration) ([]proto.User, error) {
+	r.mu.Lock()
+	b := r.backing
+	r.mu.Unlock()
+	begin := time.Now()
+	if maxAge > 0 && begin.Sub(b.at) < 2*guardPeriod {
+		return b.users, nil
+	}
+	users, err := ops.BackingUsers(r.conf.diskPath)
+	if err == nil {
+		r.mu.Lock()
+		r.backing = backing{users, begin}
+		r.mu.Unlock()
+	}
+	return users, err
 }
 
 // alarm tells when the use of the backing disk changes.

@@ -18,6 +18,7 @@ type hub struct {
 	pokes   chan struct{}
 	cur     atomic.Pointer[proto.Snapshot]
 	changed atomic.Pointer[chan struct{}]
+	readers atomic.Int32 // of watch
 
 	mu     sync.Mutex // protects what follows
 	events []proto.Event
@@ -103,9 +104,14 @@ func (h *hub) publish() {
 	close(*h.changed.Swap(&next))
 }
 
+// watched says whether somebody looks at what is published.
+func (h *hub) watched() bool { return h.readers.Load() > 0 }
+
 // watch sends the snapshot, then what changes, until ctx ends. A slow receiver skips intermediate states: each delta
 // leads from what it got last to what is newest.
 func (h *hub) watch(ctx context.Context, send func(proto.WatchEvent) error) error {
+	h.readers.Add(1)
+	defer h.readers.Add(-1)
 	ch := *h.changed.Load()
 	last := *h.cur.Load()
 	if err := send(proto.WatchEvent{Snapshot: &last}); err != nil {

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -54,11 +51,15 @@ func (l local) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 func (l local) look(ctx context.Context, r *resource, maxAge time.Duration, o *proto.Observation) {
 	var facts proto.Facts
 	var wg sync.WaitGroup
-	wg.Go(func() { facts = r.lookAround(ctx, l.ops, maxAge) })
+	wg.Go(func() { facts, o.Managers = r.lookAround(ctx, l.ops, maxAge) })
 	wg.Go(func() { o.Service = r.serviceFacts(ctx, l.service, maxAge) })
-	o.Resource.Stack = r.stack(ctx, l.ops, maxAge)
+	stackAge := maxAge
+	if maxAge > 0 {
+		stackAge = max(maxAge, r.idleAge(l.stackShare()))
+	}
+	o.Resource.Stack = r.stack(ctx, l.ops, stackAge, l.stackShare())
 	wg.Wait()
-	o.Tools, o.Managers = l.ops.Tools(), managers()
+	o.Tools = l.ops.Tools()
 	var err error
 	if facts.Health, err = l.ops.Health(o.Resource.Stack.Mounts); err != nil {
 		facts.Errs = append(facts.Errs, err.Error())
@@ -67,29 +68,6 @@ func (l local) look(ctx context.Context, r *resource, maxAge time.Duration, o *p
 	if o.Resource.Role != proto.Primary {
 		o.VGClash = facts.LVM.Others
 	}
-}
-
-// managers names the cluster managers that run on this node, by the name of their processes.
-func managers() []string {
-	known := map[string]string{"pacemakerd": "Pacemaker", "corosync": "Corosync", "drbd-reactor": "drbd-reactor", "keepalived": "keepalived", "heartbeat": "Heartbeat"}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
-	var out []string
-	for _, e := range entries {
-		if e.Name()[0] < '0' || e.Name()[0] > '9' {
-			continue
-		}
-		comm, err := os.ReadFile("/proc/" + e.Name() + "/comm")
-		if err != nil {
-			continue // it ended meanwhile
-		}
-		if m := known[strings.TrimSpace(string(comm))]; m != "" && !slices.Contains(out, m) {
-			out = append(out, m)
-		}
-	}
-	return out
 }
 
 // Step implements op.Node.

@@ -97,7 +97,7 @@ func (a *Agent) report(_ context.Context, _ session.Peer, in proto.OpRequest) (p
 	rep := proto.Report{Schema: proto.Schema, Op: o}
 	for _, r := range a.resources {
 		st := r.eng.Status()
-		st.Stack = r.cached()
+		st.Stack = r.cached(a.stackShare())
 		rep.After = append(rep.After, st)
 	}
 	return rep, nil

@@ -18,11 +18,13 @@ type resource struct {
 	look chan struct{} // holds a token while a look at the stack runs: a look must not see another one's lvm as a user
 	news chan struct{} // capacity 1: something was changed, look now
 
-	mu    sync.Mutex // protects what follows
-	seen  proto.Stack
-	at    time.Time // when seen was read; zero if it must be read again
-	since time.Time // a look that began before this does not count
-	upErr string
+	mu     sync.Mutex // protects what follows
+	seen   proto.Stack
+	at     time.Time     // when seen was read; zero if it must be read again
+	glance string        // what ops.Glance said just before
+	cost   time.Duration // of the last look that was not read from scratch
+	since  time.Time     // a look that began before this does not count
+	upErr  string
 
 	link      bool      // replication was connected at the last look
 	linkAt    time.Time // since when
@@ -30,21 +32,22 @@ type resource struct {
 	lastWrite time.Time
 	split     string // the two agents found a split brain by their histories
 
-	costly   proto.Facts // of lookAround
-	costlyAt time.Time
-	beside   *proto.ServiceFacts // of serviceFacts
-	besideAt time.Time
-	alarm    string // what uses the backing disk beside replication
+	costly  costly  // of lookAround
+	beside  beside  // of serviceFacts
+	backing backing // of backingUsers
+	alarm   string  // what uses the backing disk beside replication
 }
 
-// stackPeriod is how often the stack of a Primary is read, stackLimit how long that may take.
+// stackPeriod is how often the agent glances at the stack of a Primary, and looks at it unless that takes too much of a
+// core (see paceOf); stackLimit is how long a look may take.
 const (
 	stackPeriod = 3 * time.Second
 	stackLimit  = 10 * time.Second
 )
 
-// stack returns what sits on the device, at most maxAge old. On a Secondary there is nothing, by construction.
-func (r *resource) stack(ctx context.Context, ops *lvmops.Ops, maxAge time.Duration) proto.Stack {
+// stack returns what sits on the device, at most maxAge old. With maxAge 0 it is read from scratch; else share is how much
+// of a core lvm may take of somebody who asks again and again. On a Secondary there is nothing, by construction.
+func (r *resource) stack(ctx context.Context, ops *lvmops.Ops, maxAge time.Duration, share float64) proto.Stack {
 	st := r.eng.Status()
 	if st.Role != proto.Primary || st.Node == "" {
 		return proto.Stack{}
@@ -69,14 +72,21 @@ func (r *resource) stack(ctx context.Context, ops *lvmops.Ops, maxAge time.Durat
 	if seen, ok := recent(); ok { // the one that we waited for is fresh enough
 		return seen
 	}
-	looks := 1
-	if maxAge == 0 {
-		looks = freshLooks
+	looks := freshLooks
+	if maxAge > 0 {
+		looks = 1
 	}
 	var begin time.Time
-	seen := patient(ctx, looks, func() proto.Stack {
-		begin = time.Now()
-		seen, err := ops.Stack(ctx, st.Device, st.Node)
+	var glance string
+	var cost time.Duration
+	seen := patient(ctx, looks, func() (seen proto.Stack) {
+		var err error
+		begin, glance = time.Now(), ops.Glance(ctx, st.Node)
+		if maxAge > 0 {
+			seen, cost, err = ops.Watch(ctx, st.Device, st.Node, share)
+		} else {
+			seen, err = ops.Stack(ctx, st.Device, st.Node)
+		}
 		if err != nil {
 			seen.Err = err.Error()
 		}
@@ -85,7 +95,10 @@ func (r *resource) stack(ctx context.Context, ops *lvmops.Ops, maxAge time.Durat
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if begin.After(r.at) && begin.After(r.since) {
-		r.seen, r.at = seen, begin
+		r.seen, r.at, r.glance = seen, begin, glance
+		if maxAge > 0 {
+			r.cost = cost
+		}
 	}
 	return seen
 }
@@ -104,20 +117,32 @@ func patient(ctx context.Context, looks int, look func() proto.Stack) proto.Stac
 	}
 }
 
-// cached returns the last look at the stack without making one.
-func (r *resource) cached() proto.Stack {
+// cached returns the last look at the stack without making one, and how old it may be.
+func (r *resource) cached(share float64) proto.Stack {
 	if st := r.eng.Status(); st.Role != proto.Primary || st.Node == "" {
 		return proto.Stack{}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.seen
+	seen := r.seen
+	if pace := paceOf(r.cost, share, stackPeriod); pace > 2*stackPeriod {
+		const step = 10 * time.Second // so that not every look is news to every cockpit
+		seen.Every = pace.Round(step).Seconds()
+	}
+	return seen
+}
+
+// idleAge is how old a look may be for who asks for nothing fresh: as old as the loop lets it become.
+func (r *resource) idleAge(share float64) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return paceOf(r.cost, share, stackPeriod) + 2*stackPeriod
 }
 
 // forget makes the next look a fresh one, and a soon one. It is called after every change to the stack.
 func (r *resource) forget() {
 	r.mu.Lock()
-	r.at, r.costlyAt, r.besideAt, r.since = time.Time{}, time.Time{}, time.Time{}, time.Now()
+	r.at, r.costly.at, r.beside.at, r.since = time.Time{}, time.Time{}, time.Time{}, time.Now()
 	r.mu.Unlock()
 	r.wake()
 }
@@ -130,13 +155,28 @@ func (r *resource) wake() {
 	}
 }
 
-// stackLoop keeps the look fresh while this node is Primary, until ctx ends. It lets the steps of an operation go first.
-func (r *resource) stackLoop(ctx context.Context, ops *lvmops.Ops, moving func() bool, poke func()) {
+// due says whether the loop looks at the stack now, as far as time and its last glance tell.
+func (r *resource) due(now time.Time, glance string, share float64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.seen.Err != "" {
+		share = watchedShare // it may be over soon
+	}
+	return r.at.IsZero() || glance != r.glance || now.Sub(r.at) > paceOf(r.cost, share, stackPeriod)-stackPeriod/2
+}
+
+// stackLoop keeps the look as fresh as share allows while this node is Primary, until ctx ends. What a glance shows is
+// followed by a look at once; what only a look shows, such as a process that opens a file, may take until the next one. It
+// lets the steps of an operation go first.
+func (r *resource) stackLoop(ctx context.Context, ops *lvmops.Ops, moving func() bool, share func() float64, poke func()) {
 	tick := time.NewTicker(stackPeriod)
 	defer tick.Stop()
+	const anew = 1 // ns: no look that was there before is so young
 	for {
 		if !moving() {
-			r.stack(ctx, ops, stackPeriod/2)
+			if st := r.eng.Status(); st.Role == proto.Primary && st.Node != "" && r.due(time.Now(), ops.Glance(ctx, st.Node), share()) {
+				r.stack(ctx, ops, anew, share())
+			}
 			poke()
 		}
 		select {

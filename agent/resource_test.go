@@ -60,7 +60,7 @@ func TestLooksLetStepsGo(t *testing.T) {
 		on(proto.OpRunning)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go r.stackLoop(ctx, nil, a.moving, func() { looks.Add(1) })
+		go r.stackLoop(ctx, nil, a.moving, a.stackShare, func() { looks.Add(1) })
 		for range 5 {
 			on(proto.OpRunning)
 			r.forget()

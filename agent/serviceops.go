@@ -11,6 +11,13 @@ import (
 	"example.com/santui/proto"
 )
 
+// beside is what serviceFacts found, when, and how long that will do for whoever asks for nothing fresh.
+type beside struct {
+	facts *proto.ServiceFacts
+	at    time.Time
+	pace  time.Duration
+}
+
 // serviceFacts tells how this node stands to what agent.toml adds to the resource, nil if that is nothing. With maxAge 0
 // everything is fresh; else it may be as old as the other facts that take programs to find.
 func (r *resource) serviceFacts(ctx context.Context, ops *service.Ops, maxAge time.Duration) *proto.ServiceFacts {
@@ -18,10 +25,10 @@ func (r *resource) serviceFacts(ctx context.Context, ops *service.Ops, maxAge ti
 		return nil
 	}
 	r.mu.Lock()
-	f, at := r.beside, r.besideAt
+	b := r.beside
 	r.mu.Unlock()
-	if maxAge > 0 && !at.IsZero() && time.Since(at) < costlyAge {
-		return f
+	if maxAge > 0 && !b.at.IsZero() && time.Since(b.at) < b.pace {
+		return b.facts
 	}
 	ctx, cancel := context.WithTimeout(ctx, stackLimit)
 	defer cancel()
@@ -29,8 +36,8 @@ func (r *resource) serviceFacts(ctx context.Context, ops *service.Ops, maxAge ti
 	fresh := ops.Facts(ctx, r.conf.service)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if begin.After(r.besideAt) && begin.After(r.since) {
-		r.beside, r.besideAt = &fresh, begin
+	if begin.After(r.beside.at) && begin.After(r.since) {
+		r.beside = beside{&fresh, begin, paceOf(time.Since(begin), costlyShare, costlyAge)}
 	}
 	return &fresh
 }

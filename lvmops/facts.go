@@ -15,7 +15,7 @@ import (
 // Health says what is wrong with mounted file systems: errors that ext4 has recorded (fs/ext4/sysfs.c, errors_count),
 // read-only ones, ones that were shut down. Healthy ones are left out.
 func (o *Ops) Health(mounts []proto.Mount) ([]proto.FSHealth, error) {
-	table, err := o.mountTable("self")
+	table, err := o.mountTable()
 	if err != nil {
 		return nil, o.failed(err, "looking at the health of the file systems")
 	}

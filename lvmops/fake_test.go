@@ -122,6 +122,9 @@ func TestBusyUnmountOnTheFake(t *testing.T) {
 	if err := m.AddProcess(4711, "ba\x1bsh", target+"/sub"); err != nil {
 		t.Fatal(err)
 	}
+	if got := o.Running([]string{"keepalived", "ba\x1bsh", "pacemakerd"}); !slices.Equal(got, []string{"ba\x1bsh"}) {
+		t.Errorf("running: %q", got)
+	}
 	_, err := o.Unmount(ctx, target)
 	var pe *proto.Error
 	if !errors.As(err, &pe) || pe.Code != proto.CodeBusy || pe.Node != "otter" || len(pe.Checks) != 1 ||
@@ -364,5 +367,46 @@ func TestRecall(t *testing.T) {
 			t.Errorf("learnt %d: %d reports, want %d", i, n, x.want)
 		}
 		reports(other, false)
+	}
+}
+
+// TestGlance: what needs no walk shows in a glance, what needs one does not.
+func TestGlance(t *testing.T) {
+	t.Parallel()
+	m, o, target := built(t)
+	ctx := context.Background()
+	look := func() string {
+		if st, err := o.Stack(ctx, "/dev/drbd0", "/dev/nbd0"); err != nil || st.Err != "" {
+			t.Fatalf("%+v, %v", st, err)
+		}
+		return o.Glance(ctx, "/dev/nbd0")
+	}
+	last := look()
+	if got := o.Glance(ctx, "/dev/nbd0"); got != last || got == "" {
+		t.Errorf("%q, then %q", last, got)
+	}
+	if err := m.AddProcess(4711, "bash", "/"); err != nil {
+		t.Fatal(err)
+	}
+	if got := o.Glance(ctx, "/dev/nbd0"); got != last {
+		t.Errorf("a process shows: %q, %q", last, got)
+	}
+	other := t.TempDir()
+	for i, f := range []func() (lvmops.Outcome, error){
+		func() (lvmops.Outcome, error) {
+			return o.Mount(ctx, proto.Mount{Source: "/dev/storage/te-st", Target: other, FSType: "ext4"})
+		},
+		func() (lvmops.Outcome, error) { return o.Unmount(ctx, other) },
+		func() (lvmops.Outcome, error) { return o.LVCreate(ctx, "storage", "more", 64<<20, "/dev/drbd0") },
+		func() (lvmops.Outcome, error) { return o.Unmount(ctx, target) },
+		func() (lvmops.Outcome, error) { return o.Deactivate(ctx, "storage", "/dev/drbd0") },
+	} {
+		if _, err := f(); err != nil {
+			t.Fatal(err)
+		}
+		if got := o.Glance(ctx, "/dev/nbd0"); got == last {
+			t.Errorf("change %d does not show: %q", i, got)
+		}
+		last = look()
 	}
 }

@@ -3,12 +3,12 @@ package lvmops
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // maxFamily bounds how many devices are followed above one replicated device.
@@ -47,6 +47,7 @@ type family struct {
 	root    devno
 	devices map[devno]*device
 	paths   map[string]devno // paths by which devices are known to be named
+	waited  time.Duration    // for probes to end
 }
 
 // newFamily starts with the device itself and adds partitions and holders, recursively.
@@ -84,8 +85,8 @@ func (f *family) add(no devno, kind, below string) {
 	}
 	dir := filepath.Join(f.o.opt.Sys, "dev/block", no.String())
 	d := &device{no: no, kind: kind, below: below}
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		d.name = filepath.Base(real)
+	if to, err := os.Readlink(dir); err == nil {
+		d.name = filepath.Base(to)
 	} else {
 		d.name = filepath.Base(f.node)
 	}
@@ -110,6 +111,9 @@ func (f *family) add(no devno, kind, below string) {
 		}
 	}
 	for _, p := range entries(dir) {
+		if !strings.HasPrefix(p, d.name) { // partitions are named after their disk (block/partitions/core.c, add_partition)
+			continue
+		}
 		if _, err := os.Stat(filepath.Join(dir, p, "partition")); err != nil {
 			continue
 		}
@@ -140,8 +144,11 @@ func (f *family) addLoops(mounts []mount) {
 		}
 		dir := filepath.Join(f.o.opt.Sys, "block", name)
 		file := readLine(filepath.Join(dir, "loop/backing_file"))
+		if file == "" {
+			continue
+		}
 		n, ok := parseDevno(readLine(filepath.Join(dir, "dev")))
-		if file == "" || !ok {
+		if !ok {
 			continue
 		}
 		if _, known := f.lookup(file); known || covers(mounts, file) {
@@ -215,35 +222,6 @@ func readLine(path string) string {
 		return ""
 	}
 	return strings.TrimRight(string(b), "\n")
-}
-
-// readBounded reads a file of the kernel's up to a limit; what is longer is an error, never a silent cut.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s is longer than %d bytes", path, limit)
-	}
-	return b, nil
-}
-
-func entries(dir string) []string {
-	list, err := os.ReadDir(dir)
-	if err != nil {
-		return nil
-	}
-	names := make([]string, len(list))
-	for i, e := range list {
-		names[i] = e.Name()
-	}
-	return names
 }
 
 // swaps returns the files and devices of /proc/swaps, unescaped.

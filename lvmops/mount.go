@@ -112,7 +112,7 @@ func (o *Ops) resolve(ctx context.Context, path string) (string, error) {
 
 // shows returns what is mounted at a target, and whether that is what m wants there.
 func (o *Ops) shows(target string, m proto.Mount) (*mount, bool, error) {
-	table, err := o.mountTable("self")
+	table, err := o.mountTable()
 	if err != nil {
 		return nil, false, err
 	}
@@ -141,7 +141,7 @@ func (o *Ops) Unmount(ctx context.Context, target string) (out Outcome, err erro
 	if err := validPath(target); err != nil {
 		return out, o.refuse(proto.CodeInvalid, "unmount: %v", err)
 	}
-	table, err := o.mountTable("self")
+	table, err := o.mountTable()
 	if err != nil {
 		return out, o.failed(err, "unmounting %s", target)
 	}
@@ -158,7 +158,7 @@ func (o *Ops) Unmount(ctx context.Context, target string) (out Outcome, err erro
 	defer cancel()
 	for wait, tries := 250*time.Millisecond, 0; ; wait, tries = wait*2, tries+1 {
 		_, runErr := o.run(ctx, &out, Cmd{Argv: UnmountArgv(target), Limit: LimitUnmount})
-		if table, err = o.mountTable("self"); err != nil {
+		if table, err = o.mountTable(); err != nil {
 			return out, o.failed(err, "unmounting %s: reading the mounts afterwards", target)
 		}
 		if left := countAt(table, target); left < count {
@@ -210,7 +210,7 @@ func (o *Ops) MountPoint(path string) proto.MountPoint {
 	if validPath(path) != nil {
 		return p
 	}
-	if table, err := o.mountTable("self"); err == nil {
+	if table, err := o.mountTable(); err == nil {
 		if at := topmost(table, path); at != nil {
 			p.Exists, p.Dir, p.Mounted = true, true, at.source
 			return p

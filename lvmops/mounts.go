@@ -20,6 +20,7 @@ const maxMountinfo = 16 << 20
 type mount struct {
 	id, parent int
 	no         devno
+	sb         devno // the number that the table has: another than no with btrfs
 	root       string
 	target     string
 	vfs        string // options of the mount
@@ -32,9 +33,12 @@ type mount struct {
 	foreign    bool   // no device of the family, but mounted on one that is
 }
 
-// mountTable reads a process' mountinfo. pid may be "self".
-func (o *Ops) mountTable(pid string) ([]mount, error) {
-	path := filepath.Join(o.opt.Proc, pid, "mountinfo")
+// mountTable reads the mounts of this process' namespace.
+func (o *Ops) mountTable() ([]mount, error) {
+	return readMounts(filepath.Join(o.opt.Proc, "self/mountinfo"))
+}
+
+func readMounts(path string) ([]mount, error) {
 	b, err := readBounded(path, maxMountinfo)
 	if err != nil {
 		return nil, err
@@ -45,7 +49,8 @@ func (o *Ops) mountTable(pid string) ([]mount, error) {
 	}
 	table := make([]mount, 0, len(infos))
 	for _, i := range infos {
-		m := mount{id: i.ID, parent: i.Parent, no: devno{uint32(i.Major), uint32(i.Minor)}, root: i.Root, target: i.Mountpoint,
+		no := devno{uint32(i.Major), uint32(i.Minor)}
+		m := mount{id: i.ID, parent: i.Parent, no: no, sb: no, root: i.Root, target: i.Mountpoint,
 			vfs: i.Options, super: i.VFSOptions, fstype: i.FSType, source: i.Source}
 		for _, f := range strings.Fields(i.Optional) {
 			if v, ok := strings.CutPrefix(f, "shared:"); ok {

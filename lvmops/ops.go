@@ -28,9 +28,10 @@ type Ops struct {
 	opt Options
 
 	mu    sync.Mutex
-	stuck map[string]chan struct{} // looks (statfs, reads) that have not come back, closed when they do, see aside
-	cache map[string]*cached       // by kernel node, see lookLVM
-	known map[string]lvmVG         // by proto.VG.Mark, see recall
+	stuck map[string]chan struct{}  // looks (statfs, reads) that have not come back, closed when they do, see aside
+	cache map[string]*cached        // by kernel node, see lookLVM
+	known map[string]lvmVG          // by proto.VG.Mark, see recall
+	shown map[string]map[devno]bool // by kernel node: numbers of the last look's devices and file systems, see Glance
 
 	settings   map[string]string // lvm's section devices
 	settingsAt string            // what settingsKey was then
@@ -63,7 +64,7 @@ func New(opt Options) (*Ops, error) {
 	if opt.Dev == "" {
 		opt.Dev = "/dev"
 	}
-	return &Ops{opt: opt, stuck: map[string]chan struct{}{}, cache: map[string]*cached{}, known: map[string]lvmVG{}}, nil
+	return &Ops{opt: opt, stuck: map[string]chan struct{}{}, cache: map[string]*cached{}, known: map[string]lvmVG{}, shown: map[string]map[devno]bool{}}, nil
 }
 
 // Outcome is what a step led to, read back from the system.

@@ -1,8 +1,8 @@
 package lvmops
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,45 +33,57 @@ type namespace struct {
 
 // scan walks the processes of this machine for users of a family.
 type scan struct {
-	f      *family
-	own    []mount // the family's mounts in the agent's namespace
-	spaces map[uint64]*namespace
-	ids    map[int]mount // mount ids of the family, of all namespaces: the kernel numbers them machine-wide
-	only   *mount        // if set, users of this one mount are looked for
-	users  []proto.User
-	fds    int
-	more   int // users beyond the limit
-	notes  []string
+	f       *family
+	own     []mount // the family's mounts in the agent's namespace
+	spaces  map[uint64]*namespace
+	ids     map[int]mount   // mount ids of the family, of all namespaces: the kernel numbers them machine-wide
+	targets []string        // where these mounts are
+	vague   bool            // one of them is known only as a process sees it whose root is not the namespace's
+	mapped  map[devno]devno // numbers that maps shows for files of the family, to the device
+	only    *mount          // if set, users of this one mount are looked for
+	users   []proto.User
+	open    []int // descriptors of the process that is looked at
+	fds     int
+	more    int // users beyond the limit
+	notes   []string
+}
+
+// task is a process that runs a program, as far as a walk has looked at it.
+type task struct {
+	pid      int
+	dir, exe string // see program
+	ns       *namespace
 }
 
 // scanProcs lists the processes and mount namespaces that use the family. only, if not nil, restricts it to one mount.
 func (o *Ops) scanProcs(ctx context.Context, f *family, table []mount, only *mount) (*scan, error) {
-	s := &scan{f: f, own: f.mountsOf(table), only: only, spaces: map[uint64]*namespace{}, ids: map[int]mount{}}
+	s := &scan{f: f, own: f.mountsOf(table), only: only, spaces: map[uint64]*namespace{}, ids: map[int]mount{}, mapped: map[devno]devno{}}
+	for no := range f.devices {
+		s.mapped[no] = no
+	}
 	self := nsInode(filepath.Join(o.opt.Proc, "self/ns/mnt"))
 	s.spaces[self] = &namespace{inode: self, rooted: true, table: table, mine: s.own, visible: true}
-	s.learn(s.own)
-	var pids []int
-	for _, e := range entries(o.opt.Proc) {
-		if pid, err := strconv.Atoi(e); err == nil && pid > 0 && pid != os.Getpid() && len(pids) < maxProcs {
-			pids = append(pids, pid)
-		}
-	}
-	slices.Sort(pids)
-	member := make(map[int]*namespace, len(pids))
+	s.learn(s.spaces[self])
+	pids := o.processes()
+	tasks := make([]task, 0, len(pids))
 	for _, pid := range pids {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		member[pid] = s.enter(pid)
+		if dir, exe, ok := o.program(pid); ok {
+			if ns := s.enter(pid, dir); ns != nil {
+				tasks = append(tasks, task{pid, dir, exe, ns})
+			}
+		}
 	}
 	for _, ns := range s.sortedSpaces() {
 		s.foreignMounts(ns)
 	}
-	for _, pid := range pids {
+	for i := range tasks {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		s.process(ctx, pid, member[pid])
+		s.process(ctx, &tasks[i])
 	}
 	return s, nil
 }
@@ -91,10 +103,8 @@ func nsInode(path string) uint64 {
 }
 
 // enter notes a process' namespace and reads its mounts if they are not known yet.
-func (s *scan) enter(pid int) *namespace {
-	o := s.f.o
-	dir := filepath.Join(o.opt.Proc, strconv.Itoa(pid))
-	inode := nsInode(filepath.Join(dir, "ns/mnt"))
+func (s *scan) enter(pid int, dir string) *namespace {
+	inode := nsInode(dir + "/ns/mnt")
 	if inode == 0 {
 		return nil // it is gone, or a zombie
 	}
@@ -102,26 +112,38 @@ func (s *scan) enter(pid int) *namespace {
 	if ns != nil && ns.rooted {
 		return ns
 	}
-	root, err := os.Readlink(filepath.Join(dir, "root"))
+	root, err := os.Readlink(dir + "/root")
 	if err != nil || (ns != nil && root != "/") {
 		return ns
 	}
-	table, err := o.mountTable(strconv.Itoa(pid))
+	table, err := readMounts(dir + "/mountinfo")
 	if err != nil {
 		return ns
 	}
 	ns = &namespace{inode: inode, pid: pid, rooted: root == "/", table: table, mine: s.f.mountsOf(table)}
 	s.spaces[inode] = ns
-	s.learn(ns.mine)
+	s.learn(ns)
 	return ns
 }
 
-func (s *scan) learn(mounts []mount) {
-	for _, m := range mounts {
+func (s *scan) learn(ns *namespace) {
+	for _, m := range ns.mine {
 		if s.only == nil || m.id == s.only.id {
 			s.ids[m.id] = m
+			s.vague = s.vague || !ns.rooted
+			if !slices.Contains(s.targets, m.target) {
+				s.targets = append(s.targets, m.target)
+			}
+		}
+		if !m.foreign {
+			s.mapped[m.sb] = m.no
 		}
 	}
+}
+
+// near says whether a path that the kernel shows may lead into one of the mounts. It saves looking closer at nearly all.
+func (s *scan) near(path string) bool {
+	return s.vague || slices.ContainsFunc(s.targets, func(t string) bool { return strings.HasPrefix(path, t) })
 }
 
 func (s *scan) sortedSpaces() []*namespace {
@@ -193,40 +215,34 @@ func (s *scan) note(u proto.User) {
 }
 
 // process looks at one process: its directories, its executable, its open files and what it has mapped.
-func (s *scan) process(ctx context.Context, pid int, ns *namespace) {
-	if ns == nil {
-		return
-	}
-	dir := filepath.Join(s.f.o.opt.Proc, strconv.Itoa(pid))
-	held := map[devno]*proto.User{}
-	var order []devno
+func (s *scan) process(ctx context.Context, t *task) {
+	var held []proto.User
 	hold := func(no devno, how, path string) {
-		u := held[no]
-		if u == nil {
-			u = &proto.User{Kind: "process", PID: pid, Path: path, How: how, Device: s.f.shown(no)}
-			held[no] = u
-			order = append(order, no)
+		device := s.f.shown(no)
+		i := slices.IndexFunc(held, func(u proto.User) bool { return u.Device == device })
+		if i < 0 {
+			held = append(held, proto.User{Kind: "process", PID: t.pid, Path: path, How: how, Device: device})
 			return
 		}
-		if !slices.Contains(strings.Split(u.How, ","), how) {
+		if u := &held[i]; !slices.Contains(strings.Split(u.How, ","), how) {
 			u.How += "," + how
 		}
 	}
-	for _, link := range []string{"cwd", "root", "exe"} {
-		if path, err := os.Readlink(filepath.Join(dir, link)); err == nil {
-			if no, ok := s.byText(ns, path); ok {
-				hold(no, link, path)
+	if len(s.ids) > 0 {
+		for _, link := range []string{"cwd", "root"} {
+			if path, err := os.Readlink(t.dir + "/" + link); err == nil {
+				s.byText(t.ns, path, link, hold)
 			}
 		}
+		s.byText(t.ns, t.exe, "exe", hold)
 	}
-	s.files(dir, ns, hold)
+	s.files(t.dir, hold)
 	if len(s.ids) > 0 {
-		s.maps(ctx, dir, hold)
+		s.maps(ctx, t.dir, hold)
 	}
-	for _, no := range order {
-		u := held[no]
-		u.Name, u.UID = s.f.o.comm(pid), s.uid(pid)
-		s.note(*u)
+	for _, u := range held {
+		u.Name, u.UID = s.f.o.comm(t.pid), s.uid(t.pid)
+		s.note(u)
 	}
 }
 
@@ -249,9 +265,12 @@ func (o *Ops) lasting(ctx context.Context, users []proto.User) []proto.User {
 
 // holds says whether a process has a path open.
 func (o *Ops) holds(pid int, path string) bool {
-	dir := filepath.Join(o.opt.Proc, strconv.Itoa(pid), "fd")
-	for _, fd := range entries(dir) {
-		if to, err := os.Readlink(filepath.Join(dir, fd)); err == nil && to == path {
+	dir, _, ok := o.program(pid)
+	if !ok {
+		return false
+	}
+	for _, fd := range numbered(nil, dir+"/fd") {
+		if to, err := os.Readlink(dir + "/fd/" + strconv.Itoa(fd)); err == nil && to == path {
 			return true
 		}
 	}
@@ -259,33 +278,32 @@ func (o *Ops) holds(pid int, path string) bool {
 }
 
 // byText finds the mount that a path of a namespace leads into, from the text alone: opening or stat'ing it could hang.
-func (s *scan) byText(ns *namespace, path string) (devno, bool) {
-	if len(ns.mine) == 0 || !strings.HasPrefix(path, "/") {
-		return devno{}, false
+func (s *scan) byText(ns *namespace, path, how string, hold func(devno, string, string)) {
+	if len(ns.mine) == 0 || !strings.HasPrefix(path, "/") || !s.near(path) {
+		return
 	}
 	m := covering(ns.table, path)
 	if m == nil {
-		return devno{}, false
+		return
 	}
-	mine, ok := s.ids[m.id]
-	if !ok || mine.foreign {
-		return devno{}, false
+	if mine, ok := s.ids[m.id]; ok && !mine.foreign {
+		hold(mine.no, how, path)
 	}
-	return mine.no, true
 }
 
 // files looks at the open files of a process. An open file's mount is known by its number (fdinfo), whatever namespace
 // it was opened in; an open block device by its name.
-func (s *scan) files(dir string, ns *namespace, hold func(devno, string, string)) {
-	for _, fd := range entries(filepath.Join(dir, "fd")) {
+func (s *scan) files(dir string, hold func(devno, string, string)) {
+	s.open = numbered(s.open[:0], dir+"/fd")
+	for _, fd := range s.open {
 		if s.fds++; s.fds > maxFDs {
 			if s.fds == maxFDs+1 {
 				s.notes = append(s.notes, fmt.Sprintf("more than %d open files; the rest was not looked at", maxFDs))
 			}
 			return
 		}
-		path, err := os.Readlink(filepath.Join(dir, "fd", fd))
-		if err != nil || !strings.HasPrefix(path, "/") {
+		path, err := os.Readlink(dir + "/fd/" + strconv.Itoa(fd))
+		if err != nil && gone(err) || err == nil && !strings.HasPrefix(path, "/") {
 			continue
 		}
 		if s.only == nil && strings.HasPrefix(path, "/dev/") {
@@ -294,10 +312,12 @@ func (s *scan) files(dir string, ns *namespace, hold func(devno, string, string)
 				continue
 			}
 		}
-		if len(s.ids) == 0 || strings.HasPrefix(path, "/proc/") || strings.HasPrefix(path, "/sys/") {
+		// A path begins with where the mount is, unless it is too long to be shown, or the kernel has no more of it than a name
+		// (open_by_handle_at(2)).
+		if len(s.ids) == 0 || err == nil && !s.near(path) && strings.LastIndexByte(path, '/') > 0 {
 			continue
 		}
-		info := readLine(filepath.Join(dir, "fdinfo", fd))
+		info := readLine(dir + "/fdinfo/" + strconv.Itoa(fd))
 		if m, ok := s.ids[mountID(info)]; ok && !m.foreign {
 			hold(m.no, "fd", path)
 		}
@@ -316,33 +336,58 @@ func mountID(info string) int {
 	return -1
 }
 
+// mapping is a file of the family that a process has mapped.
+type mapping struct {
+	no   devno
+	path string
+}
+
 // maps looks at mapped files by device number. Reading maps waits for the process' memory lock, which a process that
 // hangs in a page fault may hold: so it is read aside.
 func (s *scan) maps(ctx context.Context, dir string, hold func(devno, string, string)) {
-	b, err := aside(ctx, s.f.o, dir+"/maps", func() ([]byte, error) { return readBounded(dir+"/maps", maxMaps) })
-	if errors.Is(err, errHangs) {
+	list, err := aside(ctx, s.f.o, dir+"/maps", func() ([]mapping, error) {
+		pooled := mapsBufs.Get().(*[]byte) //nolint:errcheck // the pool holds nothing else
+		defer mapsBufs.Put(pooled)
+		b, err := appendFile((*pooled)[:0], dir+"/maps", maxMaps)
+		*pooled = b
+		return mappings(b, s.mapped), err
+	})
+	if err != nil && !gone(err) {
 		s.notes = append(s.notes, fmt.Sprintf("the memory of process %s could not be looked at: %v", filepath.Base(dir), err))
 	}
-	if err != nil {
-		return
+	for _, m := range list {
+		if s.only == nil || within(m.path, s.only.target) {
+			hold(m.no, "mmap", m.path)
+		}
 	}
-	for line := range strings.Lines(string(b)) {
+}
+
+// mappings finds the files of some devices in a process' maps. Most lines are of no device, or of the one before.
+func mappings(maps []byte, devices map[devno]devno) (list []mapping) {
+	var other []byte // a device that is none of them
+	for line := range bytes.Lines(maps) {
 		// address perms offset dev inode pathname; dev is hexadecimal (proc(5))
-		f := strings.Fields(line)
-		if len(f) < 6 || f[3] == "00:00" {
+		rest := line
+		for range 3 {
+			_, rest, _ = bytes.Cut(rest, []byte(" "))
+		}
+		dev, _, _ := bytes.Cut(rest, []byte(" "))
+		if bytes.Equal(dev, other) || string(dev) == "00:00" {
 			continue
 		}
-		a, c, ok := strings.Cut(f[3], ":")
+		a, c, ok := strings.Cut(string(dev), ":")
 		ma, err1 := strconv.ParseUint(a, 16, 32)
 		mi, err2 := strconv.ParseUint(c, 16, 32)
-		no := devno{uint32(ma), uint32(mi)}
-		if _, mine := s.f.devices[no]; ok && err1 == nil && err2 == nil && mine {
-			path := unescape(strings.Join(f[5:], " "))
-			if s.only == nil || within(path, s.only.target) {
-				hold(no, "mmap", path)
-			}
+		no, mine := devices[devno{uint32(ma), uint32(mi)}]
+		if !ok || err1 != nil || err2 != nil || !mine {
+			other = dev
+			continue
 		}
+		_, rest, _ = bytes.Cut(rest, []byte(" "))
+		_, path, _ := bytes.Cut(rest, []byte(" "))
+		list = append(list, mapping{no, unescape(strings.Trim(string(path), " \n"))})
 	}
+	return list
 }
 
 // unitOf finds the systemd unit that a process belongs to in the text of its /proc/PID/cgroup: the first part of its path

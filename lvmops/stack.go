@@ -23,8 +23,9 @@ const cacheFor = 10 * time.Second
 // cached is the last report of lvm about a device.
 type cached struct {
 	at    time.Time
-	mark  []byte // see label.mark
-	dm    string // the device-mapper devices above it
+	cost  time.Duration // how long it took
+	mark  []byte        // see label.mark
+	dm    string        // the device-mapper devices above it
 	rep   lvmReport
 	fs    map[string]string // LV uuid to the file system seen on it
 	notes []string          // LVs that could not be read
@@ -53,13 +54,33 @@ func (o *Ops) Findings(node string) []string {
 //
 // It opens node, and on a fresh report each active LV, read-only for a moment: serialise it with a demotion.
 func (o *Ops) Stack(ctx context.Context, dev, node string) (proto.Stack, error) {
+	st, _, err := o.stack(ctx, dev, node, func(time.Duration) time.Duration { return cacheFor })
+	return st, err
+}
+
+// Watch is Stack for whoever looks again and again: of what lvm reports it may show something older, so that lvm takes about
+// a quarter of share, a part of a core. A change of the metadata or of the active volumes shows at once all the same. cost
+// is how long the look took, without what it waited for probes of others to end.
+func (o *Ops) Watch(ctx context.Context, dev, node string, share float64) (st proto.Stack, cost time.Duration, err error) {
+	begin := time.Now()
+	st, waited, err := o.stack(ctx, dev, node, func(cost time.Duration) time.Duration {
+		return min(max(time.Duration(4*float64(cost)/share), cacheFor), longestCache)
+	})
+	return st, time.Since(begin) - waited, err
+}
+
+// longestCache bounds what Watch makes of cacheFor.
+const longestCache = 10 * time.Minute
+
+// stack reads the stack; reuse says for how long a report of lvm will do that took so long.
+func (o *Ops) stack(ctx context.Context, dev, node string, reuse func(cost time.Duration) time.Duration) (_ proto.Stack, waited time.Duration, _ error) {
 	f, err := o.openFamily(dev, node)
 	if err != nil {
-		return proto.Stack{}, err
+		return proto.Stack{}, 0, err
 	}
 	var st proto.Stack
 	var problems []string
-	rep, kind, err := o.lookLVM(ctx, f)
+	rep, kind, err := o.lookLVM(ctx, f, reuse)
 	if err != nil {
 		problems = append(problems, err.Error())
 	}
@@ -67,12 +88,13 @@ func (o *Ops) Stack(ctx context.Context, dev, node string) (proto.Stack, error) 
 	if kind != kindPV && kind != kindPT {
 		st.FS = kind
 	}
-	table, err := o.mountTable("self")
+	table, err := o.mountTable()
 	if err != nil {
 		problems = append(problems, fmt.Sprintf("the mounts of this node could not be read: %v", err))
 	}
 	f.grow(table)
 	mine := f.mountsOf(table)
+	o.remember(f, mine)
 	for _, m := range mine {
 		if !m.foreign {
 			st.Mounts = append(st.Mounts, o.withUsage(ctx, f.toProto(m, mine)))
@@ -80,7 +102,7 @@ func (o *Ops) Stack(ctx context.Context, dev, node string) (proto.Stack, error) 
 	}
 	users, notes, err := o.usersOf(ctx, f, table, nil)
 	if err != nil {
-		return proto.Stack{}, o.failed(err, "looking for users of %s", dev)
+		return proto.Stack{}, 0, o.failed(err, "looking for users of %s", dev)
 	}
 	st.Users = slices.DeleteFunc(slices.Clone(users), func(u proto.User) bool { return u.Kind == "mount" && u.How == howMounted })
 	opens, err := o.dmOpens(ctx, f, mine, users)
@@ -91,7 +113,7 @@ func (o *Ops) Stack(ctx context.Context, dev, node string) (proto.Stack, error) 
 		st.VGs = append(st.VGs, f.showVG(&rep.rep.vgs[i], rep.fs, mine, users, opens))
 	}
 	st.Err = join(append(problems, notes...))
-	return st, ctx.Err()
+	return st, f.waited, ctx.Err()
 }
 
 // openFamily checks a device's names and finds what is above it.
@@ -109,7 +131,7 @@ func (o *Ops) openFamily(dev, node string) (*family, error) {
 }
 
 // lookLVM reads the head of the device and, only if it is a physical volume, asks lvm about it.
-func (o *Ops) lookLVM(ctx context.Context, f *family) (cached, string, error) {
+func (o *Ops) lookLVM(ctx context.Context, f *family, reuse func(time.Duration) time.Duration) (cached, string, error) {
 	head, err := o.readHead(ctx, f.node)
 	if err != nil {
 		return cached{}, "", fmt.Errorf("the first sectors of %s could not be read: %w", f.node, err)
@@ -122,7 +144,7 @@ func (o *Ops) lookLVM(ctx context.Context, f *family) (cached, string, error) {
 	o.mu.Lock()
 	old := o.cache[f.node]
 	o.mu.Unlock()
-	if old != nil && now.mark != nil && bytes.Equal(old.mark, now.mark) && old.dm == now.dm && now.at.Sub(old.at) < cacheFor {
+	if old != nil && now.mark != nil && bytes.Equal(old.mark, now.mark) && old.dm == now.dm && now.at.Sub(old.at) < reuse(old.cost) {
 		return *old, kind, nil
 	}
 	if now.rep, err = o.report(ctx, f.node, nil); err != nil {
@@ -140,6 +162,7 @@ func (o *Ops) lookLVM(ctx context.Context, f *family) (cached, string, error) {
 		}
 	}
 	o.keep(now.mark, &now.rep)
+	now.cost = time.Since(now.at)
 	o.mu.Lock()
 	o.cache[f.node] = &now
 	o.mu.Unlock()
@@ -243,6 +266,7 @@ func (o *Ops) dmOpens(ctx context.Context, f *family, mounts []mount, users []pr
 	counts, err := openCounts(list)
 	for no, n := range counts {
 		if n > 0 && !f.explained(f.devices[no], mounts, users) {
+			f.waited += probePatience
 			if err := Pause(ctx, probePatience); err != nil {
 				return counts, err
 			}
@@ -263,7 +287,7 @@ func (o *Ops) Busy(ctx context.Context, node string) ([]proto.User, error) {
 	if err != nil {
 		return nil, err
 	}
-	table, err := o.mountTable("self")
+	table, err := o.mountTable()
 	if err != nil {
 		return nil, o.failed(err, "looking for users of %s", node)
 	}
@@ -319,7 +343,9 @@ func (o *Ops) usersOf(ctx context.Context, f *family, table []mount, only *mount
 	for i := range users {
 		users[i].Name, users[i].Path = Printable(users[i].Name), Printable(users[i].Path)
 	}
+	begin := time.Now()
 	users = append(users, o.lasting(ctx, s.users)...)
+	f.waited += time.Since(begin)
 	if more := s.more + max(0, len(users)-proto.MaxUsers); more > 0 {
 		users = users[:proto.MaxUsers]
 		notes = append(notes, fmt.Sprintf("%d more users are not listed", more))

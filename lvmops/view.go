@@ -147,7 +147,7 @@ func (o *Ops) BackingUsers(disk string) ([]proto.User, error) {
 	if err != nil {
 		return o.fileUsers(disk), nil
 	}
-	table, err := o.mountTable("self")
+	table, err := o.mountTable()
 	if err != nil {
 		return nil, o.failed(err, "looking for users of the backing disk %s", disk)
 	}

@@ -171,7 +171,8 @@ type Stack struct {
 	Mounts []Mount `json:"mounts,omitempty"` // deepest last: unmount in reverse order
 	FS     string  `json:"fs,omitempty"`     // file system directly on the device: ext4, xfs, btrfs ...; "" if none
 	Users  []User  `json:"users,omitempty"`
-	Err    string  `json:"err,omitempty"` // the stack could not be read completely, and why
+	Every  float64 `json:"every,omitempty"` // seconds between two looks of an agent for which this look took long; 0: a few
+	Err    string  `json:"err,omitempty"`   // the stack could not be read completely, and why
 }
 
 // VG is a volume group whose physical volume is the replicated device.

@@ -42,5 +42,7 @@ var VerbCodes = []Code{
 		"mount a file system read-write, with a few MiB free"},
 }
 
-// AllCodes is the whole table of check codes, in the order in which they are shown.
-func AllCodes() []Code { return slices.Concat(Codes, VerbCodes, ServiceCodes) }
+// AllCodes is the whole table of check codes, in the order in which they are shown. It is not to be changed.
+func AllCodes() []Code { return allCodes }
+
+var allCodes = slices.Concat(Codes, VerbCodes, ServiceCodes)

@@ -41,6 +41,9 @@ func (c Ctx) more(n view.Node) []string {
 	if r.Stack.Err != "" {
 		out = append(out, c.Theme.Warn.Render("  could not be read completely: "+r.Stack.Err))
 	}
+	if r.Stack.Every > 0 {
+		out = append(out, c.Theme.Dim.Render(fmt.Sprintf("  processes are looked for about every %.0f s here; a check looks at once", r.Stack.Every)))
+	}
 	for _, g := range r.Stack.VGs {
 		out = append(out, fmt.Sprintf("  vg %s  %d LV  seqno %d%s", g.Name, len(g.LVs), g.Seqno, flags(g)))
 		for _, lv := range g.LVs {
