@@ -4,7 +4,7 @@ GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1-dev)
 LDFLAGS  := -X example.com/santui/agent.Version=$(VERSION) -X example.com/santui/cmd/internal/cli.Version=$(VERSION)
 FUZZTIME ?= 30s
-LABLONG  := ^(TestChecks|TestVerbs|TestSetup|TestPowerCuts|TestPowerCutsBesideKernel|TestResizeWithKernel|TestScenesWithKernelLong|TestServiceFaults|TestFailoverSpeed|TestFaults|TestResolveOverLVM)$$
+LABLONG  := ^(TestChecks|TestVerbs|TestSetup|TestPowerCuts|TestPowerCutsBesideKernel|TestResizeWithKernel|TestScenesWithKernelLong|TestServiceFaults|TestFailoverSpeed|TestFaults|TestResolveOverLVM|TestDrills|TestWideChecks)$$
 # The packages that have tests with build tag root.
 ROOTPKGS := ./datapath/block ./datapath/export/... ./datapath/meta ./lvmops ./agent/drbdconf ./agent/service ./cmd/santui
 SEEDS    ?= 1000
@@ -41,7 +41,7 @@ labtest: test-deps build ## tests in the lab of two real kernels (root)
 	$(GO) vet -tags lab ./...
 	$(GO) test -tags lab -count=1 -p 1 -timeout 40m -skip '$(LABLONG)' ./cmd/santui-lab/... ./datapath/export/...
 
-lablong: test-deps build ## the long lab tests: every check made real, every verb, every fault of a failover, set-up and doctor, power cuts, resize (root)
+lablong: test-deps build ## the long lab tests: every check made real, every verb, every fault of a failover, set-up and doctor, power cuts, resize, drills in a row, many volumes and processes (root)
 	$(GO) test -tags lab -count=1 -p 1 -timeout 150m -run '$(LABLONG)' ./cmd/santui-lab/...
 
 conformance: test-deps build ## datapath/CONFORMANCE.md, from engine and lab tests that run now (root)

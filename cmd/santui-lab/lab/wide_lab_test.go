@@ -1,0 +1,162 @@
+//go:build lab
+
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/santui/proto"
+	"example.com/santui/proto/session"
+)
+
+// TestWideChecks measures the checks of 50 logical volumes and 2,000 processes, how long writes wait meanwhile, and what the
+// agents take of a core while nothing happens. It prints these numbers and judges what the checks say: how fast they were
+// depends on what else this machine does.
+func TestWideChecks(t *testing.T) {
+	p := newPair(t, Options{DiskSize: 320 << 20, Memory: "1024M"}, AgentOptions{})
+	p.sh(p.weasel, "mkdir -p /mnt/test")
+	p.sh(p.otter, `pvcreate -q /dev/drbd0; vgcreate -q --setautoactivation n storage /dev/drbd0
+lvcreate -q -y -L 64M -n test storage; for i in $(seq 49); do lvcreate -q -y -L 4M -n lv$i storage; done
+mkfs.ext4 -q /dev/storage/test; mkdir -p /mnt/test; mount /dev/storage/test /mnt/test`)
+	p.synced("weasel")
+	p.sh(p.otter, `cat >/run/many <<'E'
+i=0; while [ $i -lt 2000 ]; do busybox sleep 100000 & i=$((i+1)); done; wait
+E
+setsid sh /run/many >/dev/null 2>&1 </dev/null &`)
+	p.until("2,000 processes run", 10*time.Minute, func() (string, bool) {
+		n, err := strconv.Atoi(p.sh(p.otter, "ls /proc | grep -c '^[0-9]'"))
+		return fmt.Sprint(n, err), n > 2000
+	})
+	p.idle("50 volumes and 2,000 processes")
+	weasel := p.cockpit(p.weasel)
+	look := func() (took float64) {
+		began := time.Now()
+		var l proto.CheckList
+		if err := weasel.Call(t.Context(), proto.MethodCheck, proto.CheckRequest{Verb: proto.VerbFailover, To: "weasel"}, &l); err != nil {
+			t.Fatal(err)
+		}
+		took = time.Since(began).Seconds()
+		if bad := l.Blocking(); len(bad) > 1 || len(bad) == 1 && bad[0].Code != proto.CheckBusyProc { // fio's
+			t.Errorf("%s", strings.Join(unwell(bad), "\n"))
+		}
+		return took
+	}
+	var took, whole []float64
+	before := []float64{p.cpu(p.otter), p.cpu(p.weasel)}
+	for range 5 {
+		took = append(took, look())
+		began := time.Now()
+		p.checks("weasel")
+		whole = append(whole, time.Since(began).Seconds())
+	}
+	for i, n := range []*Node{p.otter, p.weasel} {
+		t.Logf("processor time of a check on %s: %.2f s", n.Name(), (p.cpu(n)-before[i])/float64(len(took)+len(whole)))
+	}
+	alone := p.writer(nil)
+	beside := p.writer(func() { look() })
+	p.sh(p.otter, "setsid sh -c 'cd /mnt/test && exec busybox sleep 4242' >/dev/null 2>&1 </dev/null & sleep 1")
+	if out, code := p.santui("check", "--to", "weasel"); code != 3 || !strings.Contains(out, "/mnt/test") {
+		t.Errorf("one process of 2,001 works in /mnt/test: exit %d\n%s", code, out)
+	}
+	machine(t)
+	t.Logf("checks over 50 volumes and 2,000 processes: agent's answer median %.2f s, worst %.2f s; command line median %.2f s, worst %.2f s",
+		median(took), slices.Max(took), median(whole), slices.Max(whole))
+	t.Logf("a writer of synced blocks: %s alone, %s beside checks without a pause", alone, beside)
+}
+
+// cockpit opens a session to a node's agent, as the cockpit does.
+func (p *pair) cockpit(n *Node) *session.Session {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
+	defer cancel()
+	conn, err := session.DialSSH(ctx, n.Name(), "-F", p.l.SSHConfig())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	s, err := session.Client(ctx, conn, session.Options{Node: "test", Version: "test", Kind: session.KindCockpit})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// writer writes and syncs blocks on otter for some seconds while it calls f again and again, and says how long they took.
+func (p *pair) writer(f func()) string {
+	p.t.Helper()
+	const fio = "cd /mnt/test && fio --name=w --filename=w --filesize=8M --rw=randwrite --bs=4k --ioengine=psync --sync=1 --time_based --runtime=10 --output-format=json"
+	done := make(chan string, 1)
+	go func() {
+		out, err := p.otter.Sh(p.t.Context(), fio)
+		if err != nil {
+			out = err.Error() + out
+		}
+		done <- out
+	}()
+	for {
+		select {
+		case out := <-done:
+			var r struct {
+				Jobs []struct {
+					Write struct {
+						IOs  int64 `json:"total_ios"`
+						Clat struct {
+							Mean, Max  float64
+							Percentile map[string]float64
+						} `json:"clat_ns"`
+					}
+				}
+			}
+			if err := json.Unmarshal([]byte(out[max(0, strings.Index(out, "{")):]), &r); err != nil || len(r.Jobs) != 1 || r.Jobs[0].Write.IOs == 0 {
+				p.t.Fatalf("fio: %v\n%s", err, out)
+			}
+			w := r.Jobs[0].Write
+			return fmt.Sprintf("%d writes, mean %.1f ms, p99 %.1f ms, worst %.0f ms", w.IOs, w.Clat.Mean/1e6, w.Clat.Percentile["99.000000"]/1e6, w.Clat.Max/1e6)
+		default:
+			if f != nil {
+				f()
+			} else {
+				time.Sleep(50 * time.Millisecond)
+			}
+		}
+	}
+}
+
+// cpu is the processor time, in seconds, that a node's agent and the programs that it has run have used, proc(5).
+func (p *pair) cpu(n *Node) float64 {
+	p.t.Helper()
+	f := strings.Fields(p.sh(n, `cut -d' ' -f14-17 /proc/$(cat /run/santui-agent.pid)/stat; getconf CLK_TCK`))
+	var sum, hz float64
+	for i, x := range f {
+		v, err := strconv.ParseFloat(x, 64)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if i < 4 {
+			sum += v
+		} else {
+			hz = v
+		}
+	}
+	return sum / hz
+}
+
+// idle logs what the agents use of a core while nothing happens.
+func (p *pair) idle(what string) {
+	p.t.Helper()
+	const wait = 60 * time.Second
+	time.Sleep(10 * time.Second) // what was begun comes to its end
+	began := time.Now()
+	before := []float64{p.cpu(p.otter), p.cpu(p.weasel)}
+	time.Sleep(wait)
+	for i, n := range []*Node{p.otter, p.weasel} {
+		p.t.Logf("idle with %s: the agent of %s and its programs use %.2f %% of a core", what, n.Name(), 100*(p.cpu(n)-before[i])/time.Since(began).Seconds())
+	}
+}
