@@ -155,7 +155,7 @@ func (w *world) fence(ctx context.Context, inc *incarnation, draw uint64) (int, 
 	i := inc.n.i
 	w.mu.Lock()
 	barred, peer := w.barred[i], w.nodes[1-i].inc
-	if draw%8 < 2 || barred {
+	if draw%8 < 2 || barred || w.paused { // paused: the power stays on while the pair heals
 		w.mu.Unlock()
 		w.logf("%s.%d: fence-peer fails (barred: %v)", inc.n.name, inc.boot, barred)
 		return []int{0, 1, 20, 255}[draw/8%4], []error{nil, errHandler}[draw/32%2]
