@@ -122,7 +122,10 @@ func TestBusyUnmountOnTheFake(t *testing.T) {
 	if err := m.AddProcess(4711, "ba\x1bsh", target+"/sub"); err != nil {
 		t.Fatal(err)
 	}
-	if got := o.Running([]string{"keepalived", "ba\x1bsh", "pacemakerd"}); !slices.Equal(got, []string{"ba\x1bsh"}) {
+	if err := m.AddProcess(4712, "pacemakerd (deleted)", "/"); err != nil { // its file was replaced by an update
+		t.Fatal(err)
+	}
+	if got := o.Running([]string{"keepalived", "ba\x1bsh", "pacemakerd"}); !slices.Equal(got, []string{"ba\x1bsh", "pacemakerd"}) {
 		t.Errorf("running: %q", got)
 	}
 	_, err := o.Unmount(ctx, target)

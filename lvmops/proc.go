@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -173,6 +174,7 @@ func (o *Ops) Running(programs []string) []string {
 		if err != nil {
 			continue
 		}
+		exe = strings.TrimSuffix(exe, " (deleted)") // an update replaced it while it runs (proc(5))
 		if name := filepath.Base(exe); slices.Contains(programs, name) && !slices.Contains(found, name) {
 			found = append(found, name)
 		}
