@@ -42,18 +42,19 @@
 // Owner: one, from New until Close. Looking for the peer (attempt): one, with one more that accepts, one that dials and
 // one per connection that has not said yet what it is. Established link: receiver and sender of the data socket, receiver
 // and sender of the meta socket, a watch for unanswered requests, 16 workers that do what the peer asks for on the
-// local disk, and, if c-min-rate counts, one that holds the resync's reads back while applications are busy. The meta socket's two never wait for a disk, so pings are answered in time. SyncTarget: one that asks for
-// blocks; VerifyS: one that asks for digests. Handlers of drbd.conf: one each, those that nothing waits for in the order
-// of their causes; a packet that would begin a resync waits for the handler for that. Attach, detach and the end of a link
-// run in goroutines of their own and report to the owner. Close returns when all have ended. A lone write, and the answer
-// to one, is written to its socket by the goroutine that has it, in the sender's turn, without a switch to the sender; and
-// while writes come one at a time the data socket's receiver does them itself (lone).
+// local disk, and, if c-min-rate counts, one that holds the resync's reads back while applications are busy. The meta
+// socket's two never wait for a disk, so pings are answered in time. SyncTarget: one that asks for blocks; VerifyS: one that
+// asks for digests. Handlers of drbd.conf: one each, those that nothing waits for in the order of their causes; a packet that
+// would begin a resync waits for the handler for that. Attach, detach and the end of a link run in goroutines of their own
+// and report to the owner. Close returns when all have ended. A lone write, and the answer to one, is written to its socket
+// by the goroutine that has it, in the sender's turn, without a switch to the sender; and while writes come one at a time the
+// data socket's receiver does them itself (lone).
 //
 // What a peer can make this node hold is bounded, also when it reads nothing (budget, backlog). A packet that no correct
 // peer sends ends the link as ProtocolError and is counted; the next link is made after a pause that grows.
 //
 // # What is refused by name
 //
-// Two Primaries, rr-conflict violently, write-same: New, or the packet or option of the peer, is
-// refused with a text that says so.
+// Two Primaries, rr-conflict violently, write-same: New, or the packet or option of the peer, is refused with a text that
+// says so.
 package datapath

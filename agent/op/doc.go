@@ -17,6 +17,7 @@
 //
 // State: each Op is owned by the one goroutine that runs it (Runner.Start starts it, Runner.Close waits for it).
 // Everybody else sees copies, published and written to the journal of both agents before each step begins, and when
-// something else changes; the end of a step that went well shows with the beginning of the next one. The Journal keeps one JSON file an operation, replaced atomically, and in its folder known what a takeover needs
-// when nobody can be asked any more: the peer's last stack, the time of the last sync, the pair's need of a rejoin.
+// something else changes; the end of a step that went well shows with the beginning of the next one. The Journal keeps one
+// JSON file an operation, replaced atomically, and in its folder known what a takeover needs when nobody can be asked any
+// more: the peer's last stack, the time of the last sync, the pair's need of a rejoin.
 package op
