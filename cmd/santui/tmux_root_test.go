@@ -150,3 +150,35 @@ func TestCockpitEnds(t *testing.T) {
 		})
 	}
 }
+
+// TestTwoCockpits: while one operator steps through a failover, the cockpit and the command line of another one wait and say
+// whose it is; when it is over, they go on.
+func TestTwoCockpits(t *testing.T) {
+	r := newRig(t, 32<<20, "1G")
+	if err := r.StartSync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.MakeFS(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.WriteFile("otter", "file", 1); err != nil {
+		t.Fatal(err)
+	}
+	waiting, stepping := newScreen(t, 160, 48), newScreen(t, 100, 30)
+	waiting.keys(t, fmt.Sprintf("%s/santui --config %s; echo code=$?", bin, r.config), "Enter")
+	waiting.see(t, 60*time.Second, "PRIMARY  otter", "ready: f moves r0 from otter to weasel")
+	stepping.keys(t, fmt.Sprintf("%s/santui --config %s failover --to weasel --step --confirm demo; echo code=$?", bin, r.config), "Enter")
+	stepping.see(t, 30*time.Second, "next: step 1 on otter: umount")
+	t.Logf("\n%s", waiting.see(t, 15*time.Second, "of "+owner()+" is paused"))
+	r.run(t, 8, "failover --to weasel --confirm demo", "of "+owner()+" holds the lock", "santui attach")
+	waiting.keys(t, "f")
+	t.Logf("\n%s", waiting.see(t, 15*time.Second, "of "+owner()+" is under way on weasel"))
+	waiting.keys(t, "Escape")
+	r.on(t, "otter")
+	for range 20 {
+		stepping.keys(t, "Enter")
+	}
+	stepping.see(t, 60*time.Second, "code=0")
+	waiting.see(t, 30*time.Second, "PRIMARY  weasel", "ready: f moves r0 from weasel to otter")
+	r.on(t, "weasel")
+}

@@ -148,7 +148,7 @@ func (p Pair) next() Line {
 		case proto.OpStopped:
 			return Line{Alert, fmt.Sprintf("operation %s stopped half way and waits for a decision: a attaches to it", op.ID)}
 		case proto.OpPaused:
-			return Line{Warn, fmt.Sprintf("operation %s is paused: a attaches to it", op.ID)}
+			return Line{Warn, fmt.Sprintf("operation %s of %s is paused: a attaches to it", op.ID, op.Owner)}
 		default:
 			return Line{Plain, fmt.Sprintf("operation %s moves %s to %s: a attaches to it", op.ID, op.Plan.Resource, op.Plan.To)}
 		}
