@@ -427,6 +427,26 @@ func (s *scene) both(what string, cond func(view) bool) {
 	}
 }
 
+// apart waits until a split brain is seen. Who sees it first drops the connection: one that has not read the histories by
+// then knows of a lost link only and looks for its peer again, until an operator ends that.
+func (s *scene) apart() {
+	s.t.Helper()
+	alone := func(v view) bool { return v.Conn == "StandAlone" }
+	for _, e := range []*end{s.primary, s.secondary} {
+		other := s.primary
+		if e == other {
+			other = s.secondary
+		}
+		e.sees("the split brain", func(v view) bool { return alone(v) || v.Conn == "WFConnection" && alone(other.now()) })
+	}
+	for _, e := range []*end{s.primary, s.secondary} {
+		if !alone(e.now()) {
+			e.must("disconnect")
+		}
+	}
+	s.both("StandAlone", alone)
+}
+
 // play runs the short scenes, or the others, on one stage, each node being Primary in turn.
 func play(t *testing.T, short bool) {
 	st := newStage(t)
