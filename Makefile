@@ -4,7 +4,7 @@ GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1-dev)
 LDFLAGS  := -X example.com/santui/agent.Version=$(VERSION) -X example.com/santui/cmd/internal/cli.Version=$(VERSION)
 FUZZTIME ?= 30s
-LABLONG  := ^(TestChecks|TestVerbs|TestSetup|TestPowerCuts|TestPowerCutsBesideKernel|TestResizeWithKernel|TestScenesWithKernelLong|TestServiceFaults|TestFailoverSpeed|TestFaults|TestResolveOverLVM|TestDrills|TestWideChecks)$$
+LABLONG  := ^(TestChecks|TestVerbs|TestSetup|TestPowerCuts|TestPowerCutsBesideKernel|TestResizeWithKernel|TestScenesWithKernelLong|TestServiceFaults|TestExternalInPlace|TestAheadWithKernel|TestFailoverSpeed|TestFaults|TestResolveOverLVM|TestDrills|TestWideChecks)$$
 # The packages that have tests with build tag root.
 ROOTPKGS := ./datapath/block ./datapath/export/... ./datapath/meta ./lvmops ./agent/drbdconf ./agent/service ./cmd/santui
 SEEDS    ?= 1000

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,8 @@ type DRBDConf struct {
 	NetExtra string // more lines for the net section
 	DiskEnd  string // more lines for the disk section
 	Sections string // more sections
+	// MetaDisk is where each node keeps its metadata; a node that is not named: internal.
+	MetaDisk map[string]string
 }
 
 func (c DRBDConf) complete() DRBDConf {
@@ -53,8 +56,8 @@ func (c DRBDConf) Text(nodes ...*Node) string {
 	fmt.Fprintf(&b, "  }\n  disk {\n    resync-rate %s;\n    c-plan-ahead 0;\n    al-extents 67;\n%s  }\n", c.Rate, c.DiskEnd)
 	b.WriteString(c.Sections)
 	for _, n := range nodes {
-		fmt.Fprintf(&b, "  on %s {\n    device /dev/drbd%d;\n    disk %s;\n    address %s:%d;\n    meta-disk internal;\n  }\n",
-			n.Name(), c.Minor, c.Disk, n.Addr(), c.Port)
+		fmt.Fprintf(&b, "  on %s {\n    device /dev/drbd%d;\n    disk %s;\n    address %s:%d;\n    meta-disk %s;\n  }\n",
+			n.Name(), c.Minor, c.Disk, n.Addr(), c.Port, cmp.Or(c.MetaDisk[n.Name()], "internal"))
 	}
 	b.WriteString("}\n")
 	return b.String()
