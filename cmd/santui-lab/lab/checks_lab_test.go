@@ -82,6 +82,11 @@ func conditions() []condition {
 			make: `modprobe nfsd; mount -t nfsd none /proc/fs/nfsd; echo "nfsd 10.0.0.9 2000000000 client" >/proc/net/rpc/auth.unix.ip/channel
 printf 'client /mnt/test 2000000000 1 65534 65534 77\n' >/proc/net/rpc/nfsd.export/channel`,
 			undo: "echo 9999999999 >/proc/net/rpc/nfsd.export/flush; umount /proc/fs/nfsd", want: "/mnt/test"},
+		{codes: []string{proto.CheckBusyProc}, result: fail, how: "a process serves storage/spare, as tgtd does", group: "busy", node: "otter",
+			make: "setsid sleep 1000 >/dev/null 2>&1 </dev/storage/spare & echo $! >/run/served.pid; sleep 0.3", undo: end("served"), want: "sleep open"},
+		{codes: []string{proto.CheckBusyTarget}, result: fail, how: "a LIO fileio backstore over a file in /mnt/test", group: "busy", node: "otter",
+			make: configfs + "modprobe target_core_file; X=/sys/kernel/config/target/core/fileio_0/f; mkdir -p $X; echo fd_dev_name=/mnt/test/file,fd_dev_size=4194304 >$X/control; echo 1 >$X/enable",
+			undo: "rmdir /sys/kernel/config/target/core/fileio_0/f", want: "fileio_0/f"},
 		{codes: []string{proto.CheckBusyTarget}, result: fail, how: "a LIO iblock backstore on storage/spare", group: "volumes", node: "otter",
 			make: backstore("/dev/storage/spare"), undo: "rmdir /sys/kernel/config/target/core/iblock_0/x", want: "iblock_0/x"},
 		{codes: []string{proto.CheckLVOpen}, result: fail, how: "a LIO backstore that lies about its udev_path", group: "target", node: "otter",
@@ -143,9 +148,11 @@ printf 'client /mnt/test 2000000000 1 65534 65534 77\n' >/proc/net/rpc/nfsd.expo
 	}
 }
 
+const configfs = "modprobe target_core_mod; mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config; "
+
 // backstore makes a block backstore of the kernel's iSCSI target.
 func backstore(device string) string {
-	return "modprobe target_core_iblock; mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config; X=/sys/kernel/config/target/core/iblock_0/x; " +
+	return configfs + "modprobe target_core_iblock; X=/sys/kernel/config/target/core/iblock_0/x; " +
 		"mkdir -p $X; echo udev_path=" + device + " >$X/control; echo 1 >$X/enable"
 }
 
