@@ -36,11 +36,11 @@ type tlog struct {
 const (
 	keptEpochs = 64
 	// maxLogged bounds the transfer log, in epochs' worth of writes; more writers wait.
-	maxLogged   = 8
+	maxLogged = 8
+	// An epoch's age, see age, is between these.
 	minEpochAge = 20 * time.Millisecond
 	maxEpochAge = 500 * time.Millisecond
-	// flushShare is how much of the time the peer may spend on barriers: while it flushes it takes no writes. One part in so
-	// many.
+	// flushShare bounds the time that the peer spends on barriers, while it takes no writes: to one part in so many.
 	flushShare = 16
 )
 

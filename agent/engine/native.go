@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -87,7 +88,7 @@ func (n *Native) wrap(what string, err error) error {
 	}
 	var refusal *state.Refusal
 	if errors.As(err, &refusal) {
-		return n.errorf(proto.CodeState, "%s: %s", what, refusal.Text).WithRemedy("%s", refusal.Remedy)
+		return n.errorf(proto.CodeState, "%s: %s", what, strings.TrimPrefix(refusal.Text, what+": ")).WithRemedy("%s", refusal.Remedy)
 	}
 	code := proto.CodeFailed
 	switch {

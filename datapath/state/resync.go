@@ -36,7 +36,8 @@ func (m *machine) startSource() {
 	m.out.startResync = &StartResync{}
 }
 
-// syncUUID: the source begins, after an exchange of bitmaps or because it is not Ahead any more; from now on this copy is a mixture and bears a name of its own.
+// syncUUID: the source begins, after an exchange of bitmaps or because it is not Ahead any more; from now on this copy is a
+// mixture and bears a name of its own.
 func (m *machine) syncUUID(u uint64) error {
 	if m.s.Pending.Kind == PendingInvalidate && (m.s.Conn == proto.Connected || m.s.Conn == proto.WFBitMapT) {
 		m.s.EarlySyncUUID = u // the peer's consent comes on the other socket

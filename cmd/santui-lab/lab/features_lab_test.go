@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -46,18 +47,26 @@ func (m *mixed) outcome(before *proto.Verify) proto.Verify {
 	}
 }
 
-func (m *mixed) verifyStatus() (verifyLine, error) {
-	// The other node has no agent, so the command fails in the end; what it prints of ours is what counts.
-	cmd := exec.CommandContext(m.t.Context(), filepath.Join(m.bin, "santui"), "--config", m.config, "verify", "status", "--json")
+// says decodes what a command prints. The other node has no agent, so the command fails in the end; what it prints of ours is
+// what counts.
+func (m *mixed) says(doc any, args ...string) error {
+	cmd := exec.CommandContext(m.t.Context(), filepath.Join(m.bin, "santui"), append([]string{"--config", m.config}, append(args, "--json")...)...)
 	out, _ := cmd.Output()
+	if err := json.NewDecoder(bytes.NewReader(out)).Decode(doc); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+func (m *mixed) verifyStatus() (verifyLine, error) {
 	var doc struct {
 		Verify []verifyLine `json:"verify"`
 	}
-	if err := json.NewDecoder(strings.NewReader(string(out))).Decode(&doc); err != nil {
-		return verifyLine{}, fmt.Errorf("verify status: %w: %s", err, out)
+	if err := m.says(&doc, "verify", "status"); err != nil {
+		return verifyLine{}, err
 	}
 	if len(doc.Verify) != 1 {
-		return verifyLine{}, fmt.Errorf("verify status: %s", out)
+		return verifyLine{}, fmt.Errorf("verify status: %+v", doc)
 	}
 	return doc.Verify[0], nil
 }
