@@ -4,7 +4,8 @@ GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1-dev)
 LDFLAGS  := -X example.com/santui/agent.Version=$(VERSION) -X example.com/santui/cmd/internal/cli.Version=$(VERSION)
 FUZZTIME ?= 30s
-LABLONG  := ^(TestChecks|TestVerbs|TestSetup|TestPowerCuts|TestPowerCutsBesideKernel|TestResizeWithKernel|TestScenesWithKernelLong|TestServiceFaults|TestExternalInPlace|TestAheadWithKernel|TestFailoverSpeed|TestFaults|TestResolveOverLVM|TestDrills|TestWideChecks)$$
+LABLONG  := ^TestLong
+CONFORMED := $(CURDIR)/bin/conformance
 # The packages that have tests with build tag root.
 ROOTPKGS := ./datapath/block ./datapath/export/... ./datapath/meta ./lvmops ./agent/drbdconf ./agent/service ./cmd/santui
 SEEDS    ?= 1000
@@ -41,14 +42,14 @@ labtest: test-deps build ## tests in the lab of two real kernels (root)
 	$(GO) vet -tags lab ./...
 	$(GO) test -tags lab -count=1 -p 1 -timeout 40m -skip '$(LABLONG)' ./cmd/santui-lab/... ./datapath/export/...
 
-lablong: test-deps build ## the long lab tests: every check made real, every verb, every fault of a failover, set-up and doctor, power cuts, resize, drills in a row, many volumes and processes (root)
-	$(GO) test -tags lab -count=1 -p 1 -timeout 150m -run '$(LABLONG)' ./cmd/santui-lab/...
+lablong: test-deps build ## the long lab tests (TestLong...): checks, verbs and faults, power cuts, features beside the kernel; over an hour (root)
+	SANTUI_CONFORMANCE=$(CONFORMED) $(GO) test -tags lab -count=1 -p 1 -timeout 150m -run '$(LABLONG)' ./cmd/santui-lab/...
 
-conformance: test-deps build ## datapath/CONFORMANCE.md, from engine and lab tests that run now (root)
-	rm -f bin/conformance
-	SANTUI_CONFORMANCE=$(CURDIR)/bin/conformance $(GO) test -count=1 ./datapath
-	SANTUI_CONFORMANCE=$(CURDIR)/bin/conformance $(GO) test -tags lab -count=1 -p 1 -timeout 40m -skip '$(LABLONG)' ./cmd/santui-lab/...
-	$(GO) run ./datapath/conformance/merge bin/conformance
+conformance: test-deps build ## datapath/CONFORMANCE.md, from engine and lab tests that run now and what lablong showed since (root)
+	SANTUI_CONFORMANCE=$(CONFORMED) $(GO) test -count=1 ./datapath
+	SANTUI_CONFORMANCE=$(CONFORMED) $(GO) test -tags lab -count=1 -p 1 -timeout 40m -skip '$(LABLONG)' ./cmd/santui-lab/...
+	$(GO) run ./datapath/conformance/merge $(CONFORMED)
+	rm -f $(CONFORMED)
 
 test: unit root labtest ## every test but the long ones of the lab (root; installs what it needs)
 
@@ -58,7 +59,7 @@ lab: test-deps build ## start the two-kernel lab and say how to use it (root)
 bench: ## the engine against its disk, as ratios within one run (BENCH='-dir /mnt/disk -rounds 9' for flags)
 	$(GO) run ./datapath/bench $(BENCH)
 
-labbench: test-deps ## santui against the kernel's DRBD in the lab, as ratios within one run: 4k writes, full sync (root; ROUNDS=3)
+labbench: test-deps build ## santui against the kernel's DRBD in the lab, as ratios within one run: 4k writes, full sync (root; ROUNDS=3)
 	$(GO) test -tags lab -count=1 -timeout 60m -run '^$$' -bench '^BenchmarkBesideKernel$$' -benchtime 1x ./cmd/santui-lab/lab -lab-rounds $(ROUNDS)
 
 fuzz: ## every fuzz target for FUZZTIME (30s)

@@ -91,7 +91,7 @@ func (r *resource) costlyFacts(ctx context.Context, ops *lvmops.Ops, st proto.Re
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if c.at.After(r.costly.at) {
+	if c.at.After(r.costly.at) && c.at.After(r.since) {
 		r.costly = c
 	}
 	return c

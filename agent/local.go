@@ -168,9 +168,9 @@ func (l local) stillWanted(ctx context.Context, kind proto.StepKind, req proto.P
 	if lock == nil || lock.Node == l.cfg.Node {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, peerPing)
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	o, err := l.peer.Observe(ctx, proto.ObserveRequest{Resource: req.Step.Resource, MaxAge: time.Hour.Seconds()})
+	o, err := l.peer.Observe(ctx, proto.ObserveRequest{Resource: req.Step.Resource, Brief: true})
 	switch {
 	case err != nil:
 		return l.cfg.errorf(proto.CodeUnreachable, "%s is not done: whether %s still wants it could not be asked: %v", kind, l.peerName, err)

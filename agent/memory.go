@@ -119,7 +119,7 @@ func (a *Agent) compareHistories(ctx context.Context, r *resource) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyPeriod)
 	defer cancel()
-	there, err := a.peer.Observe(ctx, proto.ObserveRequest{Resource: r.name, MaxAge: 60})
+	there, err := a.peer.Observe(ctx, proto.ObserveRequest{Resource: r.name, Brief: true})
 	if err != nil || there.Resource.DiskState < proto.Outdated {
 		return
 	}

@@ -2,8 +2,8 @@ package agent
 
 import "time"
 
-// Looks that nobody asked for take no more than these shares of a core, all together less than one percent: looks at the
-// stacks while no cockpit watches and while one does, and at what takes programs to find.
+// Looks that nobody asked for are so far apart that the time they take is this share of it: looks at all stacks while no
+// cockpit watches and while one does, and each kind of look that takes programs, at each resource.
 const (
 	idleShare    = 0.004
 	watchedShare = 0.04

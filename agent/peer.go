@@ -26,6 +26,9 @@ type peer struct {
 // peerPing is how often the link's round trip is measured.
 const peerPing = 5 * time.Second
 
+// askLimit bounds a question that the peer answers without a look at anything.
+const askLimit = 5 * time.Second
+
 func newPeer(a *Agent) *peer { return &peer{a: a, since: time.Now(), err: "not connected yet"} }
 
 // run keeps the link up until ctx ends.
@@ -199,10 +202,10 @@ func (a *Agent) dropStaleLock(s *session.Session) {
 	if l == nil || l.Node != a.peerName {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), peerPing)
+	ctx, cancel := context.WithTimeout(context.Background(), askLimit)
 	defer cancel()
 	var o proto.Observation
-	err := s.Call(ctx, proto.MethodPeerObserve, proto.ObserveRequest{Resource: a.resources[0].name, MaxAge: 60}, &o)
+	err := s.Call(ctx, proto.MethodPeerObserve, proto.ObserveRequest{Resource: a.resources[0].name, Brief: true}, &o)
 	if err != nil || o.OpID == l.OpID {
 		return
 	}

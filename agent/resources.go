@@ -85,7 +85,7 @@ func fromDRBDConf(r *drbdconf.Resource, cfg Config) (resourceConf, error) {
 			Open:      func() (block.Device, error) { return block.Open(here.Disk, block.Options{}) },
 			LocalAddr: here.Address.String(), PeerAddr: there.Address.String(),
 			Protocol: r.Protocol, CRAMAlg: r.Net.CRAMAlg, Secret: r.Net.Secret.Reveal(), ResyncRate: r.Disk.ResyncRate,
-			SyncControl: syncControl(r.Disk), MinRate: r.YieldRate(),
+			SyncControl: syncControl(r.Disk), YieldRate: r.YieldRate(),
 			PingInt: r.Net.PingInt, PingTimeout: r.Net.PingTimeout, ConnectInt: r.Net.ConnectInt, Timeout: r.Net.Timeout,
 			KoCount: koCount(r.Net.KoCount), ALExtents: r.Disk.ALExtents, MaxBuffers: r.Net.MaxBuffers, MaxEpochSize: r.Net.MaxEpochSize,
 			AfterSB: r.Net.AfterSB, AlwaysASBP: r.Net.AlwaysASBP, RRConflict: datapath.RRConflict(r.Net.RRConflict),

@@ -76,19 +76,27 @@ func pullsAhead(n int64) func(c *Config) {
 
 func is(c proto.ConnState) func(s *Status) bool { return func(s *Status) bool { return s.Conn == c } }
 
-func TestAheadOfSlowLink(t *testing.T) {
-	t.Parallel()
-	conformance.Ran(t, conformance.SantuiSantui, "ahead-behind")
+// shutPair is a pair whose Primary, the first node, runs Ahead when fill bytes are under way. Nothing gets through to the peer
+// until the valve is set to false.
+func shutPair(t *testing.T, fill int64) (*pair, *valve) {
+	t.Helper()
 	v := newValve()
 	p := newPair(t, testSize, testSize, func(i int, c *Config) {
-		if pullsAhead(128 << 10)(c); i == 0 {
+		if pullsAhead(fill)(c); i == 0 {
 			v.on(c)
 		}
 	})
 	p.synced()
-	a, b := p.node[0], p.node[1]
 	t.Cleanup(func() { v.set(false) })
 	v.set(true)
+	return p, v
+}
+
+func TestAheadOfSlowLink(t *testing.T) {
+	t.Parallel()
+	conformance.Ran(t, conformance.SantuiSantui, "ahead-behind")
+	p, v := shutPair(t, 128<<10)
+	a, b := p.node[0], p.node[1]
 	var stuck sync.WaitGroup
 	for i := range int64(3) { // their data is not in the network yet
 		stuck.Go(func() { a.write(i<<18, pattern(uint64(i), 64<<10)) })
@@ -119,16 +127,8 @@ func TestAheadOfSlowLink(t *testing.T) {
 // TestDemoteAhead: a demotion does not leave the peer behind.
 func TestDemoteAhead(t *testing.T) {
 	t.Parallel()
-	v := newValve()
-	p := newPair(t, testSize, testSize, func(i int, c *Config) {
-		if pullsAhead(64 << 10)(c); i == 0 {
-			v.on(c)
-		}
-	})
-	p.synced()
+	p, v := shutPair(t, 64<<10)
 	a, b := p.node[0], p.node[1]
-	t.Cleanup(func() { v.set(false) })
-	v.set(true)
 	var stuck sync.WaitGroup
 	stuck.Go(func() { a.write(0, pattern(1, 64<<10)) })
 	a.await("the pull", is(proto.Ahead))

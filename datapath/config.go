@@ -134,7 +134,7 @@ type Config struct {
 
 	ResyncRate  int64        // bytes a second, 0 = DRBD's 250 KiB/s
 	SyncControl *SyncControl // nil: the rate is fixed; else it is found while a resync runs, and begins with ResyncRate
-	MinRate     int64        // bytes a second that are left to a peer's resync while applications are busy here; 0: it does not yield
+	YieldRate   int64        // bytes a second that are left to a peer's resync while applications are busy here; 0: it does not yield
 
 	PingInt     time.Duration // idle time on the meta socket before a ping, 10 s
 	PingTimeout time.Duration // time for its answer, 500 ms
@@ -302,7 +302,7 @@ func (c *Config) check() error {
 		return bad("no backing disk")
 	case c.LocalAddr == "" || c.PeerAddr == "":
 		return bad("local and peer address are both needed")
-	case c.ResyncRate < 0 || c.MinRate < 0 || c.KoCount < KoNever || c.ALExtents < 0 || c.MaxBuffers < 0 || c.MaxEpochSize < 0 ||
+	case c.ResyncRate < 0 || c.YieldRate < 0 || c.KoCount < KoNever || c.ALExtents < 0 || c.MaxBuffers < 0 || c.MaxEpochSize < 0 ||
 		c.CongestionFill < 0 || c.CongestionExtents < 0:
 		return bad("a negative limit makes no sense")
 	case c.CRAMAlg != "" && !slices.Contains(CRAMAlgs, c.CRAMAlg):

@@ -216,14 +216,21 @@ func (l *link) quiet(now time.Time) time.Duration {
 	return now.Sub(time.Unix(0, max(l.turn.Load(), l.lastData.Load())))
 }
 
-// oldest is when the oldest epoch with unanswered writes was opened.
+// oldest is since when the peer has owed an answer: for the oldest epoch's barrier, or for a write in it.
 func (t *traffic) oldest(l *link) (time.Time, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !l.replicates || len(t.log.epochs) == 0 {
 		return time.Time{}, false
 	}
-	return t.log.epochs[0].opened, true
+	switch e := t.log.epochs[0]; {
+	case e.sent:
+		return e.ended, true
+	case e.pending > 0:
+		return e.opened, true
+	default:
+		return time.Time{}, false
+	}
 }
 
 // pingBook pairs pings with their answers.

@@ -188,8 +188,11 @@ func (c *Config) openMeta(ctx context.Context, d *disk) (*found, error) {
 // metadata is still where the end was. With external metadata the device would grow at the next handshake, which leaves the
 // new part marked and unsynced.
 func countsAsBefore(md *meta.Metadata, err error, on meta.MetaDisk, last int64) bool {
-	if on.Device == nil || err != nil {
-		return on.Device == nil && errors.Is(err, meta.ErrNoMetadata)
+	if on.Device == nil {
+		return errors.Is(err, meta.ErrNoMetadata)
+	}
+	if err != nil {
+		return false
 	}
 	agreed := md.Superblock().AgreedSize
 	return agreed > 0 && agreed <= last

@@ -30,7 +30,7 @@ func (o *owner) effect(e state.Effect) {
 			o.rs.stop()
 			o.rs = nil
 		}
-		if o.st.Conn == proto.Behind {
+		if o.link != nil {
 			o.link.asked.expire()
 		}
 		o.progress.end()

@@ -98,15 +98,15 @@ func TestExternalMetadataErrors(t *testing.T) {
 	was := p.tweak
 	p.tweak = func(i int, c *Config) {
 		was(i, c)
-		c.Open = func() (block.Device, error) { opened++; return counted{p.node[i].disk, &opened}, nil }
+		c.Open = func() (block.Device, error) { return countedIn(p.node[i].disk, &opened), nil }
 	}
 	for i, c := range []struct {
 		open func() (block.Device, error)
 		says string
 	}{
 		{func() (block.Device, error) { return nil, block.ErrInUse }, "open the device mdotter for the metadata of r0: device is in use"},
-		{func() (block.Device, error) { return blocktest.NewMem(1 << 20), nil }, "(metadata on mdotter) of r0: superblock at 0: no DRBD metadata"},
-		{func() (block.Device, error) { return blocktest.NewMem(512 << 10), nil }, "the device for metadata has 524288 bytes, at least 1048576 are needed"},
+		{func() (block.Device, error) { return countedIn(blocktest.NewMem(1<<20), &opened), nil }, "(metadata on mdotter) of r0: superblock at 0: no DRBD metadata"},
+		{func() (block.Device, error) { return countedIn(blocktest.NewMem(512<<10), &opened), nil }, "the device for metadata has 524288 bytes, at least 1048576 are needed"},
 	} {
 		before := p.tweak
 		p.tweak = func(i int, cfg *Config) {
@@ -120,7 +120,7 @@ func TestExternalMetadataErrors(t *testing.T) {
 			t.Errorf("%d: %v", i, err)
 		}
 		if opened != 0 {
-			t.Fatalf("%d: the backing disk is still open", i)
+			t.Fatalf("%d: %d devices are still open", i, opened)
 		}
 	}
 	_ = p.node[0].Close()
@@ -140,10 +140,13 @@ func TestExternalMetadataErrors(t *testing.T) {
 	p.equal()
 }
 
+// counted is a device that tells whether it was closed.
 type counted struct {
 	block.Device
 	open *int
 }
+
+func countedIn(d block.Device, open *int) block.Device { *open++; return counted{d, open} }
 
 func (c counted) Close() error { *c.open--; return nil }
 

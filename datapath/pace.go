@@ -229,7 +229,7 @@ func (y *yielder) delay(now time.Time, apps, n int64) time.Duration {
 
 // yields says whether reads for the peer's resync or verify give way to applications here.
 func (l *link) yields(k peerKind) bool {
-	return l.r.cfg.MinRate > 0 && (k == peerRSRead || k == peerThinRead || k == peerCsum || k == peerOVDigest)
+	return l.r.cfg.YieldRate > 0 && (k == peerRSRead || k == peerThinRead || k == peerCsum || k == peerOVDigest)
 }
 
 // serveLate has the blocks read that the peer's resync or verify asked for, in order, giving way to applications. It does
@@ -238,7 +238,7 @@ func (l *link) serveLate() error {
 	if !l.yields(peerRSRead) {
 		return nil
 	}
-	y := yielder{least: l.r.cfg.MinRate}
+	y := yielder{least: l.r.cfg.YieldRate}
 	for p := l.late.get(); p != nil; p = l.late.get() {
 		for {
 			d := y.delay(time.Now(), l.r.traffic.appRequests(), p.n)

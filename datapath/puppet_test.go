@@ -21,6 +21,7 @@ type puppet struct {
 	ln         net.Listener
 	data, meta net.Conn
 	rd, md     *drbd.Reader
+	cannot     uint32 // feature flags that it does not offer
 }
 
 // puppetNode starts a node, disk attached, whose peer is a puppet. tweak changes its configuration.
@@ -145,7 +146,7 @@ func (p *puppet) features(f drbd.Features) {
 func (p *puppet) hello(role proto.Role, disk proto.DiskState, u drbd.UUIDs) {
 	p.t.Helper()
 	p.accept()
-	p.features(drbd.Features{Min: 86, Max: 101, Flags: 15})
+	p.features(drbd.Features{Min: 86, Max: 101, Flags: 15 &^ p.cannot})
 	p.send(drbd.CmdProtocol, drbd.Protocol{Protocol: p.n.cfg.Protocol, IntegrityAlg: p.n.cfg.DataIntegrityAlg})
 	p.send(drbd.CmdSyncParam89, drbd.SyncParam{VerifyAlg: p.n.cfg.VerifyAlg, CSumsAlg: p.n.cfg.CsumsAlg})
 	size := uint64(p.n.Size() / 512)
@@ -347,6 +348,20 @@ func TestOtherOptions(t *testing.T) {
 			p.n.dump()
 			t.Errorf("does not name %s", name)
 		}
+	}
+}
+
+// TestThinUnagreed: a peer that cannot do thin resync must not ask for it.
+func TestThinUnagreed(t *testing.T) {
+	t.Parallel()
+	p := puppetNode(t, nil)
+	p.cannot = drbd.FeatureThinResync
+	p.primary()
+	p.throw(hostile{cmd: drbd.CmdRSThinReq, pl: drbd.BlockRequest{Size: 4096}})
+	p.n.await("the end of the link", func(s *Status) bool { return s.Conn < proto.Connected })
+	if !p.n.heard("thin resync was not agreed") {
+		p.n.dump()
+		t.Error("does not say why")
 	}
 }
 

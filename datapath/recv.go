@@ -432,7 +432,8 @@ func (l *link) blockRequest(rd *drbd.Reader, h drbd.Header) error {
 		return err
 	}
 	kind := peerRead
-	if c := proto.ConnState(l.conn.Load()); c == proto.Ahead && (h.Cmd == drbd.CmdRSDataRequest || h.Cmd == drbd.CmdRSThinReq || h.Cmd == drbd.CmdCSumRSRequest) {
+	if resyncs := h.Cmd == drbd.CmdRSDataRequest || h.Cmd == drbd.CmdRSThinReq || h.Cmd == drbd.CmdCSumRSRequest; resyncs &&
+		proto.ConnState(l.conn.Load()) == proto.Ahead {
 		// Its answer would clear bits that are being set (w_e_end_rsdata_req, drbd_worker.c).
 		putAck(&l.acks, drbd.CmdRSCancel, drbd.BlockAck{Sector: req.Sector, ID: req.ID, Size: req.Size, Seq: l.nextSeq()})
 		_, err = rd.Rest()
@@ -593,10 +594,10 @@ func (l *link) receiveMeta() error {
 		}
 		head, err := s.r.Peek(drbd.HeaderSizeH100)
 		if err == nil {
-			heard = time.Now()
 			if err = l.metaPacket(head); err != nil {
 				return l.stopped(err)
 			}
+			heard = time.Now() // what it took to handle the packet is not the peer's silence
 			continue
 		}
 		var nerr net.Error

@@ -103,8 +103,8 @@ func (a *askedBlocks) cleared(b *askedBlock, d *disk) {
 	}
 }
 
-// expire lets what was asked for so far clear no bits any more: the peer runs Ahead, and marks blocks that may be among
-// it.
+// expire lets what a resync that was stopped has asked for clear no bits any more: the peer may run Ahead now, and mark blocks
+// that are among it.
 func (a *askedBlocks) expire() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

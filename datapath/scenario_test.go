@@ -562,7 +562,7 @@ func TestLeastRate(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				network := &pipes{at: map[string]*pipeListener{}}
 				p := newPair(t, testSize, testSize, func(_ int, c *Config) {
-					c.Listen, c.Dial, c.ResyncRate, c.SyncControl, c.MinRate = network.listen, network.dial, 64<<20, control, least
+					c.Listen, c.Dial, c.ResyncRate, c.SyncControl, c.YieldRate = network.listen, network.dial, 64<<20, control, least
 				})
 				p.synced()
 				a := p.node[0]

@@ -806,7 +806,7 @@ func TestRateIsKept(t *testing.T) {
 		},
 		"csums": func(c *Config) { c.ResyncRate, c.CsumsAlg = 32<<20, "crc32c" },
 		"yields": func(c *Config) {
-			c.SyncControl, c.MinRate = &SyncControl{FillTarget: 4 << 20, MaxRate: 32 << 20}, 16<<20
+			c.SyncControl, c.YieldRate = &SyncControl{FillTarget: 4 << 20, MaxRate: 32 << 20}, 16<<20
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

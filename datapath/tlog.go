@@ -31,13 +31,14 @@ type tlog struct {
 	writes int           // in all epochs
 	bytes  int64         // of data in them
 	took   time.Duration // from the newest barrier that was answered to its answer
+	oldest time.Duration // bounds age: the least of maxEpochAge and a part of how long the peer may owe an answer
 }
 
 const (
 	keptEpochs = 64
 	// maxLogged bounds the transfer log, in epochs' worth of writes; more writers wait.
 	maxLogged = 8
-	// An epoch's age, see age, is between these.
+	// An epoch's age, see age, is between these; less where the peer may owe an answer only for a short time.
 	minEpochAge = 20 * time.Millisecond
 	maxEpochAge = 500 * time.Millisecond
 	// flushShare bounds the time that the peer spends on barriers, while it takes no writes: to one part in so many.
@@ -45,7 +46,16 @@ const (
 )
 
 // age is how old an epoch may become, and how long it stays open when nothing more is written.
-func (t *tlog) age() time.Duration { return min(max(minEpochAge, flushShare*t.took), maxEpochAge) }
+func (t *tlog) age() time.Duration { return min(max(minEpochAge, flushShare*t.took), t.oldest) }
+
+// oldestEpoch is how old an epoch may become with a peer that may owe an answer for so long; 0: for ever. It may be open for
+// twice that before its barrier is sent.
+func oldestEpoch(patience time.Duration) time.Duration {
+	if patience == 0 {
+		return maxEpochAge
+	}
+	return min(maxEpochAge, patience/8)
+}
 
 // add puts w in the open epoch, opening one if there is none.
 func (t *tlog) add(w *write, maxEpoch int) {

@@ -15,7 +15,7 @@ import (
 // gate is what the I/O path needs to know of the state. The owner publishes it.
 type gate struct {
 	primary bool
-	frozen  bool // writes wait: the bitmap is on its way, or the node is about to be demoted
+	frozen  bool // writes wait: the bitmap is on its way, Ahead begins or ends, or the node is about to be demoted
 	// suspended: all I/O waits, until the peer is fenced, a copy is back, or an operator says so. What is under way is
 	// not answered either unless the peer has it.
 	suspended bool
@@ -66,7 +66,7 @@ type slot struct {
 }
 
 func newTraffic(cfg *Config) *traffic {
-	return &traffic{cfg: cfg, wake: make(chan struct{})}
+	return &traffic{cfg: cfg, wake: make(chan struct{}), log: tlog{oldest: oldestEpoch(cfg.patience())}}
 }
 
 // await gives a channel that is closed at the next change. The lock is held.

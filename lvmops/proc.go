@@ -142,17 +142,16 @@ func (o *Ops) processes() []int {
 	return pids[:min(len(pids), maxProcs)]
 }
 
-// program returns the directory of a process in /proc and the program that it runs. ok is false for kernel threads and for
-// what has ended. Where only the first thread has ended (pthread_exit in main), the directory is another thread's: the
-// first one's shows nothing any more.
+// program returns the directory of a process in /proc and the program that it runs, "" if it has let go of its memory: a
+// process that ends does so before it closes its files. ok is false for kernel threads. Where only the first thread has ended
+// (pthread_exit in main), the directory is another thread's: the first one's shows nothing any more.
 func (o *Ops) program(pid int) (dir, exe string, ok bool) {
 	dir = o.opt.Proc + "/" + strconv.Itoa(pid)
 	exe, err := os.Readlink(dir + "/exe")
 	if err == nil || !gone(err) {
 		return dir, exe, true
 	}
-	var st unix.Stat_t
-	if unix.Stat(dir+"/task", &st) != nil || st.Nlink <= 3 { // one thread, of links like those of any directory
+	if kernelThread(dir) {
 		return "", "", false
 	}
 	for _, tid := range numbered(nil, dir+"/task") {
@@ -160,8 +159,24 @@ func (o *Ops) program(pid int) (dir, exe string, ok bool) {
 		if exe, err := os.Readlink(task + "/exe"); err == nil {
 			return task, exe, true
 		}
+		if tid != pid && len(numbered(nil, task+"/fd")) > 0 {
+			return task, "", true
+		}
 	}
-	return "", "", false
+	return dir, "", true
+}
+
+// kernelThread reads the flags in a process' stat, the seventh word behind its name (proc(5)); PF_KTHREAD is in the kernel's
+// include/linux/sched.h. What has ended is none.
+func kernelThread(dir string) bool {
+	const flagsAt, pfKthread = 6, 0x00200000
+	stat := readLine(dir + "/stat")
+	words := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(words) <= flagsAt {
+		return false
+	}
+	flags, err := strconv.ParseUint(words[flagsAt], 10, 32)
+	return err == nil && flags&pfKthread != 0
 }
 
 func gone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) }

@@ -64,7 +64,32 @@ func TestReadsOfTheKernelsTrees(t *testing.T) {
 	if got := o.Running([]string{"no-such-program"}); len(got) > 0 {
 		t.Errorf("running: %q", got)
 	}
+	if o, err := os.ReadFile("/proc/2/comm"); err == nil && string(o) == "kthreadd\n" {
+		if !kernelThread("/proc/2") || kernelThread("/proc/self") {
+			t.Errorf("kernel threads: %v %v", kernelThread("/proc/2"), kernelThread("/proc/self"))
+		}
+	}
 	if dir, exe, ok := o.program(2); ok && exe == "" { // a kernel thread, except in a container
 		t.Errorf("process 2: %q %q %v", dir, exe, ok)
+	}
+}
+
+// TestEndingProcess: a process that ends has no program any more before it closes its files.
+func TestEndingProcess(t *testing.T) {
+	t.Parallel()
+	proc := t.TempDir()
+	dir := filepath.Join(proc, "4711")
+	if err := os.MkdirAll(filepath.Join(dir, "task/4711"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o := &Ops{opt: Options{Proc: proc}}
+	for flags, want := range map[string]bool{"4194308": true, "2129984": false} { // PF_EXITING; PF_KTHREAD
+		stat := "4711 (a) b) D 1 4711 4711 0 -1 " + flags + " 0 0\n"
+		if err := os.WriteFile(filepath.Join(dir, "stat"), []byte(stat), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, exe, ok := o.program(4711); ok != want || ok && (got != dir || exe != "") {
+			t.Errorf("flags %s: %q %q %v", flags, got, exe, ok)
+		}
 	}
 }

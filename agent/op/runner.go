@@ -46,8 +46,8 @@ func newRunning(id string, cancel context.CancelFunc) *running {
 	return &running{id: id, decide: make(chan proto.DecideRequest), done: make(chan struct{}), aborted: cancel}
 }
 
-// NewRunner returns a Runner. publish is called with a copy after every change, from the operation's goroutine; it must
-// not block.
+// NewRunner returns a Runner. publish is called with a copy before every step and when something else changes, from the
+// operation's goroutine; it must not block.
 func NewRunner(pair string, local, peer Node, journal *Journal, publish func(proto.Op)) *Runner {
 	return &Runner{pair: pair, local: local, peer: peer, journal: journal, publish: publish, requests: map[string]string{}}
 }

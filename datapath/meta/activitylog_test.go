@@ -34,21 +34,7 @@ type tb interface {
 // create makes metadata on dev, agrees on the full size and opens it as Primary.
 func create(t tb, dev block.Device, extents int) *Metadata {
 	t.Helper()
-	ctx := context.Background()
-	if err := Create(ctx, dev, CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	m, err := Open(dev, OpenOptions{ALExtents: extents})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.SetAgreedSize(ctx, m.Layout().UsableSize, false); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Update(ctx, func(sb *Superblock) { sb.Flags |= FlagPrimary }); err != nil {
-		t.Fatal(err)
-	}
-	return m
+	return outside(t, dev, MetaDisk{}, extents)
 }
 
 func begin(t tb, m *Metadata, extents ...int64) {

@@ -73,24 +73,28 @@ func (m *Metadata) widen(ctx context.Context, deviceBytes int64) error {
 		return err
 	}
 	defer m.unlockIO()
+	if err := m.bm.lockIO(ctx); err != nil {
+		return err
+	}
+	defer m.bm.unlockIO()
+	if err := m.relocate(to); err != nil {
+		m.al.fail(err)
+		return err
+	}
+	// What lies in new room for the bitmap is read when an agreed size reaches there, and written before.
+	m.bm.mu.Lock()
+	m.bm.room = to.BMSize
+	m.bm.mu.Unlock()
+	m.al.limit.Store(to.UsableSize)
+	return nil
+}
+
+// relocate writes the superblock of another layout. I/O is locked.
+func (m *Metadata) relocate(to Layout) error {
 	m.mu.Lock()
 	m.layout = to
 	m.mu.Unlock()
-	if to.BMSize != from.BMSize { // what lies in the new room is read when an agreed size reaches there, and written before
-		if err := m.write(m.running(m.Superblock())); err != nil {
-			m.al.fail(err)
-			return err
-		}
-		if err := m.bm.lockIO(ctx); err != nil {
-			return err
-		}
-		m.bm.mu.Lock()
-		m.bm.room = to.BMSize
-		m.bm.mu.Unlock()
-		m.bm.unlockIO()
-	}
-	m.al.limit.Store(to.UsableSize)
-	return nil
+	return m.write(m.running(m.Superblock()))
 }
 
 // moveSuperblock writes the new superblock and erases the old one.
@@ -99,10 +103,7 @@ func (m *Metadata) moveSuperblock(ctx context.Context, from, to Layout) error {
 		return err
 	}
 	defer m.unlockIO()
-	m.mu.Lock()
-	m.layout = to
-	m.mu.Unlock()
-	if err := m.write(m.running(m.Superblock())); err != nil {
+	if err := m.relocate(to); err != nil {
 		return err
 	}
 	return erase(m.dev, []int64{from.MDOffset})

@@ -141,15 +141,7 @@ func TestAfterSBPair(t *testing.T) {
 			for _, n := range p.n {
 				n.s.AfterSB, n.s.RRConflict = c.policy, RRCallPriLost
 			}
-			p.cut()
-			p.settle(rng())
-			a.write(1, 11)
-			a.write(2, 12)
-			a.do(Demote{})
-			if err := promote(t, p, b, false); err != nil {
-				t.Fatal(err)
-			}
-			b.write(5, 15)
+			partWithChanges(t, p)
 			b.do(Demote{})
 			if c.primary >= 0 {
 				if err := promote(t, p, p.n[c.primary], false); err != nil {
@@ -185,13 +177,10 @@ func TestAfterSBPair(t *testing.T) {
 	}
 }
 
-// TestAfterSBLostBesideDiscard: by the policy a Primary loses and refuses to; the other one was told to discard its changes,
-// but has won by the policy. They must not both be the source.
-func TestAfterSBLostBesideDiscard(t *testing.T) {
-	p, a, b := syncedPair(t)
-	for _, n := range p.n {
-		n.s.AfterSB = [3]uint32{drbd.AfterSBDiscardLeastChanges, drbd.AfterSBCallHelper}
-	}
+// partWithChanges has the first node write two blocks, then, Primary instead, the other one a third.
+func partWithChanges(t *testing.T, p *simPair) {
+	t.Helper()
+	a, b := p.n[0], p.n[1]
 	p.cut()
 	p.settle(rng())
 	a.write(1, 11)
@@ -201,6 +190,16 @@ func TestAfterSBLostBesideDiscard(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.write(5, 15)
+}
+
+// TestAfterSBLostBesideDiscard: by the policy a Primary loses and refuses to; the other one was told to discard its changes,
+// but has won by the policy. They must not both be the source.
+func TestAfterSBLostBesideDiscard(t *testing.T) {
+	p, a, b := syncedPair(t)
+	for _, n := range p.n {
+		n.s.AfterSB = [3]uint32{drbd.AfterSBDiscardLeastChanges, drbd.AfterSBCallHelper}
+	}
+	partWithChanges(t, p)
 	if err := a.do(Disconnect{}); err != nil {
 		t.Fatal(err)
 	}

@@ -111,6 +111,8 @@ func TestNotAhead(t *testing.T) {
 		set  func(s *State)
 	}{
 		{"blocks", func(s *State) { s.OnCongestion = CongestionBlocks }},
+		{"its copy is not good", func(s *State) { s.Disk = proto.Inconsistent }},
+		{"the peer's copy is not good", func(s *State) { s.PeerDisk = proto.Consistent }},
 		{"Secondary", func(s *State) { s.Role = proto.Secondary }},
 		{"during a verify", func(s *State) { s.Conn = proto.VerifyT }},
 		{"a request is pending", func(s *State) { s.Pending.Kind = PendingVerify }},

@@ -50,7 +50,7 @@ func (t *twist) configure(w *world, inc *incarnation, cfg *datapath.Config) {
 	cfg.Fencing, cfg.SuspendOnNoData, cfg.Helper = t.fencing, t.noData, helper{w, inc}
 	t.fork.configure(inc.n.i, cfg)
 	if t.grow {
-		cfg.LastSize, cfg.KeepSize = inc.n.lastSize, func(n int64) error { return inc.keepSize(n) }
+		cfg.LastSize, cfg.KeepSize = inc.n.lastSize, inc.keepSize
 	}
 }
 

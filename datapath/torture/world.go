@@ -281,7 +281,7 @@ func (w *world) powerOn(n *node) error {
 		LocalAddr: n.addr, PeerAddr: w.nodes[1-n.i].addr, CRAMAlg: "sha1", Secret: []byte("FooFunFactory"),
 		Protocol: w.protocol, ResyncRate: []int64{256 << 10, 8 << 20, 1 << 30}[w.seed%3],
 		SyncControl: []*datapath.SyncControl{nil, {FillTarget: 50 << 10, MinRate: 250 << 10, MaxRate: 64 << 20}}[w.seed/24%2],
-		MinRate:     []int64{0, 250 << 10}[w.seed/24%2],
+		YieldRate:   []int64{0, 250 << 10}[w.seed/24%2],
 		ConnectInt:  time.Second, PingInt: 3 * time.Second, Timeout: 2 * time.Second, KoCount: 3,
 		ALExtents: alExtents, MaxEpochSize: []int{2048, 1, 3, 20}[w.seed/3%4], MaxBuffers: []int{2048, 64}[w.seed/12%2],
 		Logger: slog.New(slog.DiscardHandler),

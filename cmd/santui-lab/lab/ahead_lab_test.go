@@ -30,9 +30,9 @@ func (m *mixed) hurry(n *Node) {
 	m.t.Logf("16 MiB written in %.1f s", time.Since(began).Seconds())
 }
 
-// TestAheadWithKernel: under protocol A each side once runs Ahead of a slow link, the other one is Behind meanwhile, and a
+// TestLongAheadWithKernel: under protocol A each side once runs Ahead of a slow link, the other one is Behind meanwhile, and a
 // resync without an exchange of bitmaps makes them equal again.
-func TestAheadWithKernel(t *testing.T) {
+func TestLongAheadWithKernel(t *testing.T) {
 	conf := func(c *DRBDConf) {
 		c.Protocol = "A"
 		c.NetExtra += patience + "    on-congestion pull-ahead;\n    congestion-fill 128k;\n"

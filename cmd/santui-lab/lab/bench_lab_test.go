@@ -80,11 +80,8 @@ func (s *santuiEntrant) begin(ctx context.Context) error {
 		}
 	}
 	for {
-		conn, err := session.DialSSH(ctx, s.otter.Name(), "-F", s.l.SSHConfig())
-		if err == nil {
-			s.otterSays, err = session.Client(ctx, conn, session.Options{Node: "bench", Version: "bench", Kind: session.KindCockpit})
-		}
-		if err == nil {
+		var err error
+		if s.otterSays, err = s.l.cockpit(ctx, s.otter); err == nil {
 			break
 		}
 		select {
@@ -212,17 +209,11 @@ func BenchmarkBesideKernel(b *testing.B) {
 		scale      float64
 		target     float64
 	}{{"4k random writes, QD1", "/s", 1, 0.5}, {"4k random writes, QD32", "/s", 1, 0.5}, {"full sync", " MB/s", 1e-6, 1}} {
-		verdict, ratio := "missed", middle(ratios[i])
+		verdict, ratio := "missed", median(ratios[i])
 		if ratio >= what.target {
 			verdict = "met"
 		}
-		b.Logf("%-24s kernel %6.0f%s, santui %6.0f%s, ratio %.2f (%.2f-%.2f), target %.2f %s", what.name, middle(theirs[i])*what.scale, what.unit,
-			middle(santui[i])*what.scale, what.unit, ratio, slices.Min(ratios[i]), slices.Max(ratios[i]), what.target, verdict)
+		b.Logf("%-24s kernel %6.0f%s, santui %6.0f%s, ratio %.2f (%.2f-%.2f), target %.2f %s", what.name, median(theirs[i])*what.scale, what.unit,
+			median(santui[i])*what.scale, what.unit, ratio, slices.Min(ratios[i]), slices.Max(ratios[i]), what.target, verdict)
 	}
-}
-
-// middle is the median of a non-empty list.
-func middle(v []float64) float64 {
-	v = slices.Sorted(slices.Values(v))
-	return v[len(v)/2]
 }

@@ -17,9 +17,9 @@ import (
 const fioDrill = "cd /mnt/test && fio --name=d --filename=fio --filesize=8M --rw=randwrite --bs=4k --ioengine=psync --end_fsync=1 --verify=crc32c " +
 	"--verify_fatal=1 --verify_state_save=0 --randseed=%d --output=/run/fio.out %s || { cat /run/fio.out; exit 1; }"
 
-// TestDrills runs SANTUI_DRILLS (10) drills in a row. Before each fio writes new blocks, after it they are all read back from
+// TestLongDrills runs SANTUI_DRILLS (10) drills in a row. Before each fio writes new blocks, after it they are all read back from
 // the disk; at the end every file and both disks are compared, and the report has every drill.
-func TestDrills(t *testing.T) {
+func TestLongDrills(t *testing.T) {
 	n := rounds(t, "SANTUI_DRILLS", 10)
 	p := newPair(t, Options{DiskSize: 96 << 20}, AgentOptions{})
 	p.sh(p.weasel, "mkdir -p /mnt/test")

@@ -8,16 +8,15 @@ import (
 	"testing"
 
 	"example.com/santui/datapath/conformance"
-	"example.com/santui/proto"
 )
 
 // besideDisk is a place for metadata beside the disk: a loop device with room for two slots.
 const besideDisk = "truncate -s 256M /var/lib/santui-md.img && losetup /dev/loop5 /var/lib/santui-md.img"
 
-// TestExternalInPlace: santui takes over, in place, a disk whose metadata the kernel's DRBD keeps on another device, as
+// TestLongExternalInPlace: santui takes over, in place, a disk whose metadata the kernel's DRBD keeps on another device, as
 // Secondary and as Primary, and gives it back: nothing is resynced that did not change, and drbdmeta reads what it wrote.
 // The peer keeps its metadata in a slot.
-func TestExternalInPlace(t *testing.T) {
+func TestLongExternalInPlace(t *testing.T) {
 	conformance.Ran(t, conformance.KernelSantui, "disk-in-place")
 	conformance.Ran(t, conformance.SantuiKernel, "disk-in-place")
 	conf := DRBDConf{Secret: "lab secret", Rate: "100M", NetExtra: patience + "    connect-int 1;\n    ping-int 1;\n",
@@ -86,9 +85,7 @@ func TestExternalInPlace(t *testing.T) {
 	}
 
 	// As Primary, then back to the kernel.
-	if err := p.call(ctx, proto.MethodResource, proto.ResourceRequest{Resource: "r0", Action: proto.ResourcePrimary, By: "test"}, nil); err != nil {
-		t.Fatal(err)
-	}
+	p.primary(ctx)
 	p.workload(p.ours, 1)
 	p.synced("a file system of santui's")
 	before = p.traffic(ctx)

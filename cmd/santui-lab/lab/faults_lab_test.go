@@ -96,9 +96,9 @@ func nodeFaults() []fault {
 	}
 }
 
-// TestFaults lets a program, an agent, a machine and the cable fail at the steps of a failover, and brings the pair home. Each
+// TestLongFaults lets a program, an agent, a machine and the cable fail at the steps of a failover, and brings the pair home. Each
 // time the operation ends in a state that is named, the agents agree on it, there are never two Primaries, and no byte is lost.
-func TestFaults(t *testing.T) {
+func TestLongFaults(t *testing.T) {
 	g := newVerbRig(t, rigOptions{})
 	g.note("%-56s %-6s %-10s %-22s %s", "fault", "after", "ends", "roles", "brought home by")
 	defer func() { t.Logf("matrix:\n%s", strings.Join(g.matrix, "\n")) }()

@@ -14,7 +14,6 @@ import (
 
 	"example.com/santui/datapath/conformance"
 	"example.com/santui/proto"
-	"example.com/santui/proto/session"
 )
 
 // inPlace is a pair of the kernel's DRBD, of which otter is taken over by santui and given back, on the same disks.
@@ -91,16 +90,20 @@ func (p *inPlace) adopt(ctx context.Context) {
 
 // call makes a request of otter's agent, as the cockpit does.
 func (p *inPlace) call(ctx context.Context, method proto.Method, in, out any) error {
-	conn, err := session.DialSSH(ctx, p.ours.Name(), "-F", p.l.SSHConfig())
-	if err != nil {
-		return err
-	}
-	s, err := session.Client(ctx, conn, session.Options{Node: "test", Version: "test", Kind: session.KindCockpit})
+	s, err := p.l.cockpit(ctx, p.ours)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = s.Close() }()
 	return s.Call(ctx, method, in, out)
+}
+
+// primary makes otter, without its peer's agent, Primary.
+func (p *inPlace) primary(ctx context.Context) {
+	p.t.Helper()
+	if err := p.call(ctx, proto.MethodResource, proto.ResourceRequest{Resource: "r0", Action: proto.ResourcePrimary, By: "test"}, nil); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 func (p *inPlace) until(ctx context.Context, what string, ok func(proto.Resource) bool) {
@@ -224,9 +227,7 @@ func TestDiskInPlace(t *testing.T) {
 		t.Errorf("down: %+v", j)
 	}
 	p.adopt(ctx)
-	if err := p.call(ctx, proto.MethodResource, proto.ResourceRequest{Resource: "r0", Action: proto.ResourcePrimary, By: "test"}, nil); err != nil {
-		t.Fatal(err)
-	}
+	p.primary(ctx)
 	p.write(p.ours, 3, 11, 30)
 	alone := p.judge("santui, Primary, alone", p.ours)
 	if !alone.primary || !alone.unclean || alone.bits != 3*1024 {
@@ -258,9 +259,7 @@ func TestDiskInPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.kernelSees(ctx, "connected", DRBDStatus.InSync)
-	if err := p.call(ctx, proto.MethodResource, proto.ResourceRequest{Resource: "r0", Action: proto.ResourcePrimary, By: "test"}, nil); err != nil {
-		t.Fatal(err)
-	}
+	p.primary(ctx)
 	p.workload(p.ours, 1)
 	p.synced("a file system of santui's")
 	before = p.traffic(ctx)

@@ -22,7 +22,7 @@ import (
 	"example.com/santui/proto"
 )
 
-var powerRounds = flag.Int("power-rounds", 20, "power cuts of TestPowerCuts")
+var powerRounds = flag.Int("power-rounds", 20, "power cuts of TestLongPowerCuts")
 
 // area is a file system on /dev/drbd0 with a file that fio writes to. Each load owns every loads'th block of the file, so
 // that nothing of an earlier one is ever written again and what was acknowledged then stays checkable.
@@ -305,9 +305,9 @@ func (p *powerPair) rest() {
 	p.identical()
 }
 
-// TestPowerCuts cuts the power of a whole node, again and again: of the Primary and of the Secondary in turn, while fio
+// TestLongPowerCuts cuts the power of a whole node, again and again: of the Primary and of the Secondary in turn, while fio
 // writes. Nothing that fio was told is durable may be lost, the file system must be sound, and both disks equal in the end.
-func TestPowerCuts(t *testing.T) {
+func TestLongPowerCuts(t *testing.T) {
 	conformance.Ran(t, conformance.SantuiSantui, "power-cut")
 	p := newPowerPair(t, 320<<20, 256<<20, *powerRounds)
 	for nr := range *powerRounds {
@@ -327,9 +327,9 @@ func TestTwoPowerCuts(t *testing.T) {
 	p.rest()
 }
 
-// TestPowerCutsBesideKernel cuts the power of santui's node while the kernel's DRBD is its peer: as Primary, when the
+// TestLongPowerCutsBesideKernel cuts the power of santui's node while the kernel's DRBD is its peer: as Primary, when the
 // kernel takes over or waits, and as Secondary.
-func TestPowerCutsBesideKernel(t *testing.T) {
+func TestLongPowerCutsBesideKernel(t *testing.T) {
 	conformance.Ran(t, conformance.SantuiKernel, "power-cut")
 	conformance.Ran(t, conformance.KernelSantui, "power-cut")
 	m := newMixedConf(t, "weasel", "otter", func(c *DRBDConf) { c.NetExtra += patience })

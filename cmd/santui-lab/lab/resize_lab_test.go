@@ -43,9 +43,9 @@ func (p *inPlace) grown(what string, mib int) {
 	p.t.Logf("%-44s %d bytes, identical on both disks", what, l.UsableSize)
 }
 
-// TestResizeWithKernel grows a device in use, asked on santui's side and on the kernel's; then on one side only, which
+// TestLongResizeWithKernel grows a device in use, asked on santui's side and on the kernel's; then on one side only, which
 // changes nothing.
-func TestResizeWithKernel(t *testing.T) {
+func TestLongResizeWithKernel(t *testing.T) {
 	conformance.Ran(t, conformance.SantuiKernel, "resize")
 	conformance.Ran(t, conformance.KernelSantui, "resize")
 	bin, err := programs()

@@ -19,9 +19,9 @@ sed -i '/filter/d' /etc/lvm/lvm.conf
 pvcreate -q /dev/ubdb; vgcreate -q disks /dev/ubdb; lvcreate -q -y -L 64M -n r0 disks
 ln -sf disks/r0 /dev/md3`
 
-// TestResolveOverLVM: LVM below the replicated device and above it, a split brain, and its end by an operator at a terminal.
+// TestLongResolveOverLVM: LVM below the replicated device and above it, a split brain, and its end by an operator at a terminal.
 // The loser is taken down first, a snapshot keeps what it had, and the winner's data is on both nodes afterwards.
-func TestResolveOverLVM(t *testing.T) {
+func TestLongResolveOverLVM(t *testing.T) {
 	g := newVerbRig(t, rigOptions{size: 160 << 20, disk: diskOnLVM})
 	g.fork()
 	lost := g.sh(g.otter, "sha256sum </mnt/test/lost")

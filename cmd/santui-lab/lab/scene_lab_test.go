@@ -165,13 +165,11 @@ func (e *end) ask(ctx context.Context, method proto.Method, in, out any) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.agent == nil {
-		conn, err := session.DialSSH(ctx, e.n.Name(), "-F", e.p.l.SSHConfig())
+		s, err := e.p.l.cockpit(ctx, e.n)
 		if err != nil {
 			return err
 		}
-		if e.agent, err = session.Client(ctx, conn, session.Options{Node: "test", Version: "test", Kind: session.KindCockpit}); err != nil {
-			return err
-		}
+		e.agent = s
 	}
 	err := e.agent.Call(ctx, method, in, out)
 	if err != nil {
@@ -350,9 +348,9 @@ func (e *end) going(script string) <-chan error {
 }
 
 // fio is a load of scattered small writes all over the device, for so many seconds.
-func fio(seconds int, more string) string {
+func fio(seconds int) string {
 	return fmt.Sprintf("fio --name=w --filename=/dev/drbd0 --rw=randwrite --bs=4k --direct=1 --ioengine=libaio --iodepth=8 --time_based --runtime=%d "+
-		"--randrepeat=0 --refill_buffers --eta=never --output=/dev/null %s", seconds, more)
+		"--randrepeat=0 --refill_buffers --eta=never --output=/dev/null", seconds)
 }
 
 // end waits for what going began.

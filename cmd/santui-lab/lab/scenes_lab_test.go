@@ -20,10 +20,10 @@ var scenes = []script{
 	{name: "skip-initial-sync", fresh: true, play: skipInitialSync},
 }
 
-// TestScenesWithKernel plays what must never go wrong, TestScenesWithKernelLong the others, each node being Primary once.
+// TestScenesWithKernel plays what must never go wrong, TestLongScenesWithKernel the others, each node being Primary once.
 func TestScenesWithKernel(t *testing.T) { play(t, true) }
 
-func TestScenesWithKernelLong(t *testing.T) { play(t, false) }
+func TestLongScenesWithKernel(t *testing.T) { play(t, false) }
 
 func fencing(policy string) func(*DRBDConf) {
 	return func(c *DRBDConf) {
@@ -174,13 +174,13 @@ func skipInitialSync(s *scene) {
 // well again it takes what it missed.
 func ioErrors(s *scene) {
 	for _, e := range []*end{s.primary, s.secondary} {
-		w := s.primary.going(fio(3, ""))
+		w := s.primary.going(fio(3))
 		time.Sleep(time.Second)
-		e.fails(32)
+		e.fails(sceneMiB)
 		e.sees("the loss of its disk", func(v view) bool { return v.Disk == "Diskless" })
 		s.end("fio over "+e.n.Name()+"'s broken disk", w)
 		want := s.primary.sh("sha256sum </dev/drbd0")
-		e.linear(32)
+		e.linear(sceneMiB)
 		e.must("attach")
 		s.synced(e.n.Name() + "'s disk is well again")
 		if got := s.primary.sh("sha256sum </dev/drbd0"); got != want {
@@ -193,7 +193,7 @@ func ioErrors(s *scene) {
 func toggleDisk(s *scene) {
 	for i := range 4 {
 		e := []*end{s.primary, s.secondary}[i%2]
-		w := s.primary.going(fio(3, ""))
+		w := s.primary.going(fio(3))
 		time.Sleep(500 * time.Millisecond)
 		e.must("detach")
 		e.sees("no disk", func(v view) bool { return v.Disk == "Diskless" })
@@ -202,11 +202,4 @@ func toggleDisk(s *scene) {
 		s.end("fio", w)
 		s.synced(e.n.Name() + "'s disk is back")
 	}
-}
-
-// device is the size of the node's device in bytes.
-func (e *end) device() (n int64) {
-	e.p.t.Helper()
-	_, _ = fmt.Sscan(e.sh("blockdev --getsize64 /dev/drbd0 2>/dev/null || echo 0"), &n)
-	return n
 }

@@ -137,8 +137,8 @@ func TestService(t *testing.T) {
 	g.sh(g.weasel, "umount /mnt/client")
 }
 
-// TestServiceFaults makes every check of the service real, and lets a unit and a script fail.
-func TestServiceFaults(t *testing.T) {
+// TestLongServiceFaults makes every check of the service real, and lets a unit and a script fail.
+func TestLongServiceFaults(t *testing.T) {
 	g := newServiceRig(t)
 	for _, c := range []struct{ code, make, undo, want string }{
 		{"ADDRESS", "ip addr add 10.0.0.100/32 dev eth1", "ip addr del 10.0.0.100/32 dev eth1", "is on weasel (eth1), where the service is not"},

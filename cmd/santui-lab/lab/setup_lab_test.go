@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// TestSetup: on two nodes whose lvm.conf has no filter, santui setup refuses, santui doctor says why and writes the
+// TestLongSetup: on two nodes whose lvm.conf has no filter, santui setup refuses, santui doctor says why and writes the
 // filter, setup makes the guide's stack and refuses what is in its way, and names that nobody would choose go through a
 // whole failover.
-func TestSetup(t *testing.T) {
+func TestLongSetup(t *testing.T) {
 	p := newPair(t, Options{DiskSize: 96 << 20}, AgentOptions{DRBDConf: strings.Replace(GuideConf, "30M", "200M", 1)})
 	p.synced("weasel")
 	for _, n := range p.l.Nodes() {

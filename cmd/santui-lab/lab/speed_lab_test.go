@@ -39,9 +39,9 @@ func machine(t *testing.T) {
 	t.Logf("load of this machine: %s", load)
 }
 
-// TestFailoverSpeed moves the guide's stack there and back, with santui and by bare commands in a script with the
+// TestLongFailoverSpeed moves the guide's stack there and back, with santui and by bare commands in a script with the
 // kernel's DRBD.
-func TestFailoverSpeed(t *testing.T) {
+func TestLongFailoverSpeed(t *testing.T) {
 	n := rounds(t, "SANTUI_MOVES", 3)
 	var bare, service, whole []float64
 	t.Run("kernel", func(t *testing.T) {

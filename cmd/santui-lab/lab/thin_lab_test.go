@@ -29,9 +29,9 @@ func (m *mixed) counters() proto.Counters {
 	return proto.Counters{}
 }
 
-// TestThinWithKernel: what the Primary zeroed while its peer was away comes to the peer's disk, which held something else
+// TestLongThinWithKernel: what the Primary zeroed while its peer was away comes to the peer's disk, which held something else
 // there, without travelling.
-func TestThinWithKernel(t *testing.T) {
+func TestLongThinWithKernel(t *testing.T) {
 	conf := func(c *DRBDConf) {
 		c.NetExtra += patience
 		c.DiskEnd += "    rs-discard-granularity 65536;\n"

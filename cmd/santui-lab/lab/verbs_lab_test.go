@@ -168,11 +168,7 @@ func (g *verbRig) cockpit(n *Node) *session.Session {
 func (g *verbRig) dial(n *Node) (*session.Session, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	conn, err := session.DialSSH(ctx, n.Name(), "-F", g.l.SSHConfig())
-	if err != nil {
-		return nil, err
-	}
-	return session.Client(ctx, conn, session.Options{Node: "test", Version: "test", Kind: session.KindCockpit})
+	return g.l.cockpit(ctx, n)
 }
 
 // trySnap asks a node's agent, over one session that is opened again when it is broken.
@@ -313,8 +309,8 @@ func (g *verbRig) step(req proto.OpStartRequest, on *Node, n int) proto.Op {
 	}
 }
 
-// TestVerbs runs drill, takeover, rejoin, resolve and undo on two kernels with the guide's LVM stack.
-func TestVerbs(t *testing.T) {
+// TestLongVerbs runs drill, takeover, rejoin, resolve and undo on two kernels with the guide's LVM stack.
+func TestLongVerbs(t *testing.T) {
 	g := newVerbRig(t, rigOptions{})
 	defer func() { t.Logf("matrix:\n%s", strings.Join(g.matrix, "\n")) }()
 	for _, part := range []struct {

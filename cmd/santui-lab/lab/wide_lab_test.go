@@ -16,10 +16,10 @@ import (
 	"example.com/santui/proto/session"
 )
 
-// TestWideChecks measures the checks of 50 logical volumes and 2,000 processes, how long writes wait meanwhile, and what the
+// TestLongWideChecks measures the checks of 50 logical volumes and 2,000 processes, how long writes wait meanwhile, and what the
 // agents take of a core while nothing happens. It prints these numbers and judges what the checks say: how fast they were
 // depends on what else this machine does.
-func TestWideChecks(t *testing.T) {
+func TestLongWideChecks(t *testing.T) {
 	p := newPair(t, Options{DiskSize: 320 << 20, Memory: "1024M"}, AgentOptions{})
 	p.sh(p.weasel, "mkdir -p /mnt/test")
 	p.sh(p.otter, `pvcreate -q /dev/drbd0; vgcreate -q --setautoactivation n storage /dev/drbd0
@@ -76,11 +76,7 @@ func (p *pair) cockpit(n *Node) *session.Session {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
 	defer cancel()
-	conn, err := session.DialSSH(ctx, n.Name(), "-F", p.l.SSHConfig())
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	s, err := session.Client(ctx, conn, session.Options{Node: "test", Version: "test", Kind: session.KindCockpit})
+	s, err := p.l.cockpit(ctx, n)
 	if err != nil {
 		p.t.Fatal(err)
 	}
