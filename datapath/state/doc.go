@@ -37,9 +37,10 @@
 // at a time; commands that come meanwhile are refused with Retry. If both ask at once, the node with ResolveConflicts
 // wins.
 //
-// So do they on a verify and on a full resync. Both then set all bits at once and skip the exchange of bitmaps: the
-// source is SyncSource in the same step, the target waits in WFSyncUUID. The sync UUID may overtake the peer's consent,
-// which travels on the meta socket; it is kept until that comes.
+// So do they on a verify and on a full resync. Both set all bits and skip the exchange of bitmaps: the source is SyncSource
+// in the same step, the target waits in WFSyncUUID. The sync UUID may overtake the peer's consent, which travels on the meta
+// socket; it is kept until that comes. The target of a full resync sets its bits with the sync UUID: if the link breaks
+// before, neither node has any.
 //
 // VerifyS ends with VerifyDone and says so with its state, which ends the peer's VerifyT. A copy that is no longer
 // UpToDate ends a verify on either side.
@@ -52,11 +53,11 @@
 // resync, so there is none: the new part stays marked.
 //
 // Until the peer has answered with its size no role changes here and no verify or full resync begins, since all of that
-// decides who is the source; a request of this node that is pending when the device grows is answered first.
+// decides who is the source; a request of this node that is pending when the device grows is answered first. A peer that
+// does not follow, since it runs Ahead just now, is waited for: the next resize on either node begins the resync.
 //
-// As with DRBD, marks may stay between two copies of one generation: of the new part, if the link breaks before both have
-// grown; and of a full resync over the peer's copy to which the peer has agreed, if this node does not hear of it. No data
-// is at risk, writes go to both. invalidate gets rid of them.
+// As with DRBD, marks of the new part may stay between two copies of one generation, if the link breaks before both have
+// grown. No data is at risk, writes go to both. invalidate gets rid of them.
 //
 // # Generations
 //
@@ -85,6 +86,6 @@
 //
 // # Not in this version
 //
-// Refused by name: Ahead and Behind, a dual Primary, invalidate without a connection.
+// Refused by name: a dual Primary, invalidate without a connection.
 // Absent: several volumes, resync dependencies.
 package state

@@ -33,7 +33,7 @@ func maySkip(s State) drbd.RetCode {
 	}
 	rv := atRest(s)
 	switch {
-	case s.Pending.Kind != PendingNone:
+	case s.Pending.Kind != PendingNone || s.Asking:
 		return drbd.SSInTransientState
 	case !rv.OK():
 		return rv
@@ -48,6 +48,13 @@ func maySkip(s State) drbd.RetCode {
 // peerSkips takes the peer's word that two fresh disks hold the same (receive_uuids, drbd_receiver.c). If both nodes
 // gave theirs at once, the generation of the one that decides ties is kept. DRBD would keep both and find a split brain.
 func (m *machine) peerSkips(current uint64) {
+	if m.s.Asking && masked(m.s.UUIDs.Current) == drbd.UUIDJustCreated {
+		// The peer decided before it heard of the larger disk here, so it does not mean the new part, and the two would not
+		// agree on who resyncs it. On a new link this copy is fresh and that of the peer is not.
+		m.notify(proto.LevelWarn, "the peer declares both disks to be the same while the one here grows: everything is resynced instead")
+		m.dropLink(proto.ProtocolError)
+		return
+	}
 	// A state of an Inconsistent disk may have been under way when the peer decided. With a request pending, it waits: the
 	// peer would take it for the end of what it is about to grant.
 	m.out.state = m.s.Pending.Kind == PendingNone

@@ -12,7 +12,7 @@ func (m *machine) invalidate(e Invalidate) error {
 	if e.Peer {
 		p.Kind, conn, rv = PendingInvalidatePeer, proto.StartingSyncS, mayBecomeSource(m.s)
 	}
-	if m.s.Pending.Kind != PendingNone {
+	if m.s.Pending.Kind != PendingNone || m.s.Asking {
 		rv = drbd.SSInTransientState
 	}
 	if !rv.OK() {
@@ -102,18 +102,19 @@ func (m *machine) mayEnter(c proto.ConnState) drbd.RetCode {
 }
 
 // startFullSync goes on from StartingSyncS or StartingSyncT: every bit is set, and the resync begins without an exchange
-// of bitmaps (after_state_ch and abw_start_sync, drbd_state.c).
+// of bitmaps (after_state_ch and abw_start_sync, drbd_state.c). The target sets its bits when it hears that the source has
+// begun; DRBD's does so here, and keeps them if the link breaks before the source has.
 func (m *machine) startFullSync() {
 	ns := m.s
 	switch m.s.Conn {
 	case proto.StartingSyncS:
 		ns.Conn, ns.PeerDisk = proto.SyncSource, proto.Inconsistent
+		m.out.setAll = true
 	case proto.StartingSyncT:
-		ns.Conn = proto.WFSyncUUID
+		ns.Conn, ns.FullDue = proto.WFSyncUUID, true
 	default:
 		return
 	}
-	m.out.setAll = true
 	m.force(ns)
 	if u := m.s.EarlySyncUUID; u != 0 && m.s.Conn == proto.WFSyncUUID {
 		m.s.EarlySyncUUID = 0

@@ -77,7 +77,7 @@ func (m *machine) realPeerDisk(e PeerState) (real proto.DiskState, done bool) {
 		}
 		m.s.Skipped = false
 	}
-	source := s.Conn == proto.SyncSource || s.Conn == proto.PausedSyncS
+	source := source(s.Conn)
 	ended := source && p.Conn == proto.Connected && e.Bits <= e.Failed
 	behind := s.PeerDisk == proto.Inconsistent || s.PeerDisk == proto.Consistent
 	switch {

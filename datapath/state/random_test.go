@@ -102,15 +102,15 @@ func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 		other := rapid.Bool().Draw(rt, "other")
 		cmd(func(id CommandID) Event { return Invalidate{ID: id, Peer: other} })
 	case 20:
-		if !p.grows { // fresh disks do not grow in the moment in which they are declared to be the same
-			cmd(func(id CommandID) Event { return SkipInitialSync{ID: id} })
-		}
+		cmd(func(id CommandID) Event { return SkipInitialSync{ID: id} })
 	case 22:
 		cmd(func(id CommandID) Event { return Outdate{ID: id} })
 	case 23, 24:
 		if len(n.bits) == 0 {
 			n.do(Congested{})
-			n.write(0, 9) // what congests a link goes on writing
+			if rapid.Bool().Draw(rt, "write") {
+				n.write(0, 9)
+			}
 		}
 	case 21:
 		cmd(func(id CommandID) Event { return ResumeIO{ID: id} })
@@ -177,6 +177,9 @@ func (p *simPair) repair(rt *rapid.T, r *rand.Rand) {
 		if a.s.Disk != b.s.Disk && a.s.Disk != proto.Diskless && b.s.Disk != proto.Diskless || a.s.Disk != b.s.PeerDisk {
 			rt.Fatalf("disks have not converged:\n %+v\n %+v", a.s, b.s)
 		}
+	}
+	if a.s.Disk == proto.UpToDate && b.s.Disk == proto.UpToDate && !p.grows && len(a.bits)+len(b.bits) > 0 {
+		rt.Fatalf("marks are left: %v and %v\n %+v\n %+v", a.bits, b.bits, a.s, b.s)
 	}
 	if a.s.Disk == proto.UpToDate && b.s.Disk == proto.UpToDate && a.data != b.data {
 		rt.Fatalf("both UpToDate, but %v and %v\n %+v\n %+v\n%s\n%s", a.data, b.data, a.s, b.s,

@@ -27,7 +27,7 @@ func (m *machine) resizeCmd(e Resize) error {
 	m.grow(&ns, size, e.AssumeClean)
 	if ns.Conn == proto.Connected {
 		m.out.sizes = &SendSizes{Ask: true, NoResync: e.AssumeClean}
-		ns.Resizing, ns.Asking = size > m.s.Size, !m.s.DRBD9
+		ns.Resizing, ns.Asking = ns.Resizing || size > m.s.Size, !m.s.DRBD9
 	}
 	m.s = ns
 	m.answer(e.ID, nil)
@@ -66,15 +66,16 @@ func (m *machine) peerResized(ns State, size uint64, p drbd.Sizes) {
 	if p.Current == 0 || p.Current != size && (grew || ownGrew) {
 		m.out.sizes = &SendSizes{NoResync: clean}
 	}
-	begin := grew || ns.Resizing
-	ns.Resizing = false
+	later := p.Current != 0 && p.Current < size // the peer, Ahead perhaps, does not follow now
+	begin := (grew || ns.Resizing) && !later
+	ns.Resizing = later
 	m.s = ns
 	switch {
 	case !begin || clean:
 	case m.s.Pending.Kind != PendingNone:
-		m.s.GrowDue = true
+		m.s.GrowDue, m.s.GrowPeer = true, m.s.PeerRole
 	default:
-		m.syncNew()
+		m.syncNew(m.s.PeerRole)
 	}
 }
 
@@ -84,8 +85,9 @@ func (m *machine) syncNewLate() {
 		return
 	}
 	u := m.s.EarlySyncUUID
-	m.s.GrowDue, m.s.EarlySyncUUID = false, 0
-	m.syncNew()
+	peer := m.s.GrowPeer
+	m.s.GrowDue, m.s.GrowPeer, m.s.EarlySyncUUID = false, 0, 0
+	m.syncNew(peer)
 	if u != 0 && m.s.Conn == proto.WFSyncUUID {
 		_ = m.syncUUID(u) // it never refuses
 	}
@@ -93,7 +95,7 @@ func (m *machine) syncNewLate() {
 
 // syncNew brings the new part of the device in line. Both nodes have marked it and begin without an exchange of bitmaps: the
 // Primary is the source, or who decides ties (resync_after_online_grow, drbd_receiver.c).
-func (m *machine) syncNew() {
+func (m *machine) syncNew(peer proto.Role) {
 	ns := m.s
 	if ns.Disk != proto.UpToDate || ns.PeerDisk != proto.UpToDate {
 		return // what makes the copies good takes the new part along
@@ -105,7 +107,7 @@ func (m *machine) syncNew() {
 		return
 	}
 	source := ns.ResolveConflicts
-	if ns.Role != ns.PeerRole {
+	if ns.Role != peer {
 		source = ns.Role == proto.Primary
 	}
 	if source {

@@ -39,7 +39,7 @@ func (m *machine) startSource() {
 // syncUUID: the source begins, after an exchange of bitmaps or because it is not Ahead any more; from now on this copy is a
 // mixture and bears a name of its own.
 func (m *machine) syncUUID(u uint64) error {
-	if m.s.Pending.Kind == PendingInvalidate && (m.s.Conn == proto.Connected || m.s.Conn == proto.WFBitMapT) {
+	if m.s.Pending.Kind == PendingInvalidate && (m.s.Conn == proto.Connected || m.s.Conn == proto.WFBitMapT || target(m.s.Conn)) {
 		m.s.EarlySyncUUID = u // the peer's consent comes on the other socket
 	}
 	if m.s.GrowDue && m.s.Conn == proto.Connected {
@@ -49,6 +49,7 @@ func (m *machine) syncUUID(u uint64) error {
 		return nil
 	}
 	ns := m.s
+	m.out.setAll = m.out.setAll || m.s.FullDue
 	ns.UUIDs.Bitmap = 0
 	ns.Conn, ns.Disk = proto.SyncTarget, proto.Inconsistent
 	if rv := m.try(ns, false); !rv.OK() {
@@ -61,15 +62,18 @@ func (m *machine) syncUUID(u uint64) error {
 }
 
 func (m *machine) resyncDone(e ResyncDone) error {
-	if m.s.Conn == proto.SyncTarget || m.s.Conn == proto.PausedSyncT {
+	if target(m.s.Conn) {
 		m.resyncFinished(e.Failed)
 	}
 	return nil
 }
 
+func source(c proto.ConnState) bool { return c == proto.SyncSource || c == proto.PausedSyncS }
+func target(c proto.ConnState) bool { return c == proto.SyncTarget || c == proto.PausedSyncT }
+
 // resyncFinished ends a resync on either side (drbd_resync_finished, drbd_worker.c).
 func (m *machine) resyncFinished(failed uint64) {
-	target := m.s.Conn == proto.SyncTarget || m.s.Conn == proto.PausedSyncT
+	target := target(m.s.Conn)
 	ns := m.s
 	ns.Conn, ns.Disk, ns.PeerDisk = proto.Connected, proto.UpToDate, proto.UpToDate
 	switch {

@@ -174,6 +174,7 @@ func (m *machine) commit(ns State) {
 	if os.Conn < proto.Connected && ns.Conn >= proto.Connected {
 		ns.Links++
 	}
+	ns.FullDue = ns.FullDue && (ns.Conn == proto.WFSyncUUID || ns.Conn == proto.Behind)
 	good := proto.UpToDate
 	if (os.Disk != good || os.PeerDisk != good) && ns.Disk == good && ns.PeerDisk == good {
 		ns.CrashedPrimary = false
@@ -288,8 +289,6 @@ func (m *machine) bumpLate() {
 
 // afterLink collects what a change of the connection leads to (after_state_ch, drbd_state.c).
 func (m *machine) afterLink(os, ns State) {
-	source := func(c proto.ConnState) bool { return c == proto.SyncSource || c == proto.PausedSyncS }
-	target := func(c proto.ConnState) bool { return c == proto.SyncTarget || c == proto.PausedSyncT }
 	switch {
 	case !source(os.Conn) && source(ns.Conn):
 		m.startSource()
@@ -326,7 +325,7 @@ func (m *machine) forgetPeer() {
 	m.s.ConsiderResync = false
 	m.s.Features, m.s.ResolveConflicts, m.s.DRBD9 = 0, false, false
 	m.s.EarlySyncUUID, m.s.Skipped = 0, false
-	m.s.Resizing, m.s.Asking, m.s.GrowDue = false, false, false
+	m.s.Resizing, m.s.Asking, m.s.GrowDue, m.s.GrowPeer = false, false, false, 0
 }
 
 // newUUID makes a new generation's name: step and finalizer of splitmix64 over the seed.

@@ -8,7 +8,7 @@ import (
 // verify asks the peer to take part in an online verify: this node asks for digests and compares.
 func (m *machine) verify(e Verify) error {
 	const what = "verify"
-	if m.s.Pending.Kind != PendingNone {
+	if m.s.Pending.Kind != PendingNone || m.s.Asking {
 		return refuse(drbd.SSInTransientState, what)
 	}
 	if rv := mayVerify(m.s); !rv.OK() {

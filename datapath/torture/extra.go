@@ -89,14 +89,14 @@ func (w *world) verified(v *proto.Verify) {
 	}
 }
 
-// leftovers says that marks stay between two copies of the same generation, which DRBD leaves to the operator: those of
-// a full sync whose target had agreed and whose source did not hear of it, of blocks that one node could not read for a verify,
-// and of what the device grew by when the link broke before both had grown. Nothing else may leave any.
+// leftovers says that marks stay between two copies of the same generation, which DRBD leaves to the operator: those
+// of blocks that one node could not read for a verify, and of what the device grew by when the link broke before both had
+// grown. Nothing else may leave any.
 func (w *world) leftovers(s *datapath.Status) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return s.Conn == proto.Connected && s.Disk == proto.UpToDate && s.PeerDisk == proto.UpToDate && s.OutOfSync > 0 &&
-		(w.model.full || w.model.unread || w.twist.grow)
+		(w.model.unread || w.twist.grow)
 }
 
 // repair gets rid of them.
