@@ -59,7 +59,7 @@ func (l local) look(ctx context.Context, r *resource, maxAge time.Duration, o *p
 	}
 	o.Resource.Stack = r.stack(ctx, l.ops, stackAge, l.stackShare())
 	wg.Wait()
-	o.Tools = l.ops.Tools()
+	o.Tools, o.Journal = l.ops.Tools(), l.journal.Problem()
 	var err error
 	if facts.Health, err = l.ops.Health(o.Resource.Stack.Mounts); err != nil {
 		facts.Errs = append(facts.Errs, err.Error())

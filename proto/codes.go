@@ -16,6 +16,7 @@ const (
 	CheckVersions   = "VERSIONS"
 	CheckLocked     = "LOCKED"
 	CheckUnfinished = "UNFINISHED"
+	CheckJournal    = "JOURNAL"
 	CheckRoles      = "ROLES"
 	CheckDisagree   = "DISAGREE"
 	CheckLink       = "LINK"
@@ -68,6 +69,9 @@ var Codes = []Code{
 	{CheckUnfinished, "no earlier operation was left half way", false,
 		"The stack may stand between the two nodes.",
 		"look at `santui report` of that operation; a failover to the same node carries on from where it stopped"},
+	{CheckJournal, "both nodes can write their journal", true,
+		"An operation that is not journalled on both nodes leaves nobody who knows how far it came, should an agent die in the middle.",
+		"make room in the agent's state directory (/var/lib/santui), or mount it read-write again"},
 	{CheckRoles, "one node is Primary, the target is Secondary", true,
 		"Only the copy of a Primary is current; promoting beside another Primary forks the data.",
 		"name the Secondary as target"},

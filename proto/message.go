@@ -219,6 +219,7 @@ type Observation struct {
 	VGClash  []string          `json:"vg_clash,omitempty"`
 	Left     []string          `json:"left,omitempty"`     // what is left here of the volume groups asked for, and how to remove it
 	Managers []string          `json:"managers,omitempty"` // other cluster managers that run here
+	Journal  string            `json:"journal,omitempty"`  // why this node could not journal an operation now, "" if it could
 	Facts    *Facts            `json:"facts,omitempty"`    // nil if the node did not look
 	Service  *ServiceFacts     `json:"service,omitempty"`  // nil if agent.toml adds nothing to the resource
 	Err      *Error            `json:"err,omitempty"`

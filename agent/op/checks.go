@@ -87,6 +87,7 @@ func (c *checker) agents(v View) {
 		return
 	}
 	c.add(proto.CheckAgents, "", proto.CheckOK, fmt.Sprintf("%s and %s", v.From.Node, v.To.Node))
+	c.journals(v.From, v.To)
 	if a, b := v.From.Agent.Version, v.To.Agent.Version; a != b {
 		c.add(proto.CheckVersions, "", proto.CheckWarn, fmt.Sprintf("%s runs %s, %s runs %s", v.From.Node, a, v.To.Node, b))
 	} else {
@@ -101,6 +102,17 @@ func (c *checker) agents(v View) {
 	} else {
 		c.add(proto.CheckClock, "", proto.CheckOK)
 	}
+}
+
+// journals passes on which nodes could not note an operation down.
+func (c *checker) journals(nodes ...proto.Observation) {
+	var bad []string
+	for _, o := range nodes {
+		if o.Journal != "" {
+			bad = append(bad, o.Node+": "+o.Journal)
+		}
+	}
+	c.judge(proto.CheckJournal, "", bad, "")
 }
 
 func (c *checker) lock(v View) {

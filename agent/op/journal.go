@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"example.com/santui/proto"
 )
 
@@ -99,9 +101,32 @@ func (j *Journal) write(o proto.Op) error {
 	}
 	name := filepath.Join(j.dir, o.ID+".json")
 	if err := replace(name, b); err != nil {
-		return fmt.Errorf("write journal %s: %w", name, err)
+		return proto.Errorf(proto.CodeFailed, "write journal %s: %v", name, err).WithRemedy("make room there, or mount it read-write again")
 	}
 	return nil
+}
+
+// What an operation needs: its file is replaced, so old and new are there at the same time.
+const (
+	journalRoom  = 1 << 20 // bytes
+	journalFiles = 8       // inodes
+)
+
+// Problem says why an operation could not be journalled now, "" if it could. It writes nothing.
+func (j *Journal) Problem() string {
+	if err := unix.Access(j.dir, unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Sprintf("%s cannot be written: %v", j.dir, err)
+	}
+	var st unix.Statfs_t
+	switch err := unix.Statfs(j.dir, &st); {
+	case err != nil:
+		return fmt.Sprintf("%s cannot be looked at: %v", j.dir, err)
+	case int64(st.Bavail)*st.Frsize < journalRoom:
+		return fmt.Sprintf("%s has %d KiB free, %d are needed", j.dir, int64(st.Bavail)*st.Frsize>>10, journalRoom>>10)
+	case st.Files > 0 && st.Ffree < journalFiles:
+		return fmt.Sprintf("the file system of %s has %d inodes free, %d are needed", j.dir, st.Ffree, journalFiles)
+	}
+	return ""
 }
 
 // replace gives a file new contents, all or nothing, on disk when it returns.

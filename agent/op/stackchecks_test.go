@@ -69,6 +69,7 @@ func TestStackChecks(t *testing.T) {
 		{proto.CheckSize, proto.CheckFail, "has 512 bytes", func(v *View) { v.To.Facts.DiskSize = 512 }},
 		{proto.CheckIOErrors, proto.CheckWarn, "counted 7 errors", func(v *View) { v.To.Facts.DiskErrors = 7 }},
 		{proto.CheckIOErrors, proto.CheckWarn, "Diskless", func(v *View) { v.From.Resource.DiskState = proto.Diskless }},
+		{proto.CheckJournal, proto.CheckFail, "otter: /var/lib/santui/ops has 3 KiB free", func(v *View) { v.From.Journal = "/var/lib/santui/ops has 3 KiB free" }},
 		{proto.CheckFacts, proto.CheckUnknown, "otter: lvm hangs", func(v *View) { v.From.Facts.Errs = []string{"lvm hangs"} }},
 	}
 	for _, c := range cases {

@@ -77,6 +77,7 @@ func forked(v View) []proto.Check {
 
 func (c *checker) takeover(v View) {
 	c.gone(v)
+	c.journals(v.To)
 	c.deadLock(v)
 	to := v.To.Resource
 	switch {
