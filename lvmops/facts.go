@@ -136,11 +136,11 @@ func (o *Ops) ThinTools(ctx context.Context) (string, error) {
 	return v, nil
 }
 
-// Fstab reads /etc/fstab. Lines that make no sense are skipped, as mount(8) does.
+// Fstab reads /etc/fstab and the mount units beside it. Lines that make no sense are skipped, as mount(8) does.
 func (o *Ops) Fstab() ([]proto.FstabEntry, error) {
 	b, err := readBounded(filepath.Join(o.opt.Etc, "fstab"), 256<<10)
 	if os.IsNotExist(err) {
-		return nil, nil
+		return o.mountUnits(), nil
 	}
 	if err != nil {
 		return nil, o.failed(err, "reading fstab")
@@ -159,7 +159,46 @@ func (o *Ops) Fstab() ([]proto.FstabEntry, error) {
 			list = append(list, e)
 		}
 	}
-	return list, nil
+	return append(list, o.mountUnits()...), nil
+}
+
+// mountUnits reads the administrator's own mount units (systemd.mount(5)). Those that systemd makes of fstab are elsewhere.
+func (o *Ops) mountUnits() (list []proto.FstabEntry) {
+	dir := filepath.Join(o.opt.Etc, "systemd/system")
+	enabled := func(unit string) bool {
+		links, _ := filepath.Glob(filepath.Join(dir, "*.*s", unit)) // .wants and .requires; the pattern is well-formed
+		return len(links) > 0
+	}
+	for _, name := range entries(dir) {
+		base, ok := strings.CutSuffix(name, ".mount")
+		text := readLine(filepath.Join(dir, name))
+		if !ok || text == "" || len(list) >= proto.MaxFacts {
+			continue
+		}
+		e := proto.FstabEntry{Unit: Printable(name), Options: "defaults"}
+		for line := range strings.Lines(text) {
+			switch key, v, _ := strings.Cut(strings.TrimSpace(line), "="); strings.TrimSpace(key) {
+			case "What":
+				e.Source = strings.TrimSpace(v)
+			case "Where":
+				e.Target = strings.TrimSpace(v)
+			case "Type":
+				e.FSType = strings.TrimSpace(v)
+			case "Options":
+				e.Options = strings.TrimSpace(v)
+			}
+		}
+		if !enabled(name) {
+			e.Options += ",noauto"
+		}
+		if enabled(base + ".automount") {
+			e.Options += ",x-systemd.automount"
+		}
+		if strings.HasPrefix(e.Target, "/") {
+			list = append(list, e)
+		}
+	}
+	return list
 }
 
 // MountProblem says why a mount could not be brought back the way it is now, "" if it can: then a plan must not take it
@@ -167,6 +206,9 @@ func (o *Ops) Fstab() ([]proto.FstabEntry, error) {
 func MountProblem(m proto.Mount) string {
 	if err := (&Ops{}).checkMount(m); err != nil {
 		return asText(err)
+	}
+	if m.Problem != "" {
+		return m.Target + ": " + m.Problem
 	}
 	return ""
 }

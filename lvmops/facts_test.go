@@ -21,6 +21,26 @@ func fstabOf(t rapid.TB, dir, text string) ([]proto.FstabEntry, error) {
 	return (&Ops{opt: Options{Etc: dir}}).Fstab()
 }
 
+// TestMountUnits: an administrator's mount units count like lines of fstab; enabled ones mount at boot.
+func TestMountUnits(t *testing.T) {
+	const unit = "[Unit]\nDescription=x\n[Mount]\nWhat=/dev/storage/%s\nWhere = /srv/%s\nType=xfs\n"
+	dir := tree(t, map[string]string{
+		"systemd/system/srv-a.mount": fmt.Sprintf(unit, "a", "a") + "Options=ro\n", "systemd/system/srv-b.mount": fmt.Sprintf(unit, "b", "b"),
+		"systemd/system/srv-c.mount": fmt.Sprintf(unit, "c", "c"), "systemd/system/srv-c.automount": "[Automount]\nWhere=/srv/c\n",
+		"systemd/system/multi-user.target.wants/srv-a.mount": "", "systemd/system/local-fs.target.requires/srv-c.automount": "",
+		"systemd/system/bad.mount": "\x00\xff", "systemd/system/x.service": "What=/dev/x\nWhere=/srv/x\n",
+	})
+	got, err := (&Ops{opt: Options{Etc: dir}}).Fstab()
+	want := []proto.FstabEntry{
+		{Source: "/dev/storage/a", Target: "/srv/a", FSType: "xfs", Options: "ro", Unit: "srv-a.mount"},
+		{Source: "/dev/storage/b", Target: "/srv/b", FSType: "xfs", Options: "defaults,noauto", Unit: "srv-b.mount"},
+		{Source: "/dev/storage/c", Target: "/srv/c", FSType: "xfs", Options: "defaults,noauto,x-systemd.automount", Unit: "srv-c.mount"},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v\n%+v\nwant\n%+v", err, got, want)
+	}
+}
+
 // TestFstabGarbage: what makes sense is read, whatever stands around it; what is too long is refused, not cut.
 func TestFstabGarbage(t *testing.T) {
 	dir := t.TempDir()

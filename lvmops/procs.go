@@ -17,7 +17,7 @@ import (
 // Bounds of the walk over /proc.
 const (
 	maxProcs = 65536
-	maxFDs   = 200000 // of all processes together
+	maxFDs   = 2000000 // of all processes together; beyond it no move is possible, so not a number that a busy server has
 	maxMaps  = 8 << 20
 )
 

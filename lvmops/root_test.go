@@ -57,6 +57,28 @@ func TestMountAndUnmount(t *testing.T) {
 	}
 }
 
+// TestExternalJournal mounts an ext4 whose journal is on another disk: without that disk nobody can mount it.
+func TestExternalJournal(t *testing.T) {
+	o, ctx := newOps(t), context.Background()
+	journal, dev, target := loopDevice(t, 16<<20), loopDevice(t, 64<<20), t.TempDir()
+	sh(t, "mke2fs", "-q", "-O", "journal_dev", "-b", "4096", journal)
+	sh(t, "mkfs.ext4", "-q", "-b", "4096", "-J", "device="+journal, dev)
+	sh(t, "mount", dev, target)
+	t.Cleanup(func() { _ = exec.Command("umount", target).Run() })
+	st, err := o.Stack(ctx, "/dev/drbd77", dev)
+	if err != nil || len(st.Mounts) != 1 {
+		t.Fatalf("stack %+v, %v", st, err)
+	}
+	no := sh(t, "cat", "/sys/class/block/"+filepath.Base(journal)+"/dev")
+	if why := MountProblem(st.Mounts[0]); !strings.Contains(why, target+": its ext4 needs the journal on device "+no) {
+		t.Errorf("problem %q", why)
+	}
+	whole, _ := mounted(t, o, "whole")
+	if st, err = o.Stack(ctx, "/dev/drbd78", whole); err != nil || len(st.Mounts) != 1 || MountProblem(st.Mounts[0]) != "" {
+		t.Errorf("an ext4 with its own journal: %+v, %v", st, err)
+	}
+}
+
 func TestUnmountBusyNamesTheUser(t *testing.T) {
 	o, ctx := newOps(t), context.Background()
 	dev, target := mounted(t, o, "busy")

@@ -97,7 +97,9 @@ func (o *Ops) stack(ctx context.Context, dev, node string, reuse func(cost time.
 	o.remember(f, mine)
 	for _, m := range mine {
 		if !m.foreign {
-			st.Mounts = append(st.Mounts, o.withUsage(ctx, f.toProto(m, mine)))
+			shown := o.withUsage(ctx, f.toProto(m, mine))
+			shown.Problem = Printable(o.problem(ctx, f, table, m))
+			st.Mounts = append(st.Mounts, shown)
 		}
 	}
 	users, notes, err := o.usersOf(ctx, f, table, nil)
@@ -311,6 +313,7 @@ func (o *Ops) Busy(ctx context.Context, node string) ([]proto.User, error) {
 const (
 	howMounted = "mounted"
 	howActive  = "active logical volume"
+	howNested  = "active logical volume of a group inside a volume or partition"
 )
 
 // usersOf lists the users of a family: mounts, kernel users, other namespaces, processes. only restricts it to one
@@ -368,6 +371,10 @@ func (o *Ops) kernelUsers(f *family, table, scope []mount, devices bool) (users 
 	}
 	for _, d := range f.sorted() {
 		switch {
+		case f.nested(d):
+			if devices {
+				users = append(users, proto.User{Kind: "dm", Name: d.shown, Path: "/dev/" + d.name, How: howNested, Device: "/dev/" + d.below})
+			}
 		case d.no == f.root, d.kind == "part", d.kind == "dm" && strings.HasPrefix(d.dmUUID, "LVM-"):
 		case d.kind == "loop" && strings.HasPrefix(d.below, "/"):
 			if devices || covers(scope, d.below) {

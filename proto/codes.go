@@ -14,6 +14,7 @@ type Code struct {
 const (
 	CheckAgents     = "AGENTS"
 	CheckVersions   = "VERSIONS"
+	CheckKernels    = "KERNELS"
 	CheckLocked     = "LOCKED"
 	CheckUnfinished = "UNFINISHED"
 	CheckJournal    = "JOURNAL"
@@ -63,6 +64,9 @@ var Codes = []Code{
 	{CheckVersions, "both agents run the same version", false,
 		"Agents of different versions may understand a step differently.",
 		"upgrade the older agent"},
+	{CheckKernels, "the target's kernel is not the older one", false,
+		"File systems and thin pools made or changed under a newer kernel may have features that an older one refuses to mount.",
+		"bring the target to the same kernel; if you know the features in use are old ones, go on"},
 	{CheckLocked, "no other operation runs", true,
 		"Two operations on one pair would undo each other.",
 		"wait for it, or attach to it with `santui attach`"},
@@ -86,7 +90,7 @@ var Codes = []Code{
 		"wait until the resync is finished"},
 	{CheckDisk, "the target's disk is UpToDate", true,
 		"Anything less than UpToDate is not a usable copy.",
-		"attach the disk and let it resync"},
+		"let its resync come to an end; a Diskless one has to be attached first (santui disk attach)"},
 	{CheckStack, "what sits on the device is known", true,
 		"A stack that cannot be read cannot be taken down in the right order.",
 		"fix what the evidence names, then check again"},
@@ -101,7 +105,7 @@ var Codes = []Code{
 		"`santui doctor --fix` shows and writes the filter that hides it"},
 	{CheckBusyProc, "no process uses the mounts", false,
 		"A process that holds a file keeps the unmount from succeeding.",
-		"stop the listed processes"},
+		"stop the listed processes, or name their units in agent.toml of both nodes: then a move stops and starts them"},
 	{CheckBusyNS, "nothing is mounted in another mount namespace", true,
 		"A mount that another namespace still has keeps writing after the unmount here.",
 		"stop the container or unit that holds it"},
@@ -119,7 +123,7 @@ var Codes = []Code{
 		"remove the backstore or namespace, and make it on the other node after the move"},
 	{CheckUnwind, "all that is mounted can be brought back as it is", true,
 		"What a plan could not mount again it must not take down.",
-		"unmount by hand what the evidence names, if it is not needed"},
+		"change what the evidence names, or unmount it by hand if it is not needed"},
 	{CheckVG, "the volume group can be moved as a whole", true,
 		"A group with missing or foreign physical volumes cannot follow the device.",
 		"repair the group with LVM's own tools first"},
@@ -154,8 +158,8 @@ var Codes = []Code{
 		"The mount would fail after everything was taken down here.",
 		"install the kernel module for it on the target"},
 	{CheckFstab, "fstab agrees and mounts nothing by itself", false,
-		"An entry without noauto is tried at boot, on a node that may be Secondary; entries that differ surprise people.",
-		"give the entries the option noauto, and make them the same on both nodes"},
+		"An entry without noauto is tried at boot, on a node that may be Secondary, and an automounter mounts again what a move has just unmounted; entries that differ surprise people.",
+		"give the entries the option noauto and no x-systemd.automount (mount units: systemctl disable), and make them the same on both nodes"},
 	{CheckSize, "the target's disk is large and fine enough", true,
 		"A file system made for small sectors cannot be mounted on a disk with larger ones.",
 		"use a disk with the same logical sector size and at least the same size"},
@@ -170,7 +174,7 @@ var Codes = []Code{
 		"install the package that carries it"},
 	{CheckManager, "no other cluster manager is in charge", true,
 		"Two managers fight over who is Primary.",
-		"put the other manager in maintenance mode or stop it"},
+		"put it in maintenance mode, so that it leaves its resources alone, and then stop it on both nodes"},
 	{CheckFacts, "both nodes could be looked at completely", false,
 		"A condition that could not be looked at may hold.",
 		"fix what the evidence names, then check again"},

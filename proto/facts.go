@@ -44,12 +44,13 @@ type LVMFacts struct {
 	Others       []string `json:"others,omitempty"`     // volume groups elsewhere on this node
 }
 
-// FstabEntry is one line of /etc/fstab.
+// FstabEntry is one line of /etc/fstab, or a mount unit of systemd that somebody wrote beside it.
 type FstabEntry struct {
 	Source  string `json:"source"`
 	Target  string `json:"target"`
 	FSType  string `json:"fstype"`
-	Options string `json:"options"`
+	Options string `json:"options"`        // of a unit: with noauto unless it is enabled, and x-systemd.automount where that is
+	Unit    string `json:"unit,omitempty"` // the mount unit's name, "" for a line of fstab
 }
 
 // FSHealth is what is wrong with a mounted file system.

@@ -225,6 +225,9 @@ type Mount struct {
 	Major   uint32  `json:"major"`
 	Minor   uint32  `json:"minor"`
 	NS      *uint64 `json:"ns,omitempty"` // inode of the mount namespace, if it is not the agent's
+	// Problem is why it could not be mounted on the other node as it is here: a part of the file system is on another disk,
+	// an automounter watches it ... "" if it could.
+	Problem string `json:"problem,omitempty"`
 }
 
 // User is something that keeps a device or mount of the stack busy.

@@ -93,6 +93,11 @@ func (c *checker) agents(v View) {
 	} else {
 		c.add(proto.CheckVersions, "", proto.CheckOK, a)
 	}
+	if older(v.To.Agent.Kernel, v.From.Agent.Kernel) {
+		c.add(proto.CheckKernels, v.To.Node, proto.CheckWarn, fmt.Sprintf("%s runs %s, %s runs %s", v.To.Node, v.To.Agent.Kernel, v.From.Node, v.From.Agent.Kernel))
+	} else {
+		c.add(proto.CheckKernels, "", proto.CheckOK, v.To.Agent.Kernel)
+	}
 	heard := v.Heard // looking at a node may take seconds: the two looks are not at the same time
 	if heard.IsZero() {
 		heard = v.To.At
@@ -102,6 +107,18 @@ func (c *checker) agents(v View) {
 	} else {
 		c.add(proto.CheckClock, "", proto.CheckOK)
 	}
+}
+
+// older compares the first two numbers of kernel releases; what is none is not older.
+func older(a, b string) bool {
+	var x, y [2]int
+	if n, _ := fmt.Sscanf(a, "%d.%d", &x[0], &x[1]); n != 2 {
+		return false
+	}
+	if n, _ := fmt.Sscanf(b, "%d.%d", &y[0], &y[1]); n != 2 {
+		return false
+	}
+	return slices.Compare(x[:], y[:]) < 0
 }
 
 // journals passes on which nodes could not note an operation down.
@@ -215,7 +232,7 @@ func (c *checker) stack(v View) {
 		}
 		switch u.Kind {
 		case "process":
-			procs = append(procs, fmt.Sprintf("pid %d %s %s %s", u.PID, u.Name, u.How, u.Path))
+			procs = append(procs, fmt.Sprintf("pid %d %s %s %s%s", u.PID, u.Name, u.How, u.Path, owner(u)))
 		case "mount-namespace":
 			ns = append(ns, fmt.Sprintf("pid %d %s has %s", u.PID, u.Name, u.Path))
 		default:
@@ -233,6 +250,20 @@ func (c *checker) stack(v View) {
 	c.judge(proto.CheckBusyDevice, node, devs, "")
 	c.volumeGroups(node, st)
 	c.volumes(node, st)
+}
+
+// owner says whose a process is: its unit, and its user where that is not root. The user's name is not asked for: the answer
+// may have to come over a network.
+func owner(u proto.User) string {
+	switch {
+	case u.Unit != "" && u.UID != 0:
+		return fmt.Sprintf(" (%s, uid %d)", u.Unit, u.UID)
+	case u.Unit != "":
+		return " (" + u.Unit + ")"
+	case u.UID != 0:
+		return fmt.Sprintf(" (uid %d)", u.UID)
+	}
+	return ""
 }
 
 func (c *checker) volumeGroups(node string, st proto.Stack) {

@@ -228,7 +228,7 @@ func (b *builder) mount(node string, m proto.Mount) {
 
 // steady strips what changes from look to look, so that a plan's hash changes only when the plan does.
 func steady(m proto.Mount) proto.Mount {
-	m.Size, m.Used, m.Major, m.Minor, m.NS = 0, 0, 0, 0, nil
+	m.Size, m.Used, m.Major, m.Minor, m.NS, m.Problem = 0, 0, 0, 0, nil, ""
 	return m
 }
 

@@ -276,8 +276,15 @@ func (c *checker) fstab(v View) {
 			if !sources[e.Source] && !targets[e.Target] {
 				continue
 			}
-			if !slices.Contains(strings.Split(e.Options, ","), "noauto") {
-				warn = append(warn, fmt.Sprintf("%s would mount %s at %s by itself at boot", o.Node, e.Source, e.Target))
+			who := o.Node
+			if e.Unit != "" {
+				who += " (" + e.Unit + ")"
+			}
+			switch opts := strings.Split(e.Options, ","); {
+			case slices.Contains(opts, "x-systemd.automount"), slices.Contains(opts, "comment=systemd.automount"):
+				warn = append(warn, fmt.Sprintf("%s would mount %s at %s by itself as soon as anything looks there (x-systemd.automount)", who, e.Source, e.Target))
+			case !slices.Contains(opts, "noauto"):
+				warn = append(warn, fmt.Sprintf("%s would mount %s at %s by itself at boot", who, e.Source, e.Target))
 			}
 			both := seen[e.Target]
 			both[i] = &e

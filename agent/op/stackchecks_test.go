@@ -53,6 +53,7 @@ func TestStackChecks(t *testing.T) {
 		{proto.CheckFSHealth, proto.CheckWarn, "read-only", func(v *View) { v.From.Facts.Health = []proto.FSHealth{{Target: "/mnt", ReadOnly: true}} }},
 		{proto.CheckFSKernel, proto.CheckFail, "/mnt needs ext4", func(v *View) { v.To.Facts.Filesystems = []string{"xfs"} }},
 		{proto.CheckUnwind, proto.CheckFail, "mounted nowhere as a whole", func(v *View) { v.From.Resource.Stack.Mounts[0].Root = "/sub" }},
+		{proto.CheckUnwind, proto.CheckFail, "/mnt: its btrfs needs /dev/sdc", func(v *View) { v.From.Resource.Stack.Mounts[0].Problem = "its btrfs needs /dev/sdc too" }},
 		{proto.CheckFstab, proto.CheckWarn, "is in fstab of otter only", func(v *View) { v.From.Facts.Fstab = []proto.FstabEntry{entry} }},
 		{proto.CheckFstab, proto.CheckOK, "1 entries", func(v *View) {
 			v.From.Facts.Fstab, v.To.Facts.Fstab = []proto.FstabEntry{entry}, []proto.FstabEntry{entry}
@@ -65,10 +66,17 @@ func TestStackChecks(t *testing.T) {
 		{proto.CheckFstab, proto.CheckWarn, "weasel would mount /dev/sdc1 at /mnt", func(v *View) {
 			v.To.Facts.Fstab = []proto.FstabEntry{{Source: "/dev/sdc1", Target: "/mnt", FSType: "xfs", Options: "defaults"}}
 		}},
+		{proto.CheckFstab, proto.CheckWarn, "otter (mnt.mount) would mount /dev/storage/test at /mnt by itself as soon as", func(v *View) {
+			v.From.Facts.Fstab = []proto.FstabEntry{{Source: "/dev/storage/test", Target: "/mnt", FSType: "ext4", Options: "defaults,noauto,x-systemd.automount", Unit: "mnt.mount"}}
+		}},
 		{proto.CheckSize, proto.CheckFail, "sectors of 4096", func(v *View) { v.To.Facts.DiskSector = 4096 }},
 		{proto.CheckSize, proto.CheckFail, "has 512 bytes", func(v *View) { v.To.Facts.DiskSize = 512 }},
 		{proto.CheckIOErrors, proto.CheckWarn, "counted 7 errors", func(v *View) { v.To.Facts.DiskErrors = 7 }},
 		{proto.CheckIOErrors, proto.CheckWarn, "Diskless", func(v *View) { v.From.Resource.DiskState = proto.Diskless }},
+		{proto.CheckKernels, proto.CheckWarn, "weasel runs 5.10.0-33-amd64, otter runs 6.1.0-28-amd64", func(v *View) {
+			v.From.Agent.Kernel, v.To.Agent.Kernel = "6.1.0-28-amd64", "5.10.0-33-amd64"
+		}},
+		{proto.CheckKernels, proto.CheckOK, "6.12.5", func(v *View) { v.From.Agent.Kernel, v.To.Agent.Kernel = "6.1.0-28-amd64", "6.12.5" }},
 		{proto.CheckJournal, proto.CheckFail, "otter: /var/lib/santui/ops has 3 KiB free", func(v *View) { v.From.Journal = "/var/lib/santui/ops has 3 KiB free" }},
 		{proto.CheckFacts, proto.CheckUnknown, "otter: lvm hangs", func(v *View) { v.From.Facts.Errs = []string{"lvm hangs"} }},
 	}
