@@ -82,7 +82,7 @@ func (a *app) runCockpit(ctx context.Context, p cli.Pair, f cockpitFlags) error 
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	src := source.NewLive(ctx, ends, sessionOptions())
+	src := source.NewLive(ctx, ends, sessionOptions(p.Node...))
 	return errors.Join(a.show(ctx, src, p.Name, f), src.Close())
 }
 

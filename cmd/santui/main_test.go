@@ -329,3 +329,14 @@ func TestProtocolErrorsAreShown(t *testing.T) {
 		}
 	}
 }
+
+// TestSSHHasTime: the agent's first word may take as long as ssh may take to connect; a socket is answered at once or never.
+func TestSSHHasTime(t *testing.T) {
+	t.Parallel()
+	if got := sessionOptions(cli.Node{Name: "otter", SSH: "root@otter"}).PrologueTimeout; got <= 10*time.Second || got >= answerTime {
+		t.Errorf("by ssh: %v", got)
+	}
+	if got := sessionOptions(cli.Node{Name: "otter", Socket: "/run/x"}).PrologueTimeout; got != 0 {
+		t.Errorf("by a socket: %v", got)
+	}
+}

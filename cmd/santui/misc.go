@@ -20,7 +20,7 @@ func (a *app) explainCmd() *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				for _, c := range proto.AllCodes() {
-					_, _ = fmt.Fprintf(a.stdout, "%-14s %s\n", c.Name, c.Title)
+					_, _ = fmt.Fprintf(a.stdout, "%-15s %s\n", c.Name, c.Title)
 				}
 				return nil
 			}

@@ -69,15 +69,15 @@ func printChecks(w io.Writer, l proto.CheckList) {
 		if len(c.Evidence) > 0 {
 			first = c.Evidence[0]
 		}
-		_, _ = fmt.Fprintf(w, "%s  %-13s %-46s %s\n", word, c.Code, c.Title, first)
+		_, _ = fmt.Fprintf(w, "%s  %-15s %-48s %s\n", word, c.Code, c.Title, first)
 		if c.Result == proto.CheckOK {
 			continue
 		}
 		for _, e := range c.Evidence[min(1, len(c.Evidence)):] {
-			_, _ = fmt.Fprintf(w, "%68s%s\n", "", e)
+			_, _ = fmt.Fprintf(w, "%72s%s\n", "", e)
 		}
 		if c.Remedy != "" {
-			_, _ = fmt.Fprintf(w, "%20s> %s\n", "", c.Remedy)
+			_, _ = fmt.Fprintf(w, "%22s> %s\n", "", c.Remedy)
 		}
 	}
 	if l.Ready() {
@@ -154,6 +154,9 @@ func (a *app) move(ctx context.Context, f moveFlags) error {
 	o, err := call[proto.Op](ctx, n, proto.MethodOpStart, req)
 	if err != nil {
 		return err
+	}
+	if f.dryRun && !a.json {
+		printPlan(a.stdout, o.Plan)
 	}
 	if !f.dryRun {
 		if !a.json {

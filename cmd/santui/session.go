@@ -16,6 +16,10 @@ import (
 // answerTime is how long a command waits for an agent before it counts as unreachable.
 const answerTime = 15 * time.Second
 
+// programTime is how long ssh, or another program, may take until the agent's first word. It is more than the 10 s that ssh
+// gives a connection (session.SSH), so that ssh's own words about a host that does not answer are what the operator reads.
+const programTime = 13 * time.Second
+
 func (a *app) loadPair() (cli.Pair, error) {
 	path, err := cli.ConfigPath(a.config)
 	if err != nil {
@@ -28,8 +32,14 @@ func (a *app) loadPair() (cli.Pair, error) {
 	return pairs.Find(a.pair)
 }
 
-func sessionOptions() session.Options {
-	return session.Options{Node: owner(), Version: cli.Version, Kind: session.KindCockpit}
+func sessionOptions(nodes ...cli.Node) session.Options {
+	o := session.Options{Node: owner(), Version: cli.Version, Kind: session.KindCockpit}
+	for _, n := range nodes {
+		if n.ByProgram() { // it may have a long way to go, by jump hosts, before the agent can say anything
+			o.PrologueTimeout = programTime
+		}
+	}
+	return o
 }
 
 // connect opens a session to the agent of a node.
@@ -40,7 +50,7 @@ func connect(ctx context.Context, n cli.Node) (*session.Session, error) {
 	if err != nil {
 		return nil, unreachable(n, err)
 	}
-	s, err := session.Client(ctx, conn, sessionOptions())
+	s, err := session.Client(ctx, conn, sessionOptions(n))
 	if err != nil {
 		return nil, unreachable(n, err)
 	}

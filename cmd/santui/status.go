@@ -84,12 +84,22 @@ func printResource(w io.Writer, r proto.Resource) {
 	for _, m := range r.Stack.Mounts {
 		_, _ = fmt.Fprintf(w, "    %s on %s (%s)\n", m.Source, m.Target, m.FSType)
 	}
+	l := r.Lights
+	_, _ = fmt.Fprintf(w, "    in sync: %s; verified: %s; redundant: %s\n    safe to power off: %s\n", light(l.InSync), light(l.Verified), light(l.Redundant), light(l.SafePowerOff))
 	if k := r.Counters.ProtocolErrors; k > 0 {
 		_, _ = fmt.Fprintf(w, "    protocol errors: %d, each ended a connection; the agent's log names the packets\n", k)
 	}
 	if r.Problem != "" {
 		_, _ = fmt.Fprintf(w, "    PROBLEM: %s\n", r.Problem)
 	}
+}
+
+// light is a statement about a copy, with its reason where it is no.
+func light(l proto.Light) string {
+	if l.On {
+		return "yes"
+	}
+	return "NO, " + l.Why
 }
 
 // syncLine words a resync as /proc/drbd does: bar, percentage, finish time, speed.

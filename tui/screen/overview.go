@@ -153,8 +153,15 @@ func (c Ctx) shortPanel(n view.Node, focus bool) widget.Panel {
 	parts := []string{}
 	for _, f := range c.Pair.Facts(n, c.Loc) {
 		switch f.Label {
-		case "disk", "mount", "problem":
-			parts = append(parts, c.Ink(f.Level).Render(strings.TrimRight(widget.FitPaths(c.Theme, f.Value, min(24, ansi.StringWidth(f.Value))), " ")))
+		case "disk":
+			state, _, _ := strings.Cut(f.Value, "  ")
+			parts = append(parts, c.Ink(f.Level).Render(state))
+		case "mount", "problem":
+			v := f.Value
+			if v == "-" {
+				v = "not mounted"
+			}
+			parts = append(parts, c.Ink(f.Level).Render(strings.TrimRight(widget.FitPaths(c.Theme, v, min(24, ansi.StringWidth(v))), " ")))
 		case "vg":
 			if f.Value != "-" {
 				parts = append(parts, c.Ink(f.Level).Render("vg "+f.Value))
@@ -162,6 +169,10 @@ func (c Ctx) shortPanel(n view.Node, focus bool) widget.Panel {
 		}
 	}
 	line := strings.Join(parts, " "+c.Theme.Glyphs.Vertical+" ")
+	foot := ""
+	if n.Live() && n.Resource != nil {
+		foot = light(c, "safe to power off", n.Resource.Lights.SafePowerOff)
+	}
 	switch n.Contact {
 	case view.Waiting:
 		line = c.Theme.Warn.Render(n.StaleError())
@@ -169,7 +180,7 @@ func (c Ctx) shortPanel(n view.Node, focus bool) widget.Panel {
 		line = c.Theme.Dim.Render("(old) " + ansi.Strip(line))
 	case view.Live:
 	}
-	return widget.Panel{Title: c.nodeTitle(n), Lines: []string{line}, Focus: focus, Dim: !n.Live()}
+	return widget.Panel{Title: c.nodeTitle(n), Lines: []string{line}, Foot: foot, Focus: focus, Dim: !n.Live()}
 }
 
 // middle is the panel between the nodes and the events: what a silence means, the synchronisation, or how good the
@@ -248,12 +259,16 @@ func (c Ctx) calm() []string {
 }
 
 func (c Ctx) lights(l proto.Lights) string {
-	word := func(name string, l proto.Light) string {
-		if l.On {
-			return name + " " + c.Theme.Good.Render("yes")
-		}
-		return name + " " + c.Theme.Warn.Render("NO")
+	words := []string{light(c, "in sync", l.InSync), light(c, "verified", l.Verified), light(c, "redundant", l.Redundant)}
+	if layout.SizeOf(c.W, c.H) != layout.Small { // there each node's panel says it
+		words = append(words, light(c, "safe to power off", l.SafePowerOff))
 	}
-	return strings.Join([]string{word("in sync", l.InSync), word("verified", l.Verified), word("redundant", l.Redundant),
-		word("safe to power off", l.SafePowerOff)}, "  ")
+	return strings.Join(words, "  ")
+}
+
+func light(c Ctx, name string, l proto.Light) string {
+	if l.On {
+		return name + " " + c.Theme.Good.Render("yes")
+	}
+	return name + " " + c.Theme.Warn.Render("NO")
 }

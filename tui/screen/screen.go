@@ -123,8 +123,8 @@ func (c Ctx) Tiny(extra string) string {
 	if s := c.Pair.Sync; s != nil {
 		parts = append(parts, s.Title+" "+view.Percent(s.Done))
 	}
-	text := "window too small (need 60x16), q quits | " + extra + strings.Join(parts, "  ")
-	return join(widget.Block(c.Theme, widget.Wrap(text, c.W), c.W, c.H))
+	lines := append(widget.Wrap(extra+strings.Join(parts, "  "), c.W), widget.Wrap(c.Pair.Next.Text, c.W)...)
+	return join(widget.Block(c.Theme, append(widget.Wrap("window too small (need 60x16), q quits", c.W), lines...), c.W, c.H))
 }
 
 // join makes the lines of a screen one string; the trailing spaces of the last line are kept, so every line is whole.

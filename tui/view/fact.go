@@ -61,17 +61,18 @@ func (p Pair) Facts(n Node, loc *time.Location) []Fact {
 		Fact{Label: "vg", Value: n.vgs(), Level: n.vgLevel(), Rank: 2},
 		Fact{Label: "lv", Value: n.lvs(), Rank: 8},
 		Fact{Label: "mount", Value: n.mounts(), Rank: 1},
-		Fact{Label: "used", Value: n.used(), Rank: 4},
-		Fact{Label: "users", Value: n.users(), Rank: 5},
+		Fact{Label: "used", Value: n.used(), Rank: 5},
+		Fact{Label: "users", Value: n.users(), Rank: 6},
 		n.peerFact(),
 		Fact{Label: "io", Value: fmt.Sprintf("sent %s  received %s  in flight %d", Bytes(r.Counters.Sent), Bytes(r.Counters.Received), r.Counters.LocalInFly+r.Counters.Pending), Rank: 10},
 	)
 	for i, l := range []struct {
 		label string
 		light proto.Light
-	}{{"in sync", r.Lights.InSync}, {"verified", r.Lights.Verified}, {"redundant", r.Lights.Redundant}, {"power off", r.Lights.SafePowerOff}} {
+	}{{"in sync", r.Lights.InSync}, {"verified", r.Lights.Verified}, {"redundant", r.Lights.Redundant}} {
 		out = append(out, lightFact(l.label, l.light, 9+i))
 	}
+	out = append(out, lightFact("power off", r.Lights.SafePowerOff, 4)) // the one that is asked in a hurry
 	if r.Problem != "" {
 		out = append(out, Fact{Label: "problem", Value: r.Problem, Level: Alert, Rank: 0})
 	}

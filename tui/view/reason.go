@@ -191,7 +191,13 @@ func (p Pair) meaning() []string {
 	}
 	if len(stale) == len(p.Nodes) {
 		if p.Primary == "" && p.Secondary == "" {
-			return []string{"No agent has answered yet. Is santui-agent running, and can this machine reach it? R retries now."}
+			lines := []string{"No agent has answered yet. Is santui-agent running, and can this machine reach it? R retries now."}
+			for _, n := range p.Nodes {
+				if n.Err != nil {
+					lines = append(lines, n.Name+": "+n.Err.Error())
+				}
+			}
+			return lines
 		}
 		return []string{"Neither agent answers, so this machine may be what is cut off. Both nodes may well be at work.",
 			"Values marked (old) are from the last contact. R retries now."}

@@ -287,9 +287,14 @@ func (m *Model) drawConfirm(c screen.Ctx, now time.Time) string {
 		if m.ticks[k.Code] {
 			box = "[x]"
 		}
-		text := m.cursor(i+2) + box + " I accept " + k.Code + ": not so: " + k.Title
-		if len(k.Evidence) > 0 {
-			text += ": " + k.Evidence[0]
+		text := m.cursor(i+2) + box + " I accept " + k.Code + ": "
+		switch n := len(k.Evidence); n {
+		case 0:
+			text += "it is not so that " + k.Title
+		case 1:
+			text += k.Evidence[0]
+		default:
+			text += fmt.Sprintf("%s, and %d more", k.Evidence[0], n-1)
 		}
 		asks = append(asks, c.Theme.Warn.Render(widget.Fit(c.Theme, text, w)))
 	}

@@ -129,6 +129,9 @@ func (p Pair) Find(name string) (Node, error) {
 	return Node{}, Usagef("%q is not a node of pair %s (there are %s and %s)", name, p.Name, p.Node[0].Name, p.Node[1].Name)
 }
 
+// ByProgram says whether the way to the agent is another program, such as ssh.
+func (n Node) ByProgram() bool { return n.Socket == "" }
+
 // Dial opens a connection to the node's agent.
 func (n Node) Dial(ctx context.Context) (io.ReadWriteCloser, error) {
 	switch {

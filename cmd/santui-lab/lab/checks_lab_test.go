@@ -95,6 +95,13 @@ printf 'client /mnt/test 2000000000 1 65534 65534 77\n' >/proc/net/rpc/nfsd.expo
 		{codes: []string{proto.CheckUnwind}, result: fail, how: "a bind mount whose whole file system is mounted nowhere", group: "backing", node: "otter",
 			make: "mkdir -p /mnt/whole /mnt/part; mount /dev/storage/spare /mnt/whole; mkdir -p /mnt/whole/d; mount --bind /mnt/whole/d /mnt/part; umount /mnt/whole",
 			undo: "umount /mnt/part", want: "/mnt/part shows only /d"},
+		{codes: []string{proto.CheckUnwind}, result: fail, how: "an ext4 on storage/spare with its journal on a loop device", group: "outside", node: "otter",
+			make: "truncate -s 8M /tmp/jd; L=$(losetup -f --show /tmp/jd); mke2fs -q -O journal_dev -b 1024 $L; mkfs.ext4 -qF -b 1024 -J device=$L /dev/storage/spare; " +
+				"mkdir -p /mnt/whole; mount /dev/storage/spare /mnt/whole",
+			undo: "umount /mnt/whole; losetup -j /tmp/jd | cut -d: -f1 | xargs losetup -d", want: "/mnt/whole: its ext4 needs the journal on device 7:"},
+		{codes: []string{proto.CheckBusyDevice}, result: fail, how: "a volume group inside storage/spare, active", group: "nested", node: "otter",
+			make: "P='--devices /dev/storage/spare'; pvcreate -qffy $P /dev/storage/spare; vgcreate -q $P guest /dev/storage/spare; lvcreate -qy $P -L 4M -n root guest",
+			undo: "P='--devices /dev/storage/spare'; vgremove -qf $P guest; pvremove -qffy $P /dev/storage/spare; mkfs.ext4 -qF /dev/storage/spare", want: "dm /dev/guest/root"},
 		{codes: []string{proto.CheckVGMixed}, result: fail, how: "lvchange -an storage/spare", group: "group", node: "otter",
 			make: "lvchange -an storage/spare", undo: "lvchange -ay storage/spare", want: "storage/spare is not active"},
 		{codes: []string{proto.CheckVG}, result: fail, how: "vgextend with a loop device", group: "group", node: "otter",
@@ -121,6 +128,12 @@ printf 'client /mnt/test 2000000000 1 65534 65534 77\n' >/proc/net/rpc/nfsd.expo
 			undo: "umount /proc/filesystems; for f in dep builtin; do umount /lib/modules/$(uname -r)/modules.$f; done", want: "/mnt/wide needs xfs"},
 		{codes: []string{proto.CheckFstab}, result: warn, how: "fstab of otter mounts storage/test at boot, weasel has nothing", group: "target", node: "otter",
 			make: "echo '/dev/mapper/storage-test /mnt/test ext4 defaults 0 2' >/etc/fstab", undo: ": >/etc/fstab", want: "otter would mount"},
+		{codes: []string{proto.CheckFstab}, result: warn, how: "a mount unit of weasel with an enabled automount unit", group: "target", node: "weasel",
+			make: "S=/etc/systemd/system; mkdir -p $S/local-fs.target.wants; printf '[Mount]\\nWhat=/dev/storage/logs\\nWhere=/mnt/logs\\nType=ext4\\n' >$S/mnt-logs.mount; " +
+				"ln -s ../mnt-logs.automount $S/local-fs.target.wants/",
+			undo: "rm -r /etc/systemd/system/mnt-logs.mount /etc/systemd/system/local-fs.target.wants", want: "weasel (mnt-logs.mount) would mount"},
+		{codes: []string{proto.CheckJournal}, result: fail, how: "512 KiB left for weasel's journal", group: "target", node: "weasel",
+			make: "mount -t tmpfs -o size=512k none /var/lib/santui/ops", undo: "umount /var/lib/santui/ops", want: "weasel: /var/lib/santui/ops has 512 KiB free"},
 		{codes: []string{proto.CheckMountPoint}, result: fail, how: "the directory /mnt/logs is missing on weasel", group: "target", node: "weasel",
 			make: "rmdir /mnt/logs", undo: "mkdir /mnt/logs", want: "/mnt/logs does not exist on weasel"},
 		{codes: []string{proto.CheckMountPoint}, result: fail, how: "a tmpfs on weasel's /mnt/logs", group: "backing", node: "weasel",
@@ -388,14 +401,14 @@ func (p *pair) arranged() []condition {
 				p.sh(p.otter, "dd if=/dev/urandom of=/mnt/wide/much bs=1M count=20 conv=fsync status=none; rm /mnt/wide/much; sync")
 				p.must(p.weasel.HealLink(ctx))
 			}, remove: func() { p.must(p.weasel.HealLink(ctx)); p.do("sync", "rate", "200M") }},
-		{codes: []string{proto.CheckVersions}, result: proto.CheckWarn, how: "weasel's agent is of another version", want: "weasel runs other",
+		{codes: []string{proto.CheckVersions, proto.CheckKernels}, result: proto.CheckWarn, how: "weasel's agent is another version, under setarch --uname-2.6", want: "weasel runs other",
 			setup: func() {
 				other := filepath.Join(p.t.TempDir(), "other")
 				if out, err := exec.CommandContext(ctx, "go", "build", "-ldflags", "-X example.com/santui/agent.Version=other", "-o", other, "example.com/santui/cmd/santui-agent").CombinedOutput(); err != nil {
 					p.t.Fatalf("%v: %s", err, out)
 				}
 				p.must(p.weasel.Put(ctx, other, "/run/other"))
-				restart("mount --bind /run/other " + agentPath)
+				restart("printf '#!/bin/sh\\nexec setarch '$(uname -m)' --uname-2.6 /run/other \"$@\"\\n' >/run/wrap; chmod 755 /run/wrap; mount --bind /run/wrap " + agentPath)
 			}, remove: func() { restart("umount " + agentPath) }, limit: 30 * time.Second},
 		{codes: []string{proto.CheckDisagree}, result: proto.CheckFail, how: "protocol A in weasel's drbd.conf", want: "protocol A", limit: 30 * time.Second,
 			setup: func() { restart("sed -i 's/protocol C/protocol A/' /etc/drbd.conf") },
