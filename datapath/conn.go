@@ -164,7 +164,9 @@ func (l *link) join() {
 }
 
 // hangUp says that nothing more will be sent and lets the peer finish. Closing at once would make the kernel throw away
-// what the peer has not read yet, perhaps the very packet that tells it why.
+// what the peer has not read yet, perhaps the very packet that tells it why. The meta socket ends later: DRBD's asender
+// takes its end for a lost link (drbd_asender, drbd_receiver.c) and would look for this node again, not having read yet,
+// for example, that there is a split brain.
 func (l *link) hangUp() {
 	l.out.close()
 	l.acks.close()
@@ -173,8 +175,8 @@ func (l *link) hangUp() {
 		if c, ok := s.Conn.(halfCloser); ok {
 			_ = c.CloseWrite()
 		}
+		l.lingers(partingTime) // until the receiver has met the peer's end
 	}
-	l.lingers(partingTime) // until the receiver has met the peer's end
 }
 
 func (l *link) nextSeq() uint32 { return l.seq.Add(1) }

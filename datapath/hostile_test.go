@@ -1,7 +1,10 @@
 package datapath
 
 import (
+	"errors"
+	"io"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -211,5 +214,34 @@ func TestReadsAreBounded(t *testing.T) {
 			t.Fatalf("%d bytes are held for the peer, the bound is %d", used, maxPeerReads)
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// TestPartsDataFirst: who sees a split brain first leaves the peer time to see it too. The end of the meta socket, which tells
+// the peer only that the link is gone, does not overtake what was sent on the other one; but it comes.
+func TestPartsDataFirst(t *testing.T) {
+	for _, patient := range []bool{true, false} {
+		p := puppetNode(t, nil)
+		p.n.ok("promote", p.n.Promote(bg(), true))
+		p.n.ok("demote", p.n.Demote(bg()))
+		u := p.n.Status().UUIDs
+		p.hello(proto.Secondary, proto.UpToDate, drbd.UUIDs{Current: 0x1234567890, Bitmap: u.Bitmap})
+		p.expect(drbd.CmdState)
+		if _, err := p.data.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Fatalf("the data socket: %v", err)
+		}
+		_ = p.meta.SetReadDeadline(time.Now().Add(partingTime / 2))
+		rest, err := io.ReadAll(p.meta)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the meta socket ended with the data socket: % x, %v", rest, err)
+		}
+		if patient {
+			_ = p.data.Close()
+		}
+		p.n.await("StandAlone", func(s *Status) bool { return s.Conn == proto.StandAlone })
+		_ = p.meta.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err = io.ReadAll(p.meta); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error("the meta socket does not end")
+		}
 	}
 }
