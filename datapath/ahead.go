@@ -91,6 +91,7 @@ func (o *owner) catchUp() {
 		o.calm = now
 	}
 	if now.Sub(o.calm) >= calmTime && !o.link.held.Load() {
+		o.calm = time.Time{}
 		o.handle(fromPeer{l: o.link, ev: state.CaughtUp{}})
 	}
 }

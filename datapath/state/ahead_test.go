@@ -46,6 +46,27 @@ func TestAheadAndBack(t *testing.T) {
 	}
 }
 
+// TestBehindBitsAreDurable: the target has its bits on disk before it asks for the first block. If it loses power with its
+// cache in the middle of the resync, the source knows nothing any more of what had been copied.
+func TestBehindBitsAreDurable(t *testing.T) {
+	p, _ := ahead(t)
+	_, fx, err := Step(p.n[1].s, SyncUUIDReceived{UUID: 0x1234567890})
+	written := false
+	for _, f := range fx {
+		switch f.(type) {
+		case WriteBitmap:
+			written = true
+		case PersistMD, StartResync:
+			if !written {
+				t.Errorf("%T before the bitmap is written", f)
+			}
+		}
+	}
+	if err != nil || !written {
+		t.Errorf("%T, %v", fx, err)
+	}
+}
+
 // TestBehindAlone: without the peer a copy that was left behind is no good one, and it is the target when the peer is back.
 func TestBehindAlone(t *testing.T) {
 	p, r := ahead(t)

@@ -50,6 +50,9 @@ func (m *machine) syncUUID(u uint64) error {
 	}
 	ns := m.s
 	m.out.setAll = m.out.setAll || m.s.FullDue
+	// What a node that was left behind has been told is in memory only. The source clears its bits with each block that
+	// comes here, perhaps to a volatile cache.
+	m.out.writeBitmap = m.out.writeBitmap || m.s.Conn == proto.Behind
 	ns.UUIDs.Bitmap = 0
 	ns.Conn, ns.Disk = proto.SyncTarget, proto.Inconsistent
 	if rv := m.try(ns, false); !rv.OK() {
