@@ -149,3 +149,36 @@ func TestInvalidateNotHeard(t *testing.T) {
 	p.cable = true
 	inSync(t, p)
 }
+
+// TestForceBesideHalfATarget: the source of a resync loses its target in the middle, is declared Outdated and promoted by force.
+// The target, which bears the name of that resync, is still known.
+func TestForceBesideHalfATarget(t *testing.T) {
+	p, a, b := upPair(t)
+	_ = a.do(SkipInitialSync{})
+	p.settle(rng())
+	if err := promote(t, p, a, false); err != nil {
+		t.Fatal(err)
+	}
+	_ = b.do(PauseSync{})
+	for range 2 {
+		p.cut()
+		p.settle(rng())
+		a.write(3, 77)
+		p.cable = true
+		p.settle(rng())
+	}
+	want(t, b, proto.Secondary, proto.Primary, proto.PausedSyncT, proto.Inconsistent, proto.UpToDate)
+	_ = a.do(Demote{})
+	p.cut()
+	p.settle(rng())
+	_ = a.do(Outdate{})
+	if err := a.do(Promote{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	_ = b.do(ResumeSync{})
+	p.cable = true
+	inSync(t, p)
+	if a.data != b.data {
+		t.Errorf("%v and %v", a.data, b.data)
+	}
+}

@@ -343,9 +343,10 @@ func (m *machine) newUUID() uint64 {
 }
 
 // newCurrent starts a new generation: the bitmap records changes since the base. Bit 0 of the base tells whether this
-// node was Primary already when the generations parted; automatic recovery from split brain goes by it.
+// node was Primary already when the generations parted; automatic recovery from split brain goes by it. A promotion by force
+// may find an older base: DRBD forgets it (drbd_uuid_new_current, drbd_main.c), and with it a peer whose resync it names.
 func (m *machine) newCurrent(base uint64) {
-	m.s.UUIDs.Bitmap = base
+	m.setBitmapUUID(base)
 	m.setCurrent(m.newUUID())
 }
 
