@@ -60,18 +60,24 @@ type model struct {
 	acks     int
 }
 
-func newModel(rnd *rand.Rand, size int64) *model {
+// newModel draws windows on a device of that size; with wide there is one over most of it.
+func newModel(rnd *rand.Rand, size int64, wide bool) *model {
 	m := &model{writes: []record{{acked: true, zero: true}}, level: [2]level{current, current}, forked: -1}
 	m.apart.touched = map[int64]time.Time{}
+	base := int64(0)
+	if wide {
+		base = size * 3 / 4 / 4096 * 4096
+		m.add(&window{n: base})
+	}
 	n := 4 + rnd.IntN(8)
 	for i := range n {
-		part := size / int64(n) / 4096 * 4096
+		part := (size - base) / int64(n) / 4096 * 4096
 		w := &window{n: 4096 * (4 + rnd.Int64N(28))}
 		if i == 0 && rnd.IntN(2) == 0 {
 			w.n = 3 << 20
 		}
 		w.n = min(w.n, part)
-		w.off = int64(i)*part + 4096*rnd.Int64N((part-w.n)/4096+1)
+		w.off = base + int64(i)*part + 4096*rnd.Int64N((part-w.n)/4096+1)
 		m.add(w)
 	}
 	return m

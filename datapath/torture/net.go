@@ -68,6 +68,19 @@ func (n *network) breakAfter(from int, bytes int64) {
 	}
 }
 
+// damage turns over a bit of the k-th block of data from now on that node from sends.
+func (n *network) damage(from, k int) {
+	for _, c := range n.list() {
+		h := c.out
+		if c.inc.n.i != from {
+			h = c.in
+		}
+		h.mu.Lock()
+		h.tap.damage = k
+		h.mu.Unlock()
+	}
+}
+
 func (n *network) list() []*conn {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -292,6 +305,7 @@ type half struct {
 	left    int64
 	readBy  time.Time
 	writeBy time.Time
+	tap     tap
 }
 
 const socketBuffer = 256 << 10
@@ -378,7 +392,9 @@ func (h *half) write(p []byte) (int, error) {
 			at = h.last
 		}
 		h.last = at
-		h.queue = append(h.queue, chunk{at, append([]byte(nil), p[done:done+n]...)})
+		data := append([]byte(nil), p[done:done+n]...)
+		h.tap.feed(data, &h.n.w.seen)
+		h.queue = append(h.queue, chunk{at, data})
 		h.size += n
 		h.sent += int64(n)
 		done += n

@@ -41,6 +41,11 @@ func (w *world) command(inc *incarnation, what string, f func(ctx context.Contex
 			return
 		}
 		w.note("%s.%d: %s ended: %v", n.name, inc.boot, what, err)
+		if kind, _, _ := strings.Cut(what, " ("); err == nil {
+			w.seen.saw("done: %s", kind)
+		} else {
+			w.seen.saw("refused: %s", kind)
+		}
 		if ctx.Err() != nil && !inc.res.Status().Suspended {
 			w.fail("%s did not end within %v", what, patience)
 		}
@@ -60,6 +65,9 @@ func (w *world) act() error {
 	i := w.rnd.IntN(2)
 	inc := w.incOf(i)
 	if inc == nil {
+		if w.twist.shelves && w.chance(60) {
+			w.shelve(w.nodes[i])
+		}
 		if w.chance(60) {
 			if err := w.powerOn(w.nodes[i]); err != nil {
 				return err
@@ -174,25 +182,39 @@ func (w *world) loses(inc *incarnation, s *datapath.Status) bool {
 }
 
 func (w *world) cable() {
+	if w.twist.damage && w.chance(30) {
+		from, k := w.rnd.IntN(2), 1+w.rnd.IntN(4)
+		w.logf("cable: damages block %d of data from %s", k, names[from])
+		w.net.damage(from, k)
+		return
+	}
 	switch w.rnd.IntN(7) {
 	case 0, 1:
 		w.logf("cable: both directions down")
+		w.seen.saw("cable: down")
 		w.net.set([2]bool{true, true})
 	case 2:
 		one := w.rnd.IntN(2)
 		w.logf("cable: %s is not heard", names[one])
+		w.seen.saw("cable: one direction down")
 		w.net.set([2]bool{one == 0, one == 1})
 	case 3:
 		w.logf("cable: connections reset")
+		w.seen.saw("cable: reset")
 		w.net.reset()
 	case 4:
 		from, k := w.rnd.IntN(2), w.rnd.Int64N([]int64{100, 20000, 2 << 20}[w.rnd.IntN(3)])
 		w.logf("cable: connections break after %d bytes from %s", k, names[from])
+		w.seen.saw("cable: breaks after some bytes")
 		w.net.breakAfter(from, k)
 	default:
 		w.logf("cable: up")
 		w.net.set([2]bool{})
 	}
+}
+
+var opNames = map[blocktest.Op]string{
+	blocktest.OpAny: "all calls", blocktest.OpWrite | blocktest.OpZero: "writes", blocktest.OpFlush: "flushes", blocktest.OpRead: "reads",
 }
 
 // breakDisk makes calls on a disk fail, where the other copy is good.
@@ -211,11 +233,13 @@ func (w *world) breakDisk(inc *incarnation) {
 	if w.chance(50) {
 		rule.To = w.size
 	}
+	w.seen.saw("disk: to fail, %s", opNames[rule.Ops])
 	w.note("disk of %s.%d will fail: ops %x, after %d, %d times", inc.n.name, inc.boot, rule.Ops, rule.Skip, rule.Times)
 	m.failing[i] = true
 	if d := inc.disk; d.md != nil && w.chance(40) {
 		rule.To = 0
 		d.md.inject(rule)
+		w.seen.saw("disk: to fail, of metadata")
 		return
 	}
 	inc.disk.inject(rule)
@@ -288,6 +312,9 @@ func (w *world) open(inc *incarnation) error {
 		w.fail("%s was promoted while %s is Primary", inc.n.name, names[1-i])
 	}
 	w.stats.promotes++
+	if s.Conn < proto.Connected && w.nodes[1-i].inc == nil {
+		w.seen.saw("done: takeover from a node without power")
+	}
 	sure := false
 	if s.Conn < proto.Connected || s.PeerDisk < proto.Inconsistent {
 		if m.level[i] == flushed {
@@ -371,9 +398,30 @@ func (w *world) virtualCut() error {
 	for i, md := range maps {
 		sb := md.Superblock()
 		w.note("%s would have flags %v, uuids %x, %d bits", names[i], sb.Flags, sb.UUIDs, md.Bitmap().Weight())
+		w.note("    in block %d %s, and has %s now", bad[0], w.contents(disks[i], bad[0]), w.contents(w.nodes[i].platters(), bad[0]))
 	}
 	w.fail("after a power cut of both nodes now, blocks %v would differ and be marked nowhere", bad[:min(len(bad), 8)])
 	return nil
+}
+
+// contents tells what a block of a disk holds. The lock is held.
+func (w *world) contents(d *blocktest.Mem, b uint64) string {
+	p := make([]byte, 4096)
+	if _, err := d.ReadAt(p, int64(b)*4096); err != nil {
+		return err.Error()
+	}
+	var list []string
+	for at := 0; at < len(p); at += sector {
+		id, err := identify(p[at:at+sector], int64(b)*4096+int64(at))
+		what := "something torn"
+		if err == nil {
+			what = w.model.describe(id)
+		}
+		if n := len(list); n == 0 || list[n-1] != what {
+			list = append(list, what)
+		}
+	}
+	return strings.Join(list, ", ")
 }
 
 // differ lists the blocks in which two disks differ, except where skip says otherwise.
@@ -489,6 +537,8 @@ func (w *world) mend() error {
 			w.command(inc, "resume", inc.res.ResumeSync)
 		case s.Conn == proto.VerifyS:
 			w.command(inc, "verify stop", inc.res.VerifyStop)
+		case w.twist.onIOError == datapath.OnIOErrorPassOn && s.Conn == proto.Connected && s.Disk == proto.Inconsistent && s.PeerDisk == proto.UpToDate:
+			w.replace(inc)
 		case w.isTainted(n.i) && s.Conn >= proto.Connected && s.Role == proto.Secondary:
 			w.command(inc, "detach, its disk may have failed", inc.res.Detach)
 		case w.leftovers(s):

@@ -1,12 +1,14 @@
 package torture
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	"example.com/santui/datapath"
+	"example.com/santui/datapath/block"
 	"example.com/santui/proto"
 )
 
@@ -17,20 +19,31 @@ type twist struct {
 	suspend bool // the operator suspends I/O and resumes it
 	grow    bool // disks and device grow
 	skip    bool // the two disks were just made and are declared to be the same
-	fork    forkPolicy
+	shelves bool // an old disk is put back
+	damage  bool // the cable damages data; there are digests that tell
+	comb    bool // a Primary alone writes every other block of most of the device: its bitmap is longer compressed than plain
+
+	onIOError  datapath.IOErrorPolicy
+	congestion datapath.CongestionPolicy // under protocol A
+	thin       int64                     // rs-discard-granularity
+	fork       forkPolicy
 }
 
 // twists are drawn by the seed modulo their number; package documentation says what they are.
 var twists = [13]twist{
-	0: {fencing: datapath.FencingResource},
-	1: {fencing: datapath.FencingSuspendIO},
-	2: {fencing: datapath.FencingSuspendIO, noData: true},
-	3: {noData: true, suspend: true},
-	4: {grow: true},
-	5: {grow: true, suspend: true},
-	6: {fork: forkPolicy{on: true}},
-	7: {fork: forkPolicy{on: true, automatic: true}},
-	8: {skip: true},
+	0:  {fencing: datapath.FencingResource},
+	1:  {fencing: datapath.FencingSuspendIO},
+	2:  {fencing: datapath.FencingSuspendIO, noData: true},
+	3:  {noData: true, suspend: true},
+	4:  {grow: true},
+	5:  {grow: true, suspend: true},
+	6:  {fork: forkPolicy{on: true}},
+	7:  {fork: forkPolicy{on: true, automatic: true}},
+	8:  {skip: true},
+	9:  {congestion: datapath.CongestionPullAhead, damage: true},
+	10: {onIOError: datapath.OnIOErrorPassOn, shelves: true, thin: 64 << 10},
+	11: {onIOError: datapath.OnIOErrorCall, congestion: datapath.CongestionPullAhead, shelves: true},
+	12: {damage: true, thin: 4096, shelves: true, comb: true},
 }
 
 func twistOf(seed uint64) twist {
@@ -39,6 +52,9 @@ func twistOf(seed uint64) twist {
 	}
 	t := twists[seed%uint64(len(twists))]
 	t.fork.draw(seed)
+	if t.congestion != "" && seed/13%5 == 4 {
+		t.congestion = datapath.CongestionDisconnect
+	}
 	return t
 }
 
@@ -49,6 +65,15 @@ func (t *twist) fences() bool { return t.fencing != "" }
 func (t *twist) configure(w *world, inc *incarnation, cfg *datapath.Config) {
 	cfg.Fencing, cfg.SuspendOnNoData, cfg.Helper = t.fencing, t.noData, helper{w, inc}
 	t.fork.configure(inc.n.i, cfg)
+	cfg.OnIOError, cfg.RSDiscardGranularity = t.onIOError, t.thin
+	if t.damage {
+		cfg.DataIntegrityAlg = "md5"
+	}
+	if t.congestion != "" {
+		cfg.OnCongestion = t.congestion
+		cfg.CongestionFill = []int64{1, 16 << 10, 128 << 10, 0}[w.seed/13%4]
+		cfg.CongestionExtents = []int{1237, 4}[w.seed/26%2]
+	}
 	if t.grow {
 		cfg.LastSize, cfg.KeepSize = inc.n.lastSize, inc.keepSize
 	}
@@ -68,6 +93,69 @@ func (w *world) bend(inc *incarnation) {
 		w.reckless(inc)
 	case t.suspend || t.noData:
 		w.suspendIO(inc)
+	case t.congestion != "":
+		w.jam()
+	case t.comb:
+		w.comb()
+	}
+}
+
+// jam lets the network stand still for less than anybody would call it lost: what is under way piles up.
+func (w *world) jam() {
+	d := time.Duration(1+w.rnd.IntN(1500)) * time.Millisecond
+	w.logf("cable: stands still for %v", d)
+	w.seen.saw("cable: stands still")
+	w.net.set([2]bool{true, true})
+	time.Sleep(d)
+	w.net.set([2]bool{})
+}
+
+// comb writes every other block of the widest window, if the application runs on a node that is alone; else it sees to that.
+func (w *world) comb() {
+	app := w.running()
+	if app == nil || app.isDead() || app.res.Status().Conn >= proto.Connected {
+		w.net.set([2]bool{true, true})
+		return
+	}
+	w.seen.saw("done: comb")
+	win := w.model.windows[0]
+	for off := win.off; off < win.off+win.n; off += 2 * 4096 {
+		if w.running() != app || !w.write(app, off, 4096, func(id uint32) error {
+			p := block.Buffer(4096)
+			fill(p, id, off)
+			_, err := app.res.WriteAt(p, off)
+			return err
+		}, false) {
+			return
+		}
+	}
+}
+
+// sawConfig takes note of what a node is configured to do.
+func (w *world) sawConfig(cfg *datapath.Config) {
+	c := &w.seen
+	c.saw("config: protocol %v", cfg.Protocol)
+	c.saw("config: on-io-error %v", cmp.Or(cfg.OnIOError, datapath.OnIOErrorDetach))
+	c.saw("config: fencing %v", cmp.Or(cfg.Fencing, datapath.FencingDontCare))
+	c.saw("config: on-congestion %v", cmp.Or(cfg.OnCongestion, datapath.CongestionBlock))
+	for i, p := range cfg.AfterSB {
+		if p != "" {
+			c.saw("config: after-sb-%dpri %s", i, p)
+		}
+	}
+	c.saw("config: max-epoch-size %d", cfg.MaxEpochSize)
+	for _, f := range []struct {
+		on   bool
+		name string
+	}{
+		{cfg.OpenMeta != nil, "external metadata"}, {cfg.SyncControl != nil, "c-plan-ahead"}, {cfg.CsumsAlg != "", "csums-alg"},
+		{cfg.DataIntegrityAlg != "", "data-integrity-alg"}, {cfg.SuspendOnNoData, "on-no-data-accessible suspend-io"},
+		{cfg.AlwaysASBP, "always-asbp"}, {cfg.RRConflict == datapath.RRCallPriLost, "rr-conflict call-pri-lost"},
+		{cfg.RSDiscardGranularity > 0, "rs-discard-granularity"}, {cfg.MaxBuffers < 2048, "few max-buffers"},
+	} {
+		if f.on {
+			c.saw("config: %s", f.name)
+		}
 	}
 }
 
@@ -93,11 +181,20 @@ func (w *world) reckless(inc *incarnation) {
 	m, i := w.model, inc.n.i
 	peer := w.nodes[1-i].inc
 	two := peer != nil && peer.res.Status().Role == proto.Primary && peer.res.Status().Disk == proto.UpToDate
+	force := peer == nil && w.app == nil && m.level[i] == current && s.Role != proto.Primary && s.Conn < proto.Connected && s.Disk >= proto.Outdated && s.Disk < proto.UpToDate
 	lost := peer != nil && peer.res.Status().Role == proto.Primary && !two // it only waits for this copy
 	// With resource-only a lost Primary may have written what nobody knows of.
 	ok := s.Role != proto.Primary && !m.failing[i] && !lost && (two || w.app == nil && (w.twist.fencing == datapath.FencingSuspendIO || m.level[i] == current))
 	w.mu.Unlock()
-	if ok {
+	switch {
+	case force && w.chance(70):
+		w.command(inc, "promote by force", func(ctx context.Context) error { // the other node is off and has nothing more
+			if err := inc.res.Promote(ctx, true); err != nil {
+				return err
+			}
+			return w.open(inc)
+		})
+	case ok:
 		w.promote(inc, s.Conn < proto.Connected)
 	}
 }
@@ -109,12 +206,13 @@ type helper struct {
 }
 
 func (h helper) Has(handler string) bool {
-	return handler == "fence-peer" && h.w.twist.fences() || handler == "pri-lost" || handler == "split-brain"
+	return handler != "fence-peer" || h.w.twist.fences()
 }
 
 var errHandler = errors.New("the handler cannot be started")
 
 func (h helper) Run(ctx context.Context, handler string) (int, string, error) {
+	h.w.seen.saw("handler: %s", handler)
 	if handler != "fence-peer" {
 		return 0, "", nil
 	}
@@ -128,6 +226,7 @@ func (h helper) Run(ctx context.Context, handler string) (int, string, error) {
 	if !h.wait(ctx, took/2) {
 		return 0, "", errPower
 	}
+	h.w.seen.saw("fence-peer: exit code %d, error %v", exit, err != nil)
 	h.w.logf("%s.%d: fence-peer took %v: exit code %d, %v", h.inc.n.name, h.inc.boot, took, exit, err)
 	return exit, "", err
 }

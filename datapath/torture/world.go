@@ -58,8 +58,9 @@ type world struct {
 	netSlow  time.Duration
 	barred   [2]bool  // fence-peer of this node may not be called: the other node has called its own
 	devices  [2]int64 // how large each disk is
-	loser    int      // who has to discard its changes, if people decide
-	discards [2]bool  // who was last told to
+	seen     coverage
+	loser    int     // who has to discard its changes, if people decide
+	discards [2]bool // who was last told to
 }
 
 type stats struct {
@@ -78,6 +79,7 @@ type node struct {
 	md   *blocktest.Mem // those of the disk for external metadata, nil: it is internal
 	inc  *incarnation   // nil: no power
 	boot int
+	old  *shelved     // an old disk, to be put back; nil: there is none
 	busy int          // commands of the operator under way
 	kept atomic.Int64 // the size of the disk that the engine keeps in mind
 }
@@ -127,9 +129,15 @@ func newWorld(o options) *world {
 	w.diskSlow = []time.Duration{50 * time.Microsecond, 500 * time.Microsecond, 5 * time.Millisecond}[w.rnd.IntN(3)]
 	w.netSlow = []time.Duration{20 * time.Microsecond, 300 * time.Microsecond, 4 * time.Millisecond}[w.rnd.IntN(3)]
 	w.protocol = []proto.Protocol{proto.ProtocolC, proto.ProtocolC, proto.ProtocolC, proto.ProtocolB, proto.ProtocolA}[w.seed%5]
+	if w.twist.congestion != "" {
+		w.protocol = proto.ProtocolA
+	}
 	w.pace = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second}[w.rnd.IntN(3)]
 	w.net = newNetwork(w)
 	device := []int64{9 << 20, 24 << 20, 48 << 20, 80 << 20}[w.rnd.IntN(4)]
+	if w.twist.comb {
+		device = 9 << 20
+	}
 	w.disk, w.occupied, w.devices = device, device, [2]int64{device, device}
 	for i := range w.nodes {
 		w.nodes[i] = &node{w: w, i: i, name: names[i], addr: fmt.Sprintf("10.0.0.%d:7788", i+1), mem: blocktest.NewMem(device), md: w.newMD()}
@@ -173,7 +181,7 @@ func (w *world) format() error {
 		}
 		w.size = md.Layout().UsableSize
 	}
-	w.model = newModel(w.rnd, w.size)
+	w.model = newModel(w.rnd, w.size, w.twist.comb)
 	if w.fresh() && !w.twist.skip {
 		return w.scribble(w.nodes[1])
 	}
@@ -305,6 +313,7 @@ func (w *world) powerOn(n *node) error {
 	if w.log {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
+	w.sawConfig(&cfg)
 	res, err := datapath.New(cfg)
 	if err != nil {
 		return err
@@ -341,6 +350,7 @@ func (w *world) cut(inc *incarnation, why string) {
 	percent := []int{0, 10, 50, 90, 100}[int(uint64(w.jitter(3, n.i, n.boot))%5)]
 	w.note("POWER CUT of %s.%d %s: %v %v %v, %d sectors in its cache, %d%% survive, copy %v", n.name, n.boot, why, s.Role, s.Conn, s.Disk,
 		inc.mem.Unflushed(), percent, w.model.level[n.i])
+	w.seen.saw("power: %s", why)
 	n.mem = inc.mem.CrashClone(w.seed+uint64(n.boot)*2+uint64(n.i), percent)
 	if inc.md != nil {
 		n.md = inc.md.CrashClone(w.seed+uint64(n.boot)*2+uint64(n.i)+1, percentOf(percent, n.boot))
@@ -391,6 +401,7 @@ func (w *world) diskFault(inc *incarnation, err error) {
 		return
 	}
 	w.note("disk of %s.%d: %v", inc.n.name, inc.boot, err)
+	w.seen.saw("disk: fails while the node is %v", inc.res.Status().Role)
 	w.model.diskLost = true
 	w.model.apart.down(inc.n.i)
 	w.model.level[inc.n.i], w.model.tainted[inc.n.i], w.model.failed[inc.n.i] = behind, true, time.Now()
@@ -422,6 +433,11 @@ func (w *world) observe(inc *incarnation) {
 	}
 	i, m := inc.n.i, w.model
 	s := inc.res.Status()
+	w.seen.saw("conn: %v", s.Conn)
+	w.seen.saw("state: %v %v/%v", s.Role, s.Disk, s.PeerDisk)
+	if s.Suspended {
+		w.seen.saw("state: suspended")
+	}
 	if s.Role == proto.Primary && s.PeerRole == proto.Primary {
 		w.fail("%s sees two Primaries", inc.n.name)
 	}
@@ -456,7 +472,7 @@ func (w *world) observe(inc *incarnation) {
 		return
 	}
 	p := peer.res.Status()
-	if s.Conn == proto.Connected && s.Disk == proto.UpToDate && s.PeerDisk == proto.UpToDate && p.Conn != proto.Connected &&
+	if (s.Conn == proto.Connected && s.PeerDisk == proto.UpToDate && p.Conn != proto.Connected || s.Conn == proto.Ahead) && s.Disk == proto.UpToDate &&
 		m.level[1-i] == current && m.level[i] == behind {
 		w.note("%s has all, its source has not heard or has gone", inc.n.name)
 		m.level[i] = current
