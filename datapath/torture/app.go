@@ -188,3 +188,10 @@ func (w *world) read(inc *incarnation, off, n int64) (ok bool) {
 	}
 	return true
 }
+
+// running is where the application runs, nil for nowhere.
+func (w *world) running() *incarnation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.app
+}

@@ -111,10 +111,3 @@ func (w *world) short(i int, kind string, k int) error {
 	time.Sleep(3 * time.Second)
 	return w.heal()
 }
-
-// running is where the application runs, nil for nowhere.
-func (w *world) running() *incarnation {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.app
-}
