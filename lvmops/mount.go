@@ -82,6 +82,9 @@ func (o *Ops) Mount(ctx context.Context, m proto.Mount) (out Outcome, err error)
 	} else if !fi.IsDir() {
 		return out, o.refuse(proto.CodeState, "mounting %s at %s: that is no directory", m.Source, m.Target)
 	}
+	if m.Root == "" {
+		out.Findings = o.unclean(ctx, m.Source)
+	}
 	_, runErr := o.run(ctx, &out, Cmd{Argv: MountArgv(m), Limit: LimitMount})
 	after, there, err := o.shows(target, m)
 	if err != nil {
@@ -98,6 +101,23 @@ func (o *Ops) Mount(ctx context.Context, m proto.Mount) (out Outcome, err error)
 	}
 	out.Now = fmt.Sprintf("%s is mounted at %s (%s)", m.Source, m.Target, after.options())
 	return out, nil
+}
+
+// unclean says what the header of an ext file system tells of its past, before it is mounted: after a planned move it was
+// unmounted cleanly, after a takeover it was not. s_state and s_feature_incompat are in linux fs/ext4/ext4.h.
+func (o *Ops) unclean(ctx context.Context, source string) (found []string) {
+	const sb, hasErrors, recovers = 1024, 0x0002, 0x0004
+	head, err := o.readHead(ctx, source)
+	if err != nil || !strings.HasPrefix(sniff(head), "ext") {
+		return nil // what is wrong with the device mount(8) says
+	}
+	if head[sb+0x60]&recovers != 0 {
+		found = append(found, fmt.Sprintf("the file system on %s was not unmounted cleanly: mounting it replays its journal", source))
+	}
+	if head[sb+0x3a]&hasErrors != 0 {
+		found = append(found, fmt.Sprintf("the file system on %s is marked as having errors: run e2fsck on it when the service can do without it", source))
+	}
+	return found
 }
 
 // resolve follows links in a path, as the mount table shows them followed. It may have to enter other mounts, so it

@@ -57,6 +57,27 @@ func TestMountAndUnmount(t *testing.T) {
 	}
 }
 
+// TestUncleanMount mounts a copy of a file system that is in use elsewhere, as after a power cut, and one marked with errors.
+func TestUncleanMount(t *testing.T) {
+	o, ctx := newOps(t), context.Background()
+	dev, target := mounted(t, o, "live")
+	sh(t, "touch", filepath.Join(target, "file"))
+	sh(t, "sync", "-f", target)
+	image, at := loopDevice(t, 64<<20), t.TempDir()
+	sh(t, "dd", "if="+dev, "of="+image, "bs=1M", "conv=fsync", "status=none")
+	out, err := o.Mount(ctx, proto.Mount{Source: image, Target: at, FSType: "ext4"})
+	if err != nil || len(out.Findings) != 1 || !strings.Contains(out.Findings[0], image+" was not unmounted cleanly") {
+		t.Errorf("after a power cut: %+v, %v", out, err)
+	}
+	sh(t, "umount", at)
+	sh(t, "debugfs", "-w", "-R", "ssv state 3", image)
+	out, err = o.Mount(ctx, proto.Mount{Source: image, Target: at, FSType: "ext4"})
+	if err != nil || len(out.Findings) != 1 || !strings.Contains(out.Findings[0], "marked as having errors") {
+		t.Errorf("marked with errors: %+v, %v", out, err)
+	}
+	sh(t, "umount", at)
+}
+
 // TestExternalJournal mounts an ext4 whose journal is on another disk: without that disk nobody can mount it.
 func TestExternalJournal(t *testing.T) {
 	o, ctx := newOps(t), context.Background()

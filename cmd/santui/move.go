@@ -272,6 +272,9 @@ func (a *app) printSteps(o proto.Op, printed map[string]bool) {
 		if r.Err != nil {
 			_, _ = fmt.Fprintf(a.stdout, "         %v\n", r.Err)
 		}
+		for _, found := range r.Output {
+			_, _ = fmt.Fprintf(a.stdout, "         ! %s\n", found)
+		}
 	}
 	for _, s := range o.Steps {
 		switch s.Result.State {

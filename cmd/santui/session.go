@@ -80,7 +80,12 @@ func call[Out any](ctx context.Context, n cli.Node, m proto.Method, in any) (Out
 	defer func() { _ = s.Close() }()
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	return out, s.Call(ctx, m, in, &out)
+	err = s.Call(ctx, m, in, &out)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = proto.Errorf(proto.CodeTimeout, "the agent is there, but gave no answer (%s) within %v", m, answerTime).On(n.Name).
+			WithRemedy("the node is overloaded, or something on it hangs; try again, and see with santui ops whether an operation has begun")
+	}
+	return out, err
 }
 
 // nodeStatus is what one node said, or why it did not.

@@ -151,7 +151,13 @@ func said(r proto.StepResult) string {
 	if r.Now != "" {
 		parts = append(parts, r.Now)
 	}
-	return strings.Join(parts, "; now: ")
+	if text := strings.Join(parts, "; now: "); text != "" {
+		parts = []string{text}
+	}
+	for _, found := range r.Output {
+		parts = append(parts, "noticed: "+found)
+	}
+	return strings.Join(parts, "; ")
 }
 
 // Commands lists every program that an operation ran, with what it printed.

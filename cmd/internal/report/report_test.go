@@ -74,6 +74,7 @@ func takeover(vg string) proto.Op {
 	r.op.Steps = append(r.op.Steps, proto.StepStatus{Step: proto.Step{Index: 1, Kind: proto.StepUnmount, Node: "otter", Argv: []string{"umount", "/srv/" + vg}},
 		Result: proto.StepResult{State: proto.StepSkipped, Now: "otter does not answer"}})
 	promote := r.step(proto.StepPromote, "weasel", 0.2, "drbdadm", "primary", "r0")
+	promote.Result.Output = []string{"/dev/mapper/x is left on the device of an agent that died"}
 	promote.Step.UndoKind, promote.Step.Undo = proto.StepDemote, []string{"drbdadm", "secondary", "r0"}
 	fail := r.step(proto.StepActivate, "weasel", 30, "vgchange", "-ay", vg)
 	fail.Result.State, fail.Result.Err = proto.StepFailed, proto.Errorf(proto.CodeTimeout, "vgchange of %s took too long", vg).On("weasel")
