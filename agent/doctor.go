@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"example.com/santui/lvmops"
 	"example.com/santui/proto"
 	"example.com/santui/proto/session"
 )
@@ -86,6 +87,13 @@ func (a *Agent) diagnose(ctx context.Context, r *resource) (proto.DoctorReply, e
 		say("filter = %s, global_filter = %s select devices; no devices file is in force", orUnset(d.LVM.Filter), orUnset(d.LVM.GlobalFilter))
 	default:
 		say("LVM looks at every device: no devices file, no filter")
+	}
+	if lvmops.Selects(d.LVM.Filter) && !lvmops.Selects(d.LVM.GlobalFilter) && d.LVM.Mechanism == proto.SelectFilter {
+		say("only filter is set: what runs lvm with a --config of its own is not bound by it; global_filter is the one for the whole system")
+	}
+	if d.LVM.SearchDevnames != "" && d.LVM.SearchDevnames != "none" && d.LVM.Mechanism == proto.SelectDevicesFile && pv {
+		say("search_for_devnames is %q: while the replicated device is not there, LVM may look for its physical volume outside the devices file, "+
+			"and find it on the backing disk; set devices/search_for_devnames to \"none\"", d.LVM.SearchDevnames)
 	}
 	if len(d.LVM.Backing) > 0 {
 		say("LVM sees the backing disk as %s", strings.Join(d.LVM.Backing, ", "))

@@ -27,13 +27,13 @@ func (o *Ops) LVMView(ctx context.Context, disk, node string) (proto.LVMFacts, e
 	if err != nil {
 		return v, o.failed(err, "asking lvm for its device settings")
 	}
-	v.Installed = true
+	v.Installed, v.SearchDevnames = true, strings.Trim(set["search_for_devnames"], `"`)
 	v.Filter, v.GlobalFilter, v.ScanLVs = set["filter"], set["global_filter"], set["scan_lvs"] == "1"
 	file := filepath.Join(o.opt.Etc, devicesDir, strings.Trim(set["devicesfile"], `"`))
 	switch _, err := os.Stat(file); {
 	case set["use_devicesfile"] == "1" && err == nil:
 		v.Mechanism, v.DevicesFile = proto.SelectDevicesFile, file // lvm then ignores both filters (lvmdevices(8))
-	case selects(v.Filter) || selects(v.GlobalFilter):
+	case Selects(v.Filter) || Selects(v.GlobalFilter):
 		v.Mechanism = proto.SelectFilter
 	}
 	res, err := o.run(ctx, nil, Cmd{Argv: []string{"pvs", "-a", "--reportformat", "json", "-o", "pv_name,pv_uuid,vg_name"}, Limit: LimitLook})
@@ -48,8 +48,8 @@ func (o *Ops) LVMView(ctx context.Context, disk, node string) (proto.LVMFacts, e
 	return v, nil
 }
 
-// selects says whether a filter setting is more than "everything".
-func selects(filter string) bool { return filter != "" && filter != `["a|.*|"]` && filter != "[]" }
+// Selects says whether a filter setting is there and more than "everything".
+func Selects(filter string) bool { return filter != "" && filter != `["a|.*|"]` && filter != "[]" }
 
 // judgeRows sorts what lvm sees: the backing disk, the replicated device, others with the same physical volume, others.
 func (o *Ops) judgeRows(ctx context.Context, v *proto.LVMFacts, rows []map[string]string, disk, node string) {

@@ -32,16 +32,18 @@ type BackingLV struct {
 // LVMFacts is what LVM makes of this node's devices on its own, at boot or when somebody types a command: without the
 // --devices that every command of an operation carries.
 type LVMFacts struct {
-	Installed    bool     `json:"installed"`
-	Mechanism    string   `json:"mechanism"`              // what selects devices: "devices file", "filter", "none"
-	DevicesFile  string   `json:"devices_file,omitempty"` // its path, if it is in force
-	Filter       string   `json:"filter,omitempty"`       // as lvm.conf has it
-	GlobalFilter string   `json:"global_filter,omitempty"`
-	ScanLVs      bool     `json:"scan_lvs"`
-	Backing      []string `json:"backing,omitempty"`    // names under which LVM sees the backing disk
-	Device       bool     `json:"device"`               // LVM sees the replicated device
-	Duplicates   []string `json:"duplicates,omitempty"` // other devices that carry the same physical volume
-	Others       []string `json:"others,omitempty"`     // volume groups elsewhere on this node
+	Installed    bool   `json:"installed"`
+	Mechanism    string `json:"mechanism"`              // what selects devices: "devices file", "filter", "none"
+	DevicesFile  string `json:"devices_file,omitempty"` // its path, if it is in force
+	Filter       string `json:"filter,omitempty"`       // as lvm.conf has it
+	GlobalFilter string `json:"global_filter,omitempty"`
+	ScanLVs      bool   `json:"scan_lvs"`
+	// SearchDevnames is search_for_devnames: whether lvm looks outside a devices file for what it names by device name.
+	SearchDevnames string   `json:"search_for_devnames,omitempty"`
+	Backing        []string `json:"backing,omitempty"`    // names under which LVM sees the backing disk
+	Device         bool     `json:"device"`               // LVM sees the replicated device
+	Duplicates     []string `json:"duplicates,omitempty"` // other devices that carry the same physical volume
+	Others         []string `json:"others,omitempty"`     // volume groups elsewhere on this node
 }
 
 // FstabEntry is one line of /etc/fstab, or a mount unit of systemd that somebody wrote beside it.

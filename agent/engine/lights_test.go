@@ -17,6 +17,10 @@ func TestLightsApart(t *testing.T) {
 			t.Errorf("%+v", l)
 		}
 	}
+	differ := lights("otter", &datapath.Status{Role: proto.Secondary, Conn: proto.Connected, Disk: proto.UpToDate, PeerDisk: proto.UpToDate, OutOfSync: 4096})
+	if differ.InSync.On || differ.SafePowerOff.On || !strings.Contains(differ.SafePowerOff.Why, "4 KiB differ from otter") {
+		t.Errorf("a verify has found differences: %+v", differ)
+	}
 	if ahead.SafePowerOff.On || !behind.SafePowerOff.On {
 		t.Errorf("%+v, %+v", ahead.SafePowerOff, behind.SafePowerOff)
 	}

@@ -162,6 +162,8 @@ func lights(peer string, st *datapath.Status) proto.Lights {
 	switch {
 	case st.Role == proto.Primary:
 		l.SafePowerOff = proto.Light{Why: "this node is Primary"}
+	case both && st.OutOfSync > 0 && !st.Conn.Syncing():
+		l.SafePowerOff = proto.Light{Why: fmt.Sprintf("%d KiB differ from %s, and it is not known whose are right: verify repair first", (st.OutOfSync+1023)>>10, peer)}
 	case both || st.Disk <= proto.Inconsistent && !st.Conn.Syncing():
 		l.SafePowerOff = proto.Light{On: true, Why: "this node is Secondary and holds nothing that " + peer + " lacks"}
 		if !both {

@@ -34,7 +34,7 @@ func (c *checker) volumes(node string, st proto.Stack) {
 			lost = append(lost, why)
 		}
 	}
-	c.judge(proto.CheckUnwind, node, lost, fmt.Sprintf("%d mounts", len(st.Mounts)))
+	c.grade(proto.CheckUnwind, node, lost, quotas(st.Mounts), fmt.Sprintf("%d mounts", len(st.Mounts)))
 	if len(st.VGs) == 0 {
 		return
 	}
@@ -63,6 +63,17 @@ func (c *checker) volumes(node string, st proto.Stack) {
 	c.judge(proto.CheckLVOpen, node, open, "")
 	c.judge(proto.CheckLVHealth, node, sick, "")
 	c.judge(proto.CheckThinFull, node, full, "")
+}
+
+// quotas names mounts whose quotas are kept in files: the options come along, but they are enforced only once somebody runs
+// quotaon (ext4(5), usrjquota).
+func quotas(mounts []proto.Mount) (out []string) {
+	for _, m := range mounts {
+		if strings.Contains(m.Options, "usrjquota=") || strings.Contains(m.Options, "grpjquota=") {
+			out = append(out, fmt.Sprintf("%s keeps quotas in files: after the move nothing enforces them until quotaon %s was run; a script of agent.toml can", m.Target, m.Target))
+		}
+	}
+	return out
 }
 
 // mixedIn lists the volumes of a partly active group that are not active, though activating the group would make them so.

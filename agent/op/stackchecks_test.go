@@ -54,6 +54,7 @@ func TestStackChecks(t *testing.T) {
 		{proto.CheckFSKernel, proto.CheckFail, "/mnt needs ext4", func(v *View) { v.To.Facts.Filesystems = []string{"xfs"} }},
 		{proto.CheckUnwind, proto.CheckFail, "mounted nowhere as a whole", func(v *View) { v.From.Resource.Stack.Mounts[0].Root = "/sub" }},
 		{proto.CheckUnwind, proto.CheckFail, "/mnt: its btrfs needs /dev/sdc", func(v *View) { v.From.Resource.Stack.Mounts[0].Problem = "its btrfs needs /dev/sdc too" }},
+		{proto.CheckUnwind, proto.CheckWarn, "/mnt keeps quotas in files", func(v *View) { v.From.Resource.Stack.Mounts[0].Options = "rw,usrjquota=aquota.user,jqfmt=vfsv0" }},
 		{proto.CheckFstab, proto.CheckWarn, "is in fstab of otter only", func(v *View) { v.From.Facts.Fstab = []proto.FstabEntry{entry} }},
 		{proto.CheckFstab, proto.CheckOK, "1 entries", func(v *View) {
 			v.From.Facts.Fstab, v.To.Facts.Fstab = []proto.FstabEntry{entry}, []proto.FstabEntry{entry}
