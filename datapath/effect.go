@@ -30,8 +30,12 @@ func (o *owner) effect(e state.Effect) {
 			o.rs.stop()
 			o.rs = nil
 		}
-		if o.link != nil {
-			o.link.asked.expire()
+		if l := o.link; l != nil {
+			leaves := o.st.Disk < proto.Inconsistent
+			if leaves { // the peer, which is told next, need not answer then
+				l.asked.drain(l)
+			}
+			l.asked.expire(l, leaves)
 		}
 		o.progress.end()
 	case state.PauseResync, state.ContinueResync:

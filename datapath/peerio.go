@@ -190,6 +190,9 @@ func (t *traffic) queue(p *peerReq, kind spanKind) (now, ok bool) {
 	if writes && p.link.tracked && !t.gate.linked {
 		d = nil // nobody would keep the marks: the Primary has no disk, and its link is ending
 	}
+	if p.asked != nil && p.asked.disk != d {
+		d = nil // another disk than the one it was asked for
+	}
 	if d == nil || p.off+p.n > t.gate.size {
 		t.mu.Unlock()
 		return false, false

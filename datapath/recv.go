@@ -385,7 +385,7 @@ func (l *link) deallocated(rd *drbd.Reader, h drbd.Header) error {
 	return nil
 }
 
-// enterResync starts the write of a block that was asked for; without a disk it is refused.
+// enterResync starts the write of a block that was asked for; without the disk that it was for it is refused.
 func (l *link) enterResync(p *peerReq) {
 	if !l.r.traffic.enter(p, spanResync) {
 		l.answer(drbd.CmdNegAck, p)

@@ -14,8 +14,10 @@ import (
 // askedBlock is a block that this node, as SyncTarget, asked for.
 type askedBlock struct {
 	off, n  int64
+	disk    *disk
 	arrived bool
 	stale   bool // of a resync that was stopped: its bits stay
+	lost    bool // its disk left before the answer came: nothing is written, and nobody need wait for it
 	span    span
 	ready   chan struct{} // capacity 1
 }
@@ -103,14 +105,54 @@ func (a *askedBlocks) cleared(b *askedBlock, d *disk) {
 	}
 }
 
+// drain returns when everything that was asked for is answered, after drainTime, or when the link ends.
+func (a *askedBlocks) drain(l *link) {
+	enough := time.NewTimer(drainTime)
+	defer enough.Stop()
+	for a.outstanding() > 0 {
+		select {
+		case <-a.kick:
+		case <-l.dead:
+			return
+		case <-enough.C:
+			return
+		}
+	}
+}
+
 // expire lets what a resync that was stopped has asked for clear no bits any more: the peer may run Ahead now, and mark blocks
-// that are among it.
-func (a *askedBlocks) expire() {
+// that are among it. If the disk has left it is lost: no answer may come to another disk, and none may ever come
+// (w_e_end_rsdata_req, drbd_worker.c, drops them for a peer that is Diskless), so applications wait no longer.
+func (a *askedBlocks) expire(l *link, lost bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, b := range a.m {
 		b.stale = true
+		if lost && !b.lost {
+			b.lost = true
+			a.unblock(l, b)
+		}
 	}
+}
+
+// unblock lets applications write where a block was asked for. a.mu is held.
+func (a *askedBlocks) unblock(l *link, b *askedBlock) {
+	t := l.r.traffic
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ranges.remove(&b.span)
+}
+
+// lost is how many blocks may never be answered.
+func (a *askedBlocks) lost() (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, b := range a.m {
+		if b.lost {
+			n++
+		}
+	}
+	return n
 }
 
 // expired says whether some of them are still to be answered.
@@ -129,10 +171,12 @@ func (a *askedBlocks) expired() bool {
 func (a *askedBlocks) done(l *link, b *askedBlock, ok bool) {
 	t := l.r.traffic
 	t.mu.Lock()
-	t.ranges.remove(&b.span)
 	size := t.gate.size
 	t.mu.Unlock()
 	a.mu.Lock()
+	if !b.lost {
+		a.unblock(l, b)
+	}
 	delete(a.m, b.off)
 	a.bytes -= b.n
 	a.came += b.n
@@ -150,19 +194,19 @@ func (a *askedBlocks) done(l *link, b *askedBlock, ok bool) {
 
 // abandon lets applications write where blocks were asked for that will not come.
 func (a *askedBlocks) abandon(l *link) {
-	t := l.r.traffic
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for off, b := range a.m {
-		t.mu.Lock()
-		t.ranges.remove(&b.span)
-		t.mu.Unlock()
+		if !b.lost {
+			a.unblock(l, b)
+		}
 		delete(a.m, off)
 	}
 	a.bytes = 0
 }
 
 const (
+	drainTime        = time.Second // how long a disk that leaves waits for answers
 	maxResyncRequest = drbd.MaxData
 	resyncExtent     = 16 << 20 // BM_EXT_SIZE, drbd_int.h: no request crosses it
 )
@@ -204,8 +248,12 @@ func (rs *resync) pause(on bool) {
 // run asks for every block whose bit is set until none is left that did not fail.
 func (rs *resync) run(ctx context.Context) {
 	cursor, asked := uint64(0), false
-	for ctx.Err() == nil && rs.l.asked.expired() {
-		rs.wait(ctx) // an old answer might pass for a new one
+	for ctx.Err() == nil && rs.l.asked.expired() { // an old answer might pass for a new one
+		if n := rs.l.asked.lost(); n > 0 {
+			rs.l.fail(brokenLink(proto.NetworkFailure, "%d requests of a resync before the disk left were not answered, and may be yet", n))
+			return
+		}
+		rs.wait(ctx)
 	}
 	for ctx.Err() == nil {
 		if rs.paused.Load() {
@@ -293,7 +341,7 @@ func (rs *resync) room(ctx context.Context, n int64) bool {
 // ask waits until no application writes there and asks for the block.
 func (rs *resync) ask(ctx context.Context, off, n int64) bool {
 	l, t := rs.l, rs.l.r.traffic
-	b := &askedBlock{off: off, n: n, ready: make(chan struct{}, 1)}
+	b := &askedBlock{off: off, n: n, disk: rs.d, ready: make(chan struct{}, 1)}
 	b.span = span{off: off, end: off + n, kind: spanAsked, granted: func() { b.ready <- struct{}{} }}
 	t.mu.Lock()
 	now := t.ranges.add(&b.span)
