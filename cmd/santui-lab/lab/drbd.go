@@ -21,6 +21,7 @@ type DRBDConf struct {
 	Protocol string // A, B or C; empty: C
 	Secret   string // cram-hmac with sha1 if not empty
 	Rate     string // fixed resync rate, DRBD's units (4M); empty: 1G
+	Control  string // lines for the resync controller, c-plan-ahead among them; the rate is not fixed then
 	NetExtra string // more lines for the net section
 	DiskEnd  string // more lines for the disk section
 	Sections string // more sections
@@ -53,7 +54,8 @@ func (c DRBDConf) Text(nodes ...*Node) string {
 		fmt.Fprintf(&b, "    cram-hmac-alg sha1;\n    shared-secret \"%s\";\n", c.Secret)
 	}
 	b.WriteString(c.NetExtra)
-	fmt.Fprintf(&b, "  }\n  disk {\n    resync-rate %s;\n    c-plan-ahead 0;\n    al-extents 67;\n%s  }\n", c.Rate, c.DiskEnd)
+	control := cmp.Or(c.Control, "    c-plan-ahead 0;\n")
+	fmt.Fprintf(&b, "  }\n  disk {\n    resync-rate %s;\n%s    al-extents 67;\n%s  }\n", c.Rate, control, c.DiskEnd)
 	b.WriteString(c.Sections)
 	for _, n := range nodes {
 		fmt.Fprintf(&b, "  on %s {\n    device /dev/drbd%d;\n    disk %s;\n    address %s:%d;\n    meta-disk %s;\n  }\n",

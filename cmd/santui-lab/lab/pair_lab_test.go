@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,7 +36,7 @@ func newPair(t *testing.T, o Options, agents AgentOptions) *pair {
 	if p.config, err = l.CockpitConfig(); err != nil {
 		t.Fatal(err)
 	}
-	agents.Binary, agents.CreateMD = filepath.Join(builtDir, "santui-agent"), true
+	agents.Binary, agents.CreateMD = cmp.Or(agents.Binary, filepath.Join(builtDir, "santui-agent")), true
 	if err := l.InstallAgents(ctx, agents); err != nil {
 		t.Fatal(err)
 	}

@@ -416,6 +416,87 @@ func TestLongPowerCutsBesideKernel(t *testing.T) {
 	m.metadata()
 }
 
+// TestLongPowerCutsOfKernel cuts the power of the node that runs the kernel's DRBD: as Primary, when santui takes over or
+// waits, and as Secondary under santui's writes, a second time while it is resynced.
+func TestLongPowerCutsOfKernel(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiKernel, "power-cut")
+	conformance.Ran(t, conformance.KernelSantui, "power-cut")
+	p := &inPlace{newMixedConf(t, "weasel", "otter", func(c *DRBDConf) { c.NetExtra += patience })}
+	ctx := t.Context()
+	a := &area{t: t, size: 32 << 20, loads: 5, acked: map[int][]int64{}}
+	if err := p.kernel.Primary(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	p.synced("full resync from the kernel")
+	a.make(p.theirs)
+	a.sh(p.theirs, "sync")
+	off := func() {
+		t.Helper()
+		if err := p.theirs.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		p.until(ctx, "the loss of the peer", func(r proto.Resource) bool { return r.Conn == proto.WFConnection })
+	}
+	on := func() {
+		t.Helper()
+		if err := p.theirs.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.kernel.Up(ctx, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cut := func(l *load, kernelPrimary bool) {
+		t.Helper()
+		time.Sleep(time.Second + rand.N(2*time.Second))
+		off()
+		a.end(l, kernelPrimary)
+	}
+	check := func(n *Node, nr int, what string) {
+		t.Helper()
+		p.kernelSees(ctx, "resynced", func(s DRBDStatus) bool { return s.InSync() && s.OutOfSync == 0 })
+		a.mount(n)
+		for round := range a.acked {
+			a.verify(n, round)
+		}
+		a.fsck(n, func() { p.synced(fmt.Sprintf("round %d, %s, %d writes", nr, what, len(a.acked[nr]))) })
+	}
+
+	cut(a.write(p.theirs, 0, 8*time.Second), true)
+	p.primary(ctx) // takes over
+	a.mount(p.ours)
+	a.verify(p.ours, 0)
+	a.end(a.write(p.ours, 1, 2*time.Second), false) // alone
+	on()
+	check(p.ours, 0, "kernel Primary, santui takes over")
+
+	for nr := 2; nr < 4; nr++ {
+		cut(a.write(p.ours, nr, 8*time.Second), false)
+		on()
+		if nr == 3 {
+			p.kernelSees(ctx, "the resync", func(s DRBDStatus) bool { return s.Conn == "SyncTarget" || s.InSync() })
+			off()
+			on()
+		}
+		check(p.ours, nr, "kernel Secondary")
+	}
+
+	a.sh(p.ours, "umount /mnt/w")
+	p.must("", p.call(ctx, proto.MethodResource, proto.ResourceRequest{Resource: "r0", Action: proto.ResourceSecondary, By: "test"}, nil))
+	if err := p.kernel.Primary(ctx, false); err != nil {
+		t.Fatalf("%v\n%s", err, p.dmesg())
+	}
+	a.mount(p.theirs)
+	cut(a.write(p.theirs, 4, 8*time.Second), true)
+	on()
+	p.kernelSees(ctx, "resynced", func(s DRBDStatus) bool { return s.InSync() && s.OutOfSync == 0 })
+	p.synced("kernel Primary, santui waits")
+	p.primary(ctx)
+	check(p.ours, 4, "kernel Primary, santui waits")
+	a.sh(p.ours, "umount /mnt/w")
+	p.metadata()
+}
+
 // ourTurn makes our node Primary. Without an agent on the kernel's node there is no failover, so this is a takeover
 // behind a cut cable.
 func (m *mixed) ourTurn() {

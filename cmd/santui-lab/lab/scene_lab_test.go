@@ -3,11 +3,13 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -28,10 +30,11 @@ type stage struct {
 	spoiled bool // a scenario failed: the nodes lose power before the next one
 }
 
-// backing is the disk of both nodes, of so many MiB.
+// backing is the disk of both nodes, of sceneMiB if a script says nothing else, of mostMiB at most.
 const (
 	backing  = "/dev/mapper/back"
 	sceneMiB = 32
+	mostMiB  = 512
 )
 
 func newStage(t *testing.T) *stage {
@@ -40,7 +43,7 @@ func newStage(t *testing.T) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{l: ForTest(t, Options{DRBD: []string{"weasel"}, DiskSize: 64 << 20}), bin: bin}
+	s := &stage{l: ForTest(t, Options{DRBD: []string{"weasel"}, DiskSize: mostMiB << 20, Modules: []string{"sch_prio", "cls_u32", "tcp_diag"}}), bin: bin}
 	if s.config, err = s.l.CockpitConfig(); err != nil {
 		t.Fatal(err)
 	}
@@ -54,8 +57,9 @@ func newStage(t *testing.T) *stage {
 type script struct {
 	name  string
 	conf  func(c *DRBDConf)
-	fresh bool   // no first sync: both copies are Inconsistent
-	short string // with this engine as Primary it is in the short form
+	fresh bool     // no first sync: both copies are Inconsistent
+	mib   [2]int64 // the Primary's disk and the Secondary's
+	short string   // with this engine as Primary it is in the short form
 	play  func(s *scene)
 }
 
@@ -88,11 +92,12 @@ func (st *stage) scene(t *testing.T, primary string, sc script) *scene {
 		}
 	})
 	st.clear(t)
-	for _, e := range []*end{s.primary, s.secondary} {
-		e.linear(sceneMiB)
+	for i, e := range []*end{s.primary, s.secondary} {
+		e.mib = cmp.Or(sc.mib[i], sceneMiB)
+		e.linear(e.mib)
 		p.must(e.n.Sh(ctx, fencer))
 	}
-	p.size = usableOf(t, sceneMiB)
+	p.size = usableOf(t, min(s.primary.mib, s.secondary.mib))
 	p.must("", p.ours.WriteFile(ctx, "/etc/drbd.conf", []byte(conf.Text(st.l.Nodes()...)), 0o600))
 	p.must(p.ours.Sh(ctx, "santui-agent create-md --force r0"))
 	p.must("", p.kernel.Up(ctx, true))
@@ -155,6 +160,7 @@ type end struct {
 	p      *inPlace
 	n      *Node
 	kernel bool
+	mib    int64 // of its disk
 
 	mu    sync.Mutex
 	agent *session.Session // nil: none yet, or it broke
@@ -193,6 +199,7 @@ func (e *end) hangUp() {
 type view struct {
 	Conn, Role, PeerRole, Disk, PeerDisk string
 	OutOfSync, Sent, Received            int64
+	ALWrites                             int64
 	Suspended                            bool
 	Text                                 string
 }
@@ -201,12 +208,19 @@ func (v view) inSync() bool {
 	return v.Conn == "Connected" && v.Disk == "UpToDate" && v.PeerDisk == "UpToDate" && v.OutOfSync == 0
 }
 
-var suspendedFlag = regexp.MustCompile(` [ABC] s`)
+var (
+	suspendedFlag = regexp.MustCompile(` [ABC] s`)
+	alWrites      = regexp.MustCompile(`\bal:(\d+)`)
+)
 
 func (e *end) view(ctx context.Context) (view, error) {
 	if e.kernel {
 		s, err := e.p.kernel.Status(ctx)
-		return view{s.Conn, s.Role, s.PeerRole, s.Disk, s.PeerDisk, s.OutOfSync, s.Sent, s.Received, suspendedFlag.MatchString(s.Text), s.Text}, err
+		var al int64
+		if m := alWrites.FindStringSubmatch(s.Text); m != nil {
+			al, _ = strconv.ParseInt(m[1], 10, 64) // digits only
+		}
+		return view{s.Conn, s.Role, s.PeerRole, s.Disk, s.PeerDisk, s.OutOfSync, s.Sent, s.Received, al, suspendedFlag.MatchString(s.Text), s.Text}, err
 	}
 	var snap proto.Snapshot
 	if err := e.ask(ctx, proto.MethodSnapshot, nil, &snap); err != nil {
@@ -216,7 +230,8 @@ func (e *end) view(ctx context.Context) (view, error) {
 		return view{}, fmt.Errorf("%d resources", len(snap.Resources))
 	}
 	r := snap.Resources[0]
-	return view{r.Conn.String(), r.Role.String(), r.PeerRole.String(), r.DiskState.String(), r.PeerDisk.String(), r.OutOfSync, r.Counters.Sent, r.Counters.Received, r.Suspended,
+	return view{r.Conn.String(), r.Role.String(), r.PeerRole.String(), r.DiskState.String(), r.PeerDisk.String(), r.OutOfSync, r.Counters.Sent, r.Counters.Received,
+		r.Counters.ALWrites, r.Suspended,
 		fmt.Sprintf("%v %v/%v %v/%v oos %d suspended %v: %s", r.Conn, r.Role, r.PeerRole, r.DiskState, r.PeerDisk, r.OutOfSync, r.Suspended, r.Problem)}, nil
 }
 
@@ -301,6 +316,7 @@ func (e *end) force() error {
 // linear makes the node's disk one of so many MiB, or grows it.
 func (e *end) linear(mib int64) {
 	e.p.t.Helper()
+	e.mib = mib
 	e.table(fmt.Sprintf("0 %d linear /dev/ubdb 0", mib<<11))
 }
 
@@ -313,7 +329,91 @@ dmsetup suspend --noflush --nolockfs back; dmsetup load back --table '%[1]s'; dm
 }
 
 // fails lets every access to the node's disk fail; heals is linear.
-func (e *end) fails(mib int64) { e.table(fmt.Sprintf("0 %d error", mib<<11)) }
+func (e *end) fails() { e.table(fmt.Sprintf("0 %d error", e.mib<<11)) }
+
+// leave ends the node's engine in order, and come starts it again.
+func (e *end) leave() {
+	e.p.t.Helper()
+	if e.kernel {
+		e.ok("down", e.p.kernel.Down(e.p.t.Context()))
+		return
+	}
+	e.hangUp()
+	e.ok("stop the agent", e.n.StopAgent(e.p.t.Context()))
+}
+
+func (e *end) come() {
+	e.p.t.Helper()
+	if e.kernel {
+		e.must("up")
+		return
+	}
+	e.ok("start the agent", e.n.StartAgent(e.p.t.Context()))
+}
+
+// blank makes new metadata. The engine must have left.
+func (e *end) blank() {
+	e.p.t.Helper()
+	if e.kernel {
+		e.must("create-md", "--force")
+		return
+	}
+	e.sh("santui-agent create-md --force r0")
+}
+
+// powerOff cuts the node's power, and powerOn brings the node back with its disk; the engine is not started.
+func (e *end) powerOff() {
+	e.p.t.Helper()
+	e.hangUp()
+	e.ok("power cut", e.n.Kill())
+}
+
+func (e *end) powerOn() {
+	e.p.t.Helper()
+	e.ok("start", e.n.Start(e.p.t.Context()))
+	e.linear(e.mib)
+	e.sh(fencer)
+}
+
+// size is that of the node's replicated device, bytes.
+func (e *end) size() int64 {
+	e.p.t.Helper()
+	if e.kernel { // as a Secondary it cannot be opened
+		sectors, err := strconv.ParseInt(strings.TrimSpace(e.sh("cat /sys/block/drbd0/size")), 10, 64)
+		e.ok("size", err)
+		return sectors * 512
+	}
+	var snap proto.Snapshot
+	if err := e.ask(e.p.t.Context(), proto.MethodSnapshot, nil, &snap); err != nil || len(snap.Resources) != 1 {
+		e.p.t.Fatalf("%s: size: %v, %d resources", e.n.Name(), err, len(snap.Resources))
+	}
+	return snap.Resources[0].Size
+}
+
+// copyOf is a file on the node for a copy of its disk.
+const copyOf = "/var/lib/santui/copy"
+
+// keep copies the node's disk, whose writes stand still or do not matter; revert puts the copy back.
+func (e *end) keep() {
+	e.p.t.Helper()
+	e.sh(fmt.Sprintf("dd if=/dev/ubdb of=%s bs=1M count=%d iflag=direct status=none", copyOf, e.mib))
+}
+
+func (e *end) revert() {
+	e.p.t.Helper()
+	e.sh(fmt.Sprintf("dd if=%[1]s of=%[2]s bs=1M oflag=direct conv=notrunc status=none; rm %[1]s", copyOf, backing))
+}
+
+// freeze holds back every access to the node's disk until thaw.
+func (e *end) freeze() {
+	e.p.t.Helper()
+	e.sh("export DM_DISABLE_UDEV=1; dmsetup suspend --noflush --nolockfs back")
+}
+
+func (e *end) thaw() {
+	e.p.t.Helper()
+	e.sh("export DM_DISABLE_UDEV=1; dmsetup resume back")
+}
 
 // write writes random bytes on the node's device, KiB.
 func (e *end) write(at, length int) {
@@ -445,6 +545,44 @@ func (s *scene) apart() {
 	s.both("StandAlone", alone)
 }
 
+// judged ends santui's engine and lets drbdmeta read what it left on its disk: clean metadata without marks.
+func (s *scene) judged() {
+	s.t.Helper()
+	ours := s.primary
+	if ours.kernel {
+		ours = s.secondary
+	}
+	ours.leave()
+	out := ours.sh("drbdmeta --force 0 v08 " + backing + " internal dump-md 2>&1")
+	for _, want := range []string{`version "v08";`, fmt.Sprintf("la-size-sect %d;", s.size/512), "# bits-set 0;"} {
+		if !strings.Contains(out, want) {
+			s.t.Errorf("dump-md does not say %q:\n%.900s", want, out)
+		}
+	}
+	if strings.Contains(out, "unclean") {
+		s.t.Errorf("dump-md calls the metadata unclean:\n%.900s", out)
+	}
+}
+
+// travelled is what the Primary has sent so far, bytes: the kernel counts data, santui all that goes over the link.
+func (s *scene) travelled() int64 {
+	s.t.Helper()
+	return s.primary.now().Sent
+}
+
+// resynced is synced, and between least and most bytes of data travelled since the count before.
+func (s *scene) resynced(what string, before, least, most int64) {
+	s.t.Helper()
+	s.synced(what)
+	n := s.travelled() - before
+	if !s.primary.kernel {
+		most += most/64 + 64<<10 // a handshake, a bitmap, headers
+	}
+	if n < least || n > most {
+		s.t.Errorf("%s: %d KiB travelled, expected were %d to %d", what, n>>10, least>>10, most>>10)
+	}
+}
+
 // play runs the short scenes, or the others, on one stage, each node being Primary in turn.
 func play(t *testing.T, short bool) {
 	st := newStage(t)
@@ -460,7 +598,9 @@ func play(t *testing.T, short bool) {
 				name, _, _ := strings.Cut(sc.name, " ")
 				conformance.Ran(t, c.pairing, name)
 				began := time.Now()
-				sc.play(st.scene(t, c.primary, sc))
+				s := st.scene(t, c.primary, sc)
+				sc.play(s)
+				s.judged()
 				t.Logf("%.0f s in all", time.Since(began).Seconds())
 			})
 		}

@@ -18,12 +18,31 @@ var scenes = []script{
 	{name: "toggle-disk", play: toggleDisk},
 	{name: "io-errors", play: ioErrors},
 	{name: "skip-initial-sync", fresh: true, play: skipInitialSync},
+	{name: "fencing", conf: fencing("resource-only"), play: fencePeer},
+	{name: "promote-while-connecting", play: promoteWhileConnecting},
+	{name: "two-primaries-reject", play: twoPrimaries},
+	{name: "resync-finish", play: resyncFinish},
+	{name: "busy-resync", conf: rate("3M"), play: busyResync},
+	{name: "c-min-rate", conf: func(c *DRBDConf) { c.DiskEnd += "    c-min-rate 1M;\n" }, mib: [2]int64{12, 12}, play: leastRate},
+	{name: "c-min-rate controller", conf: func(c *DRBDConf) {
+		c.Control = "    c-plan-ahead 20;\n    c-fill-target 128k;\n    c-max-rate 8M;\n    c-min-rate 1M;\n"
+	}, play: controller},
+	{name: "resync-write-during-pause", conf: rate("3M"), play: writesDuringPause},
+	{name: "revert-older-data", play: revertOlderData},
+	{name: "resync-snapshot", play: snapshotUnderLoad},
+	{name: "stress-al", fresh: true, mib: [2]int64{400, 400}, play: stressAL},
+	{name: "attach-while-connected-not-uptodate", conf: rate("3M"), play: attachNotUpToDate},
+	{name: "attach-while-connected-resize", play: attachAfterResize},
+	{name: "connect-differing-sizes", fresh: true, mib: [2]int64{32, 24}, play: differingSizes},
+	{name: "connect-differing-sizes smaller Primary", fresh: true, mib: [2]int64{24, 32}, play: differingSizes},
 }
 
 // TestScenesWithKernel plays what must never go wrong, TestLongScenesWithKernel the others, each node being Primary once.
 func TestScenesWithKernel(t *testing.T) { play(t, true) }
 
 func TestLongScenesWithKernel(t *testing.T) { play(t, false) }
+
+func rate(fixed string) func(*DRBDConf) { return func(c *DRBDConf) { c.Rate = fixed } }
 
 func fencing(policy string) func(*DRBDConf) {
 	return func(c *DRBDConf) {
@@ -150,14 +169,20 @@ func splitBrainPolicies(s *scene) {
 	}
 }
 
-// skipInitialSync: the node that is to be Primary declares two fresh disks the same.
-func skipInitialSync(s *scene) {
+// skip lets the node that is to be Primary declare two fresh disks the same.
+func (s *scene) skip() {
+	s.t.Helper()
 	if s.primary.kernel {
 		s.primary.sh("drbdadm new-current-uuid --clear-bitmap r0/0")
 	} else {
 		s.santui("sync", "skip", "--confirm", PairName)
 	}
 	s.both("two good copies", view.inSync)
+}
+
+// skipInitialSync: two fresh disks are declared the same; nothing is copied.
+func skipInitialSync(s *scene) {
+	s.skip()
 	if v := s.primary.now(); v.Sent+v.Received > 1<<20 {
 		s.t.Errorf("something was copied: %s", v.Text)
 	}
@@ -176,11 +201,11 @@ func ioErrors(s *scene) {
 	for _, e := range []*end{s.primary, s.secondary} {
 		w := s.primary.going(fio(3))
 		time.Sleep(time.Second)
-		e.fails(sceneMiB)
+		e.fails()
 		e.sees("the loss of its disk", func(v view) bool { return v.Disk == "Diskless" })
 		s.end("fio over "+e.n.Name()+"'s broken disk", w)
 		want := s.primary.sh("sha256sum </dev/drbd0")
-		e.linear(sceneMiB)
+		e.linear(e.mib)
 		e.must("attach")
 		s.synced(e.n.Name() + "'s disk is well again")
 		if got := s.primary.sh("sha256sum </dev/drbd0"); got != want {
