@@ -8,6 +8,8 @@
 //     its own process group, a deadline, bounded output. The observer sees every argv.
 //   - A step is idempotent, and its success is read back (mountinfo, device-mapper's uuids, device nodes), never
 //     derived from an exit code alone.
+//   - A program that hangs may have its effect later: no step counts as done, or is begun, while one that does the opposite
+//     runs (inverse.go). What is mounted must show the file system that it is mounted as.
 //   - Nothing is forced: no umount -l or -f, no kill, no dmsetup remove, no vgchange --force.
 //   - Every step runs lvm on the replicated device only (--devices). What is about the other devices does not: LVMView,
 //     which looks for what the node's own LVM can see beside it, BackingLV and Snapshot. No look at a stack runs lvm

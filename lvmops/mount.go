@@ -61,6 +61,9 @@ func (o *Ops) Mount(ctx context.Context, m proto.Mount) (out Outcome, err error)
 	if err := o.checkMount(m); err != nil {
 		return out, err
 	}
+	if err := o.underWay(ctx, fmt.Sprintf("mounting %s at %s", m.Source, m.Target), "umount", m.Target); err != nil {
+		return out, err
+	}
 	target, err := o.resolve(ctx, m.Target)
 	if err != nil {
 		return out, o.failed(err, "mounting %s at %s", m.Source, m.Target)
@@ -82,10 +85,10 @@ func (o *Ops) Mount(ctx context.Context, m proto.Mount) (out Outcome, err error)
 	} else if !fi.IsDir() {
 		return out, o.refuse(proto.CodeState, "mounting %s at %s: that is no directory", m.Source, m.Target)
 	}
-	if m.Root == "" {
-		out.Findings = o.unclean(ctx, m.Source)
+	if err := o.fits(ctx, m, &out); err != nil {
+		return out, err
 	}
-	_, runErr := o.run(ctx, &out, Cmd{Argv: MountArgv(m), Limit: LimitMount})
+	_, runErr := o.run(ctx, &out, Cmd{Argv: MountArgv(m), Limit: shorter(limitOf(ctx, LimitMount))})
 	after, there, err := o.shows(target, m)
 	if err != nil {
 		return out, o.failed(err, "mounting %s at %s: reading the mounts afterwards", m.Source, m.Target)
@@ -103,13 +106,35 @@ func (o *Ops) Mount(ctx context.Context, m proto.Mount) (out Outcome, err error)
 	return out, nil
 }
 
+// fits looks at the header of what is to be mounted. A device that holds something else than the plan says, of the file systems
+// that the package knows, is not mounted by guess; what else the header tells is a finding.
+func (o *Ops) fits(ctx context.Context, m proto.Mount, out *Outcome) error {
+	family := strings.TrimRight(m.FSType, "234")
+	known := family == "ext" || family == "xfs" || family == "btrfs"
+	if m.Root != "" {
+		return nil
+	}
+	head, err := o.readHead(ctx, m.Source)
+	switch {
+	case errors.Is(err, errHangs):
+		return o.failed(err, "mounting %s at %s: reading its header", m.Source, m.Target)
+	case err != nil:
+		return nil // what is wrong with the device mount(8) says
+	}
+	if kind := sniff(head); known && strings.TrimRight(kind, "234") != family {
+		return o.refuse(proto.CodeState, "mounting %s at %s: its header shows no %s (%s)", m.Source, m.Target, m.FSType, orNothing(kind)).
+			WithRemedy("look at it with blkid -p and fsck -n before anything is written to it")
+	}
+	out.Findings = unclean(head, m.Source)
+	return nil
+}
+
 // unclean says what the header of an ext file system tells of its past, before it is mounted: after a planned move it was
 // unmounted cleanly, after a takeover it was not. s_state and s_feature_incompat are in linux fs/ext4/ext4.h.
-func (o *Ops) unclean(ctx context.Context, source string) (found []string) {
+func unclean(head []byte, source string) (found []string) {
 	const sb, hasErrors, recovers = 1024, 0x0002, 0x0004
-	head, err := o.readHead(ctx, source)
-	if err != nil || !strings.HasPrefix(sniff(head), "ext") {
-		return nil // what is wrong with the device mount(8) says
+	if !strings.HasPrefix(sniff(head), "ext") {
+		return nil
 	}
 	if head[sb+0x60]&recovers != 0 {
 		found = append(found, fmt.Sprintf("the file system on %s was not unmounted cleanly: mounting it replays its journal", source))
@@ -161,6 +186,9 @@ func (o *Ops) Unmount(ctx context.Context, target string) (out Outcome, err erro
 	if err := validPath(target); err != nil {
 		return out, o.refuse(proto.CodeInvalid, "unmount: %v", err)
 	}
+	if err := o.underWay(ctx, "unmounting "+target, "mount", target); err != nil {
+		return out, err
+	}
 	table, err := o.mountTable()
 	if err != nil {
 		return out, o.failed(err, "unmounting %s", target)
@@ -174,10 +202,10 @@ func (o *Ops) Unmount(ctx context.Context, target string) (out Outcome, err erro
 		return out, o.refuse(proto.CodeInvalid, "unmounting / is not what a move does")
 	}
 	count := countAt(table, target)
-	ctx, cancel := context.WithTimeout(ctx, LimitUnmount)
+	ctx, cancel := context.WithTimeout(ctx, limitOf(ctx, LimitUnmount))
 	defer cancel()
 	for wait, tries := 250*time.Millisecond, 0; ; wait, tries = wait*2, tries+1 {
-		_, runErr := o.run(ctx, &out, Cmd{Argv: UnmountArgv(target), Limit: LimitUnmount})
+		_, runErr := o.run(ctx, &out, Cmd{Argv: UnmountArgv(target), Limit: shorter(limitOf(ctx, LimitUnmount))})
 		if table, err = o.mountTable(); err != nil {
 			return out, o.failed(err, "unmounting %s: reading the mounts afterwards", target)
 		}

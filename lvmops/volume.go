@@ -22,8 +22,12 @@ const settleFor = 10 * time.Second
 func (o *Ops) Deactivate(ctx context.Context, vg, node string) (out Outcome, err error) {
 	defer out.Since(time.Now())
 	defer o.Forget()
-	ctx, cancel := context.WithTimeout(ctx, LimitDeactivate)
+	limit := limitOf(ctx, LimitDeactivate)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	if err := o.underWay(ctx, "deactivating volume group "+vg, "vgchange", "-ay", vg); err != nil {
+		return out, err
+	}
 	g, err := o.findVG(ctx, vg, node, &out)
 	if err != nil {
 		return out, err
@@ -36,11 +40,14 @@ func (o *Ops) Deactivate(ctx context.Context, vg, node string) (out Outcome, err
 	}
 	deadline := time.Now().Add(settleFor)
 	for wait := 250 * time.Millisecond; ; wait *= 2 {
-		_, runErr := o.run(ctx, &out, Cmd{Argv: DeactivateArgv(vg, node), Limit: LimitDeactivate / 2})
+		_, runErr := o.run(ctx, &out, Cmd{Argv: DeactivateArgv(vg, node), Limit: limit / 2})
 		o.settle(ctx, &out)
 		if left = o.dmNodes(prefix); len(left) == 0 {
 			out.Now = fmt.Sprintf("volume group %s is not active: no device-mapper device of it is left", vg)
 			return out, nil
+		}
+		if errors.Is(runErr, ErrNotFound) || ctx.Err() != nil || errors.Is(runErr, ErrStuck) || errors.Is(runErr, ErrTimeout) {
+			return out, o.failed(errors.Join(runErr, ctx.Err()), "deactivating volume group %s on %s; still active: %s", vg, node, shownDM(left))
 		}
 		users, err := o.lastingUsers(ctx, node)
 		if err != nil {
@@ -48,8 +55,6 @@ func (o *Ops) Deactivate(ctx context.Context, vg, node string) (out Outcome, err
 		}
 		late := time.Now().Add(wait).After(deadline)
 		switch {
-		case errors.Is(runErr, ErrNotFound), ctx.Err() != nil, errors.Is(runErr, ErrStuck), errors.Is(runErr, ErrTimeout):
-			return out, o.failed(errors.Join(runErr, ctx.Err()), "deactivating volume group %s on %s; still active: %s", vg, node, shownDM(left))
 		case slices.ContainsFunc(users, lasting), late && len(users) > 0:
 			return out, o.busy(users, runErr, "deactivating volume group %s on %s: still active: %s; %s", vg, node, shownDM(left), summary(users))
 		case late:
@@ -87,8 +92,12 @@ func lasting(u proto.User) bool { return u.Kind != "process" || u.How != "open" 
 func (o *Ops) Activate(ctx context.Context, vg, node string) (out Outcome, err error) {
 	defer out.Since(time.Now())
 	defer o.Forget()
-	ctx, cancel := context.WithTimeout(ctx, LimitActivate)
+	limit := limitOf(ctx, LimitActivate)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	if err := o.underWay(ctx, "activating volume group "+vg, "vgchange", "-an", vg); err != nil {
+		return out, err
+	}
 	g, err := o.findVG(ctx, vg, node, &out)
 	if err != nil {
 		return out, err
@@ -113,7 +122,7 @@ func (o *Ops) Activate(ctx context.Context, vg, node string) (out Outcome, err e
 		out.Already, out.Now = true, fmt.Sprintf("volume group %s has no logical volume to activate", vg)
 		return out, nil
 	}
-	_, runErr := o.run(ctx, &out, Cmd{Argv: ActivateArgv(vg, node), Limit: LimitActivate * 3 / 4})
+	_, runErr := o.run(ctx, &out, Cmd{Argv: ActivateArgv(vg, node), Limit: limit * 3 / 4})
 	if runErr != nil && !errors.Is(runErr, ErrExit) && !errors.Is(runErr, ErrTimeout) {
 		return out, o.failed(runErr, "activating volume group %s on %s", vg, node)
 	}
