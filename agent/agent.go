@@ -90,6 +90,7 @@ func New(cfg Config, log *slog.Logger) (*Agent, error) {
 	}
 	a.peer = newPeer(a)
 	a.runner = op.NewRunner(a.pair, local{a}, a.peer, a.journal, a.showOp)
+	a.runner.Limits = cfg.Limits
 	a.mux, a.peerMux = a.cockpitMux(), a.newPeerMux()
 	a.hub.build = a.snapshot
 	return a, nil
@@ -115,7 +116,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.hub.run(run) })
 	for _, r := range a.resources {
 		wg.Go(func() { r.statusLoop(run, func() { a.track(r); a.hub.poke() }) })
-		wg.Go(func() { r.stackLoop(run, a.ops, a.moving, a.stackShare, a.hub.poke) })
+		wg.Go(func() { r.stackLoop(run, a.ops, a.moving, a.stackShare, func() { a.seen(r); a.hub.poke() }) })
 		wg.Go(func() { a.up(run, r) })
 		wg.Go(func() { a.guard(run, r) })
 	}

@@ -33,6 +33,9 @@ type Config struct {
 	// InhibitShutdown holds a systemd inhibitor while this node is not safe to power off; default true.
 	InhibitShutdown bool `toml:"inhibit_shutdown"`
 
+	// Limits say how long steps of an operation to this node may take, seconds: unmount, deactivate, activate, mount.
+	Limits map[proto.StepKind]float64 `toml:"limits"`
+
 	// Resource says, by a resource's name in drbd.conf, what moves with it beyond its stack.
 	Resource map[string]proto.Service `toml:"resource"`
 
@@ -68,6 +71,9 @@ func LoadConfig(path string) (Config, error) {
 	if extra := meta.Undecoded(); len(extra) > 0 {
 		return c, c.unknown(extra[0])
 	}
+	if err := c.checkLimits(); err != nil {
+		return c, err
+	}
 	for name, s := range c.Resource {
 		if err := checkService(&s); err != nil {
 			return c, c.serviceError(name, err)
@@ -75,6 +81,26 @@ func LoadConfig(path string) (Config, error) {
 		c.Resource[name] = s
 	}
 	return c.withDefaults(path)
+}
+
+// minStepLimit and maxStepLimit bound what [limits] may say, seconds.
+const (
+	minStepLimit = 5
+	maxStepLimit = 3600
+)
+
+func (c Config) checkLimits() error {
+	for kind, l := range c.Limits {
+		switch kind {
+		case proto.StepUnmount, proto.StepDeactivate, proto.StepActivate, proto.StepMount:
+		default:
+			return fmt.Errorf("%s: [limits] %s: only unmount, deactivate, activate and mount have a limit to set", c.path, kind)
+		}
+		if !(l >= minStepLimit && l <= maxStepLimit) { // false for NaN too
+			return fmt.Errorf("%s: [limits] %s = %v: %d to %d seconds are possible", c.path, kind, l, minStepLimit, maxStepLimit)
+		}
+	}
+	return nil
 }
 
 // maxSettings bounds the settings file, bytes.
@@ -95,7 +121,7 @@ func readSettings(path string) ([]byte, error) {
 
 func (c Config) unknown(key toml.Key) error {
 	if len(key) < 3 || key[0] != sectionPrefix {
-		return fmt.Errorf("%s: unknown setting %q (known: node, pair, drbd_conf, state_dir, run_dir, socket, front_end, handlers_may_halt, inhibit_shutdown, [peer] listen, address, pin, [resource.NAME])", c.path, key)
+		return fmt.Errorf("%s: unknown setting %q (known: node, pair, drbd_conf, state_dir, run_dir, socket, front_end, handlers_may_halt, inhibit_shutdown, [peer] listen, address, pin, [limits], [resource.NAME])", c.path, key)
 	}
 	table := ""
 	if len(key) > 3 {

@@ -15,6 +15,9 @@ func TestLoadConfig(t *testing.T) {
 		{"syntax", "node=\n", "At line 1"},
 		{"front end", "front_end='ublkk'\n", "not one of"},
 		{"relative", "run_dir='run'\n", "not an absolute path"},
+		{"limits", "[limits]\nmount=900\nunmount=5.5\n", ""},
+		{"a limit that is none", "[limits]\ndemote=9\n", "only unmount, deactivate, activate and mount"},
+		{"a limit too short", "[limits]\nmount=1\n", "5 to 3600"},
 		{"half a peer", "[peer]\nlisten='1:2'\n", "together"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

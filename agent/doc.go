@@ -14,7 +14,8 @@
 //   - a running operation: op.Runner on the node that becomes Primary, or stays it.
 //   - a drill's probe: one goroutine a mount point (probes), which ends with the unmount or with the operation's lock.
 //   - the systemd inhibitor: one goroutine (inhibitor.run) follows the light "safe to power off" of the snapshot.
-//   - what outlives the agent (the peer's last stack, roles, the need of a rejoin): op.Journal; Agent.track tells it.
+//   - what outlives the agent (both nodes' last stacks, roles, the need of a rejoin): op.Journal; Agent.track, Agent.seen and
+//     whoever observes the peer tell it.
 //   - the control link to the peer: this agent dials and calls, the peer's own link is served. One goroutine keeps the
 //     outgoing session up; each incoming connection is served by one goroutine that ends with it.
 //

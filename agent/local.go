@@ -65,6 +65,8 @@ func (l local) look(ctx context.Context, r *resource, maxAge time.Duration, o *p
 		facts.Errs = append(facts.Errs, err.Error())
 	}
 	o.Facts = &facts
+	memory := l.journal.Known(r.name).Own
+	o.Memory = &memory
 	if o.Resource.Role != proto.Primary {
 		o.VGClash = facts.LVM.Others
 	}
@@ -83,7 +85,7 @@ func (l local) Step(ctx context.Context, req proto.PeerStepRequest) proto.StepRe
 	}
 	if err == nil && !req.DryRun {
 		limit := time.Duration(req.Step.Limit * float64(time.Second))
-		ctx, cancel := context.WithTimeout(ctx, min(max(limit, time.Second), lvmops.LimitMkfs))
+		ctx, cancel := context.WithTimeout(ctx, min(max(limit, time.Second), maxStepLimit*time.Second))
 		defer cancel()
 		if err = l.stillWanted(ctx, kind, req); err == nil {
 			err = l.do(ctx, r, kind, req, &res)

@@ -18,6 +18,7 @@ func (a *Agent) track(r *resource) {
 	st, now := r.eng.Status(), time.Now()
 	up := st.Conn >= proto.Connected
 	r.mu.Lock()
+	first := r.linkAt.IsZero()
 	broke := r.link && !up
 	if r.linkAt.IsZero() || r.link != up {
 		r.link, r.linkAt = up, now
@@ -40,6 +41,14 @@ func (a *Agent) track(r *resource) {
 		if d := lastWrite.Sub(k.LastWrite); d >= lastWritePeriod || d > 0 && (broke || st.Role != k.Role) {
 			k.LastWrite = lastWrite.Round(0)
 		}
+		switch {
+		case st.Role == proto.Primary && (k.Role != st.Role || k.Own.Primary.IsZero()):
+			k.Own.Primary, k.Own.Until = now.Round(0), time.Time{}
+		case st.Role == proto.Secondary && k.Role == proto.Primary && first: // its agent died: nobody saw when that was
+			k.Own.Until = k.LastWrite
+		case st.Role == proto.Secondary && k.Role == proto.Primary:
+			k.Own.Until = now.Round(0)
+		}
 		if st.Role != k.Role && (st.Role == proto.Primary || st.Role == proto.Secondary) {
 			k.Role, k.Since = st.Role, now.Round(0)
 		}
@@ -52,6 +61,28 @@ func (a *Agent) track(r *resource) {
 	}
 	if rejoined != "" {
 		a.hub.event(proto.LevelInfo, r.name, "", a.peerName+" has rejoined: both copies are UpToDate")
+	}
+}
+
+// seen remembers what is on the device of a Primary, as of the last look.
+func (a *Agent) seen(r *resource) {
+	st := r.eng.Status()
+	r.mu.Lock()
+	st.Stack = r.seen
+	fresh := !r.at.IsZero()
+	r.mu.Unlock()
+	if !fresh || st.Role != proto.Primary || st.Node == "" {
+		return
+	}
+	o := proto.Observation{Node: a.cfg.Node, Resource: st}
+	a.mu.Lock()
+	o.Lock = a.lock
+	if a.op != nil && !a.op.State.Final() {
+		o.OpID = a.op.ID
+	}
+	a.mu.Unlock()
+	if err := a.journal.SeeOwn(o); err != nil {
+		a.log.Warn("what is on the device could not be remembered", "resource", r.name, "err", err)
 	}
 }
 
@@ -70,6 +101,7 @@ func (a *Agent) dress(r *resource, st proto.Resource) proto.Resource {
 	if st.LastWrite.IsZero() {
 		st.LastWrite = k.LastWrite
 	}
+	st.WasPrimary = k.Own.Primary
 	if st.Role == k.Role {
 		st.RoleSince = k.Since
 	}

@@ -222,7 +222,17 @@ type Observation struct {
 	Journal  string            `json:"journal,omitempty"`  // why this node could not journal an operation now, "" if it could
 	Facts    *Facts            `json:"facts,omitempty"`    // nil if the node did not look
 	Service  *ServiceFacts     `json:"service,omitempty"`  // nil if agent.toml adds nothing to the resource
+	Memory   *Memory           `json:"memory,omitempty"`   // of the node's last turn as Primary; nil if it did not look
 	Err      *Error            `json:"err,omitempty"`
+}
+
+// Memory is what an agent remembers of its own node's last turn as Primary.
+type Memory struct {
+	Stack   Stack     `json:"stack"`            // what was on the device, outside of an operation
+	Device  string    `json:"device"`           // the replicated device, in terms of the mounts' sources
+	At      time.Time `json:"at,omitzero"`      // when Stack was last seen to change; zero if nothing is remembered
+	Primary time.Time `json:"primary,omitzero"` // when the node was last made Primary
+	Until   time.Time `json:"until,omitzero"`   // when it was last known to be, if it is not
 }
 
 // MountPoint says what a node has at a path.

@@ -218,11 +218,13 @@ type Op struct {
 	Steps    []StepStatus `json:"steps"`
 	Owner    string       `json:"owner"` // user@host of whoever confirmed it
 	Runner   string       `json:"runner"`
-	Started  time.Time    `json:"started"`
-	Ended    time.Time    `json:"ended,omitzero"`
-	Outage   float64      `json:"outage"`            // seconds from the first unmount (or demote) to the last mount (or promote), as far as it got
-	Outages  []Outage     `json:"outages,omitempty"` // one a move: a drill has two. Outage is the longest
-	Accepted []string     `json:"accepted,omitempty"`
+	// RequestID is that of the request that began it; the same request again begins nothing.
+	RequestID string    `json:"request_id,omitempty"`
+	Started   time.Time `json:"started"`
+	Ended     time.Time `json:"ended,omitzero"`
+	Outage    float64   `json:"outage"`            // seconds from the first unmount (or demote) to the last mount (or promote), as far as it got
+	Outages   []Outage  `json:"outages,omitempty"` // one a move: a drill has two. Outage is the longest
+	Accepted  []string  `json:"accepted,omitempty"`
 	// Statement is how the operator knows that From is off, in a takeover.
 	Statement string `json:"statement,omitempty"`
 	// AtRisk says in words what data the operation may lose, or discards.

@@ -74,6 +74,8 @@ type Resource struct {
 	ConnSince time.Time `json:"conn_since,omitzero"`
 	RoleSince time.Time `json:"role_since,omitzero"`
 	LastWrite time.Time `json:"last_write,omitzero"`
+	// WasPrimary is when this node was last made Primary.
+	WasPrimary time.Time `json:"was_primary,omitzero"`
 	// NeedsRejoin says that this node took over and the other one has not followed it since, "" otherwise.
 	NeedsRejoin string `json:"needs_rejoin,omitempty"`
 	// SplitBrain says that both nodes were seen to have changed the data on their own.

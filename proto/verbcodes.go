@@ -2,11 +2,12 @@ package proto
 
 import "slices"
 
-// The check codes that only other verbs than a failover have.
+// The check codes that only other verbs than a failover have, or a failover while no node is Primary.
 const (
 	CheckPeerGone  = "PEER-GONE"
 	CheckDataRisk  = "DATA-AT-RISK"
 	CheckLastStack = "LAST-STACK"
+	CheckLastRole  = "LAST-PRIMARY"
 	CheckSplit     = "SPLIT"
 	CheckForked    = "FORKED"
 	CheckDiscard   = "DISCARD"
@@ -22,9 +23,12 @@ var VerbCodes = []Code{
 	{CheckDataRisk, "what a takeover may lose is known", false,
 		"Writes that the other node made after the link broke exist only there.",
 		"if the other node can be brought back, do that instead; its newer writes are lost once it rejoins"},
-	{CheckLastStack, "what the other node had mounted is known", false,
-		"Without it the takeover only makes this node Primary; volume groups and mounts are left to the operator.",
+	{CheckLastStack, "what the last Primary had mounted is known", false,
+		"Without it this node is only made Primary: nothing is activated or mounted by guess.",
 		"activate and mount by hand afterwards"},
+	{CheckLastRole, "the target was the last Primary", false,
+		"No node is Primary. Where the service ran last, clients, addresses and people's habits expect it; the data may be as good on both.",
+		"name the node that was Primary last, unless there is a reason not to"},
 	{CheckSplit, "the histories of the two copies belong together", true,
 		"Both nodes have changed the data on their own: one side's changes must be given up before they can replicate again.",
 		"santui resolve --discard NODE"},

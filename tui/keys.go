@@ -146,9 +146,9 @@ func (m *Model) homeKey(a keymap.Action) tea.Cmd {
 	case keymap.Next, keymap.Prev:
 		m.nextResource(a)
 	case keymap.Failover:
-		return m.begin(proto.VerbFailover, m.pair.Primary, m.pair.To)
+		return m.begin(proto.VerbFailover, m.pair.From, m.pair.To)
 	case keymap.Drill:
-		return m.begin(proto.VerbDrill, m.pair.Primary, m.pair.To)
+		return m.begin(proto.VerbDrill, m.pair.From, m.pair.To)
 	case keymap.Takeover:
 		return m.begin(proto.VerbTakeover, m.pair.Takeover.From, m.pair.Takeover.To)
 	case keymap.Resolve:

@@ -19,6 +19,10 @@ type View struct {
 	Unfinished *proto.Op // an earlier operation on this resource that did not come to an end
 	Known      Known     // what this node remembers of the resource
 	NoSnapshot bool      // leave out the copy of what a resolve discards
+	// Limits are time limits of steps, seconds, other than the usual ones.
+	Limits map[proto.StepKind]float64
+	// Moved is the newest operation that brought the service up on a node, nil if this node knows of none.
+	Moved *proto.Op
 }
 
 // continues says whether the move takes up an operation that was left half way: it goes on to the same node, or home.
@@ -38,6 +42,10 @@ func Checks(v View) []proto.Check {
 	c.roles(v)
 	c.replication(v)
 	c.stack(v)
+	if v.cold() {
+		c.cold(v)
+		v.From.Resource.Stack = v.remembered().stack
+	}
 	c.target(v)
 	c.facts(v)
 	c.service(v)

@@ -7,6 +7,9 @@
 // a statement of the other node, at most two seconds old, that it is Secondary; in a takeover, without proof that the other
 // node is still silent on both links, and the operator's recorded statement that it is off.
 //
+// While no node is Primary, a failover brings the service up (cold.go): what that is the agents remember, and the plan says who
+// of them. A memory loses nothing within the minutes in which a node shuts down.
+//
 // What agent.toml adds to a resource (addresses, scripts, units, exports) stands around the stack: taken down before it,
 // brought up after it. The plan takes it from the node To; that the other node's file says the same is a check, and each
 // agent does only what its own file names.
@@ -18,6 +21,6 @@
 // State: each Op is owned by the one goroutine that runs it (Runner.Start starts it, Runner.Close waits for it).
 // Everybody else sees copies, published and written to the journal of both agents before each step begins, and when
 // something else changes; the end of a step that went well shows with the beginning of the next one. The Journal keeps one
-// JSON file an operation, replaced atomically, and in its folder known what a takeover needs when nobody can be asked any
-// more: the peer's last stack, the time of the last sync, the pair's need of a rejoin.
+// JSON file an operation, replaced atomically, and in its folder known what is needed when nobody can be asked any more: the
+// peer's last stack and this node's own, the time of the last sync, the pair's need of a rejoin.
 package op

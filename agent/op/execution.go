@@ -204,6 +204,9 @@ func (x *execution) gone(ctx context.Context, s proto.Step) proto.StepResult {
 // do executes a step or its inverse with the step's limit. When the limit passes, the node's own answer is missing: the
 // state is then read again by whoever decides next, never assumed.
 func (x *execution) do(ctx context.Context, s proto.Step, undo bool) proto.StepResult {
+	if undo { // what takes a step back may need longer: a mount replays a journal
+		s.Limit = max(s.Limit, usualLimit(s.UndoKind, x.r.Limits))
+	}
 	limit := time.Duration(s.Limit * float64(time.Second))
 	// A step that has begun is brought to its end even if the agent is asked to stop meanwhile.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit+grace)
@@ -336,7 +339,7 @@ func (x *execution) undo(ctx context.Context, failed int) {
 	switch {
 	case p.Verb == proto.VerbTakeover:
 		text = "undone: " + p.To + " is Secondary again"
-	case !slices.ContainsFunc(p.Steps, func(s proto.Step) bool { return s.Kind == proto.StepDemote }):
+	case !takesDown(p):
 		text = "undone: both nodes are as they were before" // it had carried on what another one left
 	default:
 		if err := x.astray(ctx); err != nil {
@@ -346,6 +349,11 @@ func (x *execution) undo(ctx context.Context, failed int) {
 		}
 	}
 	x.finish(proto.OpUndone, text)
+}
+
+// takesDown says whether a plan takes the service away from a node.
+func takesDown(p proto.Plan) bool {
+	return slices.ContainsFunc(p.Steps, func(s proto.Step) bool { return s.Kind == proto.StepDemote })
 }
 
 // astray says why the service is not back on the node it came from although every inverse worked: no step of the plan had
@@ -444,8 +452,8 @@ func outages(o proto.Op) []proto.Outage {
 			lastWrite = end.Add(-seconds(p.Age))
 		}
 	}
-	if o.Plan.Verb == proto.VerbResolve || o.Plan.Verb == proto.VerbRejoin {
-		return nil
+	if o.Plan.Verb == proto.VerbResolve || o.Plan.Verb == proto.VerbRejoin || o.Plan.Verb == proto.VerbFailover && !takesDown(o.Plan) {
+		return nil // it moved nothing, or the service had been away before it began
 	}
 	return out
 }

@@ -43,6 +43,10 @@ type nodeModel struct {
 	kept    map[string]string // data, as of the snapshot
 	data    map[string]string // set of files -> sum
 
+	memory *proto.Memory
+	fstab  []proto.FstabEntry
+	disk   proto.DiskState // UpToDate if it is 0
+
 	address, script, unit, export bool           // what of beside is there, if it is configured
 	config                        *proto.Service // this node's own agent.toml, if it differs
 }
@@ -208,6 +212,10 @@ func (n *fakeNode) Observe(_ context.Context, req proto.ObserveRequest) (proto.O
 	if o.PeerLink.Up = !n.w.peer(n.name).gone; !o.PeerLink.Up {
 		o.PeerLink.Since = time.Now().Add(-time.Minute)
 	}
+	if m.disk != 0 {
+		o.Resource.DiskState = m.disk
+	}
+	o.Memory, o.Facts.Fstab = m.memory, m.fstab
 	o.Service = n.w.facts(m)
 	if m.role == proto.Primary {
 		o.Resource.Stack.VGs = []proto.VG{{Name: "storage", UUID: "uuid", LVs: []proto.LV{

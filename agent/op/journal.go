@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,8 +26,9 @@ type Journal struct {
 	mu  sync.Mutex // protects ops
 	ops map[string]proto.Op
 
-	knowing sync.Mutex       // protects known
-	known   map[string]Known // by resource, see known.go
+	knowing sync.Mutex           // protects what follows, see known.go
+	known   map[string]Known     // by resource
+	shrunk  map[string]time.Time // since when less was there than is known
 }
 
 var validID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
@@ -38,7 +40,7 @@ func OpenJournal(dir, node string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make journal %s: %w", dir, err)
 	}
-	j := &Journal{dir: dir, ops: map[string]proto.Op{}, known: map[string]Known{}}
+	j := &Journal{dir: dir, ops: map[string]proto.Op{}, known: map[string]Known{}, shrunk: map[string]time.Time{}}
 	names, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil {
 		return nil, fmt.Errorf("list journal %s: %w", dir, err)
@@ -186,6 +188,18 @@ func (j *Journal) Get(id string) (proto.Op, bool) {
 	return o, ok
 }
 
+// requested returns the operation that a request has begun, also before the agent's last start.
+func (j *Journal) requested(id string) (proto.Op, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, o := range j.ops {
+		if id != "" && o.RequestID == id {
+			return o, true
+		}
+	}
+	return proto.Op{}, false
+}
+
 // All returns the operations, newest first.
 func (j *Journal) All() []proto.Op {
 	j.mu.Lock()
@@ -235,6 +249,17 @@ func (j *Journal) abandoned(resource, runner string) *proto.Op {
 		}
 		o.State, o.Outcome = proto.OpOrphaned, "the agent of "+runner+" does not answer: "+progress(o)
 		return &o
+	}
+	return nil
+}
+
+// lastMove returns the newest operation that brought the service up on a node and came to its end, nil if there is none.
+func (j *Journal) lastMove(resource string) *proto.Op {
+	for _, o := range j.All() {
+		moves := o.Plan.Verb == proto.VerbFailover || o.Plan.Verb == proto.VerbTakeover
+		if moves && o.Plan.Resource == resource && o.State == proto.OpDone {
+			return &o
+		}
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"time"
 
 	"example.com/santui/proto"
@@ -30,6 +31,8 @@ type Known struct {
 	// LastWrite is when this node, as Primary, was seen to write. It is kept to the minute, and exactly when the link or the
 	// role changes.
 	LastWrite time.Time `json:"last_write,omitzero"`
+	// Own is what this node had on the device in its last turn as Primary, and when that was.
+	Own proto.Memory `json:"own,omitzero"`
 	// Rejoin says that this node took over and the other one has not followed it since.
 	Rejoin string `json:"needs_rejoin,omitempty"`
 }
@@ -85,18 +88,62 @@ func (j *Journal) Remember(resource string, change func(*Known)) error {
 	return nil
 }
 
+// shrinkAfter is how long a stack must have lacked something before that is forgotten. A node that shuts down takes its
+// service apart piece by piece, with looks in between: what shall be brought up again is what was there before.
+const shrinkAfter = 2 * time.Minute
+
 // SeePeer remembers the stack of a peer that is Primary and in no operation.
 func (j *Journal) SeePeer(o proto.Observation) error {
+	return j.see("peer", o, func(k *Known, st proto.Stack, device string) {
+		if !reflect.DeepEqual(k.Peer, st) || k.PeerDevice != device {
+			k.Peer, k.PeerDevice, k.PeerAt = st, device, time.Now().Round(0)
+		}
+	}, func(k Known) proto.Stack { return k.Peer })
+}
+
+// SeeOwn remembers the stack of this node while it is Primary and in no operation.
+func (j *Journal) SeeOwn(o proto.Observation) error {
+	return j.see("own", o, func(k *Known, st proto.Stack, device string) {
+		if !reflect.DeepEqual(k.Own.Stack, st) || k.Own.Device != device || k.Own.At.Before(k.Own.Primary) {
+			k.Own.Stack, k.Own.Device, k.Own.At = st, device, time.Now().Round(0)
+		}
+	}, func(k Known) proto.Stack { return k.Own.Stack })
+}
+
+func (j *Journal) see(whose string, o proto.Observation, keep func(*Known, proto.Stack, string), kept func(Known) proto.Stack) error {
 	r := o.Resource
 	if r.Role != proto.Primary || r.Stack.Err != "" || o.Lock != nil || o.OpID != "" {
 		return nil
 	}
 	st := lasting(r.Stack)
-	return j.Remember(r.Name, func(k *Known) {
-		if !reflect.DeepEqual(k.Peer, st) || k.PeerDevice != r.Device {
-			k.Peer, k.PeerDevice, k.PeerAt = st, r.Device, time.Now().Round(0)
-		}
-	})
+	if j.shrinks(whose+" "+r.Name, lacks(st, kept(j.Known(r.Name)))) {
+		return nil
+	}
+	return j.Remember(r.Name, func(k *Known) { keep(k, st, r.Device) })
+}
+
+// shrinks says whether something has been missing for a short while only.
+func (j *Journal) shrinks(key string, less bool) bool {
+	j.knowing.Lock()
+	defer j.knowing.Unlock()
+	since, ok := j.shrunk[key]
+	switch {
+	case !less:
+		delete(j.shrunk, key)
+		return false
+	case !ok:
+		j.shrunk[key] = time.Now()
+		return true
+	default:
+		return time.Since(since) < shrinkAfter
+	}
+}
+
+// lacks says whether a mount or an active group of a stack is not there any more.
+func lacks(st, before proto.Stack) bool {
+	now, was := serviceOf(st, "", proto.Service{}), serviceOf(before, "", proto.Service{})
+	return slices.ContainsFunc(was.vgs, func(vg string) bool { return !slices.Contains(now.vgs, vg) }) ||
+		slices.ContainsFunc(targets(was.mounts), func(t string) bool { return !slices.Contains(targets(now.mounts), t) })
 }
 
 // lasting strips from a stack what changes all the time.

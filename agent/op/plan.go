@@ -19,6 +19,25 @@ const (
 	limitResync   = 60
 )
 
+// usualLimit is the limit of the steps whose programs have one, as set or lvmops' own, 0 for the others.
+func usualLimit(kind proto.StepKind, set map[proto.StepKind]float64) float64 {
+	if l := set[kind]; l > 0 {
+		return l
+	}
+	switch kind {
+	case proto.StepUnmount:
+		return lvmops.LimitUnmount.Seconds()
+	case proto.StepDeactivate:
+		return lvmops.LimitDeactivate.Seconds()
+	case proto.StepActivate:
+		return lvmops.LimitActivate.Seconds()
+	case proto.StepMount:
+		return lvmops.LimitMount.Seconds()
+	default:
+		return 0
+	}
+}
+
 // MakePlan lists the steps of a verb for this view. It is pure: the same view gives the same plan. An unfinished
 // operation between the same nodes contributes the mounts and groups that it had already taken down, so that repeating
 // a failover completes it.
@@ -27,7 +46,7 @@ func MakePlan(verb proto.Verb, pair string, v View, now time.Time) proto.Plan {
 		Schema: proto.Schema, Verb: verb, Pair: pair, Resource: v.To.Resource.Name,
 		From: v.From.Node, To: v.To.Node, At: now,
 	}
-	b := builder{plan: &p}
+	b := builder{plan: &p, limits: v.Limits}
 	switch verb {
 	case proto.VerbDrill:
 		b.drill(v)
@@ -85,6 +104,10 @@ func moved(verb proto.Verb, v View) moving {
 		return moving{}
 	case proto.VerbTakeover:
 		s = serviceOf(v.Known.Peer, v.Known.PeerDevice, v.beside())
+	case proto.VerbFailover:
+		if v.cold() {
+			s = v.remembered().service(v)
+		}
 	default:
 	}
 	if v.continues() {
@@ -109,8 +132,11 @@ func targets(mounts []proto.Mount) []string {
 // groups lists the uuids of the volume groups that the plan for this view would activate on the target.
 func groups(verb proto.Verb, v View) []string {
 	st := v.From.Resource.Stack
-	if verb == proto.VerbTakeover {
+	switch {
+	case verb == proto.VerbTakeover:
 		st = v.Known.Peer
+	case verb == proto.VerbFailover && v.cold():
+		st = v.remembered().stack
 	}
 	return uuids(st)
 }
@@ -124,8 +150,9 @@ func uuids(st proto.Stack) []string {
 }
 
 type builder struct {
-	plan *proto.Plan
-	skip string // for every step added from now on
+	plan   *proto.Plan
+	skip   string // for every step added from now on
+	limits map[proto.StepKind]float64
 }
 
 func (b *builder) failover(v View) {
@@ -136,6 +163,10 @@ func (b *builder) failover(v View) {
 	}
 	b.attest(from.Node, to.Node)
 	b.up(to, s)
+	if v.cold() {
+		b.plan.Effect = awakening(*b.plan, s, v.remembered())
+		return
+	}
 	b.plan.Effect = effect(*b.plan, s.mounts)
 }
 
@@ -177,17 +208,20 @@ func (s moving) mountsOn(device string) []proto.Mount {
 
 func (b *builder) add(s proto.Step) {
 	s.Index, s.Resource, s.Skip = len(b.plan.Steps)+1, b.plan.Resource, b.skip
+	if l := usualLimit(s.Kind, b.limits); l > 0 {
+		s.Limit = l
+	}
 	b.plan.Steps = append(b.plan.Steps, s)
 }
 
 func (b *builder) unmount(node string, m proto.Mount) {
 	m = steady(m)
-	b.add(proto.Step{Kind: proto.StepUnmount, Node: node, Argv: lvmops.UnmountArgv(m.Target), Limit: lvmops.LimitUnmount.Seconds(), Mount: &m,
+	b.add(proto.Step{Kind: proto.StepUnmount, Node: node, Argv: lvmops.UnmountArgv(m.Target), Mount: &m,
 		Undo: lvmops.MountArgv(m), UndoKind: proto.StepMount, Why: "nothing may write while the roles change"})
 }
 
 func (b *builder) deactivate(node, vg, device string) {
-	b.add(proto.Step{Kind: proto.StepDeactivate, Node: node, Argv: lvmops.DeactivateArgv(vg, device), Limit: lvmops.LimitDeactivate.Seconds(), VG: vg,
+	b.add(proto.Step{Kind: proto.StepDeactivate, Node: node, Argv: lvmops.DeactivateArgv(vg, device), VG: vg,
 		Undo: lvmops.ActivateArgv(vg, device), UndoKind: proto.StepActivate, Why: "the device cannot be demoted while LVM holds it"})
 }
 
@@ -216,13 +250,13 @@ func (b *builder) promote(node, device string) {
 }
 
 func (b *builder) activate(node, vg, device string) {
-	b.add(proto.Step{Kind: proto.StepActivate, Node: node, Argv: lvmops.ActivateArgv(vg, device), Limit: lvmops.LimitActivate.Seconds(), VG: vg,
+	b.add(proto.Step{Kind: proto.StepActivate, Node: node, Argv: lvmops.ActivateArgv(vg, device), VG: vg,
 		Undo: lvmops.DeactivateArgv(vg, device), UndoKind: proto.StepDeactivate, Why: "the logical volumes appear"})
 }
 
 func (b *builder) mount(node string, m proto.Mount) {
 	m = steady(m)
-	b.add(proto.Step{Kind: proto.StepMount, Node: node, Argv: lvmops.MountArgv(m), Limit: lvmops.LimitMount.Seconds(), Mount: &m,
+	b.add(proto.Step{Kind: proto.StepMount, Node: node, Argv: lvmops.MountArgv(m), Mount: &m,
 		Undo: lvmops.UnmountArgv(m.Target), UndoKind: proto.StepUnmount, Why: "the service is back"})
 }
 

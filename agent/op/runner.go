@@ -14,14 +14,18 @@ import (
 	"example.com/santui/proto"
 )
 
-// grace is what a step may take beyond its own limit before the runner stops waiting for the answer.
-const grace = 5 * time.Second
+// grace is what a step may take beyond its own limit before the runner stops waiting for the answer. A program that cannot be
+// ended is given up three of lvmops.Exec's graces after its limit, and the node's word on it says more than silence.
+const grace = 10 * time.Second
 
 // attestAge is how old the peer's statement that it is Secondary may be when the promotion starts.
 const attestAge = 2 * time.Second
 
 // Runner starts operations on the node that becomes Primary and keeps at most one running.
 type Runner struct {
+	// Limits are time limits of steps, seconds, other than the usual ones. To be set before the first use.
+	Limits map[proto.StepKind]float64
+
 	pair        string
 	local, peer Node
 	journal     *Journal
@@ -29,9 +33,8 @@ type Runner struct {
 
 	wg sync.WaitGroup
 
-	mu       sync.Mutex // protects cur and requests
-	cur      *running
-	requests map[string]string // request id -> operation id, so that a repeated request starts nothing twice
+	mu  sync.Mutex // protects cur
+	cur *running
 }
 
 // running is the handle that others have on the operation's goroutine.
@@ -49,7 +52,7 @@ func newRunning(id string, cancel context.CancelFunc) *running {
 // NewRunner returns a Runner. publish is called with a copy before every step and when something else changes, from the
 // operation's goroutine; it must not block.
 func NewRunner(pair string, local, peer Node, journal *Journal, publish func(proto.Op)) *Runner {
-	return &Runner{pair: pair, local: local, peer: peer, journal: journal, publish: publish, requests: map[string]string{}}
+	return &Runner{pair: pair, local: local, peer: peer, journal: journal, publish: publish}
 }
 
 // Close interrupts the running operation between two steps and waits for it. The journal then says how far it came.
@@ -95,9 +98,9 @@ func (r *Runner) reply(verb proto.Verb, v View) proto.PlanReply {
 }
 
 func (r *Runner) view(ctx context.Context, verb proto.Verb, resource string, maxAge time.Duration) (View, error) {
-	v := View{Known: r.journal.Known(resource)}
+	v := View{Known: r.journal.Known(resource), Limits: r.Limits}
 	ask := proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds()}
-	if verb == proto.VerbRejoin {
+	if verb == proto.VerbRejoin || verb == proto.VerbFailover { // what the other node may have left of the service
 		ask.Targets, ask.VGs = targets(v.Known.Peer.Mounts), uuids(v.Known.Peer)
 	}
 	var wg sync.WaitGroup
@@ -114,7 +117,7 @@ func (r *Runner) view(ctx context.Context, verb proto.Verb, resource string, max
 	if v.FromErr != nil {
 		v.From = proto.Observation{Node: r.peer.Name()}
 	}
-	v.Unfinished = r.journal.Unfinished(resource)
+	v.Unfinished, v.Moved = r.journal.Unfinished(resource), r.journal.lastMove(resource)
 	if v.Unfinished == nil && v.FromErr != nil {
 		v.Unfinished = r.journal.abandoned(resource, r.peer.Name())
 	}
@@ -135,8 +138,7 @@ func (r *Runner) Start(ctx context.Context, req proto.OpStartRequest) (proto.Op,
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if id, ok := r.requests[req.RequestID]; ok && req.RequestID != "" {
-		o, _ := r.journal.Get(id)
+	if o, ok := r.journal.requested(req.RequestID); ok {
 		return o, nil
 	}
 	if r.cur != nil {
@@ -154,9 +156,6 @@ func (r *Runner) Start(ctx context.Context, req proto.OpStartRequest) (proto.Op,
 	x := &execution{r: r, op: o, policy: req.OnFailure, each: req.StepByStep, groups: v.From.Resource.Stack.VGs, silent: req.Verb == proto.VerbTakeover}
 	if err := r.launch(ctx, x, o.Owner, x.run); err != nil {
 		return proto.Op{}, err
-	}
-	if req.RequestID != "" {
-		r.requests[req.RequestID] = o.ID
 	}
 	return o, nil
 }
@@ -193,7 +192,7 @@ func (r *Runner) prepare(ctx context.Context, req proto.OpStartRequest, v View) 
 	now := time.Now()
 	o := proto.Op{
 		Schema: proto.Schema, ID: newID(now), Plan: reply.Plan, PlanHash: reply.Hash, Checks: reply.Checks, State: proto.OpRunning,
-		Owner: req.Owner, Runner: r.local.Name(), Started: now, Rev: 1, Statement: strings.TrimSpace(req.Statement),
+		Owner: req.Owner, Runner: r.local.Name(), RequestID: req.RequestID, Started: now, Rev: 1, Statement: strings.TrimSpace(req.Statement),
 		Versions: versions(v),
 	}
 	for _, c := range reply.Checks.Checks {

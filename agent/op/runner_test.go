@@ -228,6 +228,10 @@ func TestRequestIDStartsOnce(t *testing.T) {
 	if err != nil || a.ID != b.ID {
 		t.Errorf("%s then %s, %v", a.ID, b.ID, err)
 	}
+	g.reborn(t) // the agent has died, and the command asks again
+	if b, err = g.r.Start(t.Context(), req); err != nil || a.ID != b.ID {
+		t.Errorf("after the agent's death: %s then %s, %v", a.ID, b.ID, err)
+	}
 }
 
 func TestPauseAndResume(t *testing.T) {

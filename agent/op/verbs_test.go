@@ -118,6 +118,8 @@ var worlds = []world{
 		return follows(g)
 	}, func(*rig) string { return "" }},
 	{"failover", proto.VerbFailover, func(*rig) {}, home("weasel"), home("otter")},
+	{"cold", proto.VerbFailover, outage, home("weasel"), dark},
+	{"cold+", proto.VerbFailover, with(outage), home("weasel"), dark},
 	{"drill", proto.VerbDrill, func(*rig) {}, home("otter"), home("otter")},
 	{"takeover", proto.VerbTakeover, powerCut, home("weasel"), passive},
 	{"rejoin", proto.VerbRejoin, back, follows, home("weasel")},

@@ -205,7 +205,7 @@ func homeKeys() []Binding {
 			return ""
 		}),
 		when(bind(Failover, k("f", "f6"), "f", "failover", "check, plan, confirm and run a planned failover", home...), check),
-		when(bind(Drill, k("d"), "d", "drill", "move the service there and back, with files that prove the data came along", home...), check),
+		when(bind(Drill, k("d"), "d", "drill", "move the service there and back, with files that prove the data came along", home...), way(func(p view.Pair) string { return p.Drill })),
 		bind(Sync, k("s"), "s", "sync", "the synchronisation: pause, resume, rate, start", home...),
 		verifyKey(),
 		bind(Events, k("l"), "l", "log", "all events of both nodes", home...),

@@ -17,7 +17,7 @@ func (n Node) StaleError() string {
 
 // both are the nodes by role, if there is exactly one Primary and both are live.
 func (p Pair) both() (primary, other Node, ok bool) {
-	primary, okP := p.Node(p.Primary)
+	primary, okP := p.Node(p.From)
 	other, okO := p.Node(p.To)
 	return primary, other, okP && okO && primary.Live() && other.Live() && primary.Resource != nil && other.Resource != nil
 }
@@ -58,7 +58,7 @@ func (p Pair) whyNoCheck() string {
 		return "the agents have no resource"
 	case p.forked():
 		return "both nodes say they are Primary"
-	case p.Primary == "":
+	case p.Primary == "" && !p.Cold:
 		return "no node is Primary, so there is nothing to move"
 	case p.Running():
 		return fmt.Sprintf("operation %s of %s is under way on %s", p.Op.ID, p.Op.Owner, p.Op.Runner)
@@ -172,6 +172,15 @@ func (p Pair) next() Line {
 		return Line{Warn, "no copy is declared good yet: s opens sync, where one can be chosen"}
 	case p.Resource == "":
 		return Line{Warn, "the agents have no resource: check drbd.conf on both nodes"}
+	case p.Cold && p.Failover == "":
+		to, _ := p.Node(p.To)
+		text := fmt.Sprintf("no node is Primary: f brings %s up on %s", p.Resource, p.To)
+		if !to.Resource.WasPrimary.IsZero() {
+			text += ", which was Primary last"
+		}
+		return Line{Warn, text}
+	case p.Cold:
+		return Line{Warn, "no node is Primary, and none can be made Primary now: " + p.Failover}
 	case p.Primary == "":
 		return Line{Warn, "no node is Primary: nothing can use " + p.Resource + " until one is made Primary"}
 	case p.Failover != "":

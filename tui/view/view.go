@@ -97,8 +97,13 @@ type Pair struct {
 	Events             []proto.Event     // of both nodes, newest first
 	Commands           []proto.Execution // of Op, newest last
 	Danger             int               // 0 is healthy; grows with what is wrong
-	// Failover says why a planned failover cannot begin now, "" if it can. To is where it would go.
-	To, Failover string
+	// Failover says why a planned failover cannot begin now, "" if it can. To is where it would go, From the other node: the
+	// Primary or, where no node is, the one that is to stay Secondary. Cold says that the service is to be brought up and not
+	// moved; To is then the node that was Primary last, if that is known.
+	From, To, Failover string
+	Cold               bool
+	// Drill says why not even the checks of a drill can be asked for, "" if they can.
+	Drill string
 	// Check says why not even the checks can be asked for, "" if they can.
 	Check string
 	// Start says why no copy can be declared the good one now, "" if it can.
@@ -193,6 +198,9 @@ func derive(pair, resource string, in []Input, now time.Time) Pair {
 	p.Commands = commands(p.Op)
 	p.Danger = p.danger()
 	p.Check, p.Failover, p.Start = p.whyNoCheck(), p.whyNoFailover(), p.whyNoStart()
+	if p.Drill = p.Check; p.Cold && p.Drill == "" {
+		p.Drill = "no node is Primary: a drill moves a service that is up"
+	}
 	p.Takeover, p.Rejoin, p.Resolve, p.Undo = p.takeover(), p.rejoin(), p.resolve(), p.whyNoUndo()
 	p.Verify = p.verify()
 	p.Next, p.Meaning = p.next(), p.meaning()
@@ -256,12 +264,38 @@ func (p *Pair) roles() {
 		}
 	}
 	if p.Primary == "" {
+		p.cold()
 		return
 	}
+	p.From = p.Primary
 	for _, n := range p.Nodes {
 		if n.Name != p.Primary {
 			p.To = n.Name
 		}
+	}
+}
+
+// cold recognises a pair that is at rest with no node Primary, as after both have booted, and recommends a node.
+func (p *Pair) cold() {
+	good := false
+	for _, n := range p.Nodes {
+		if !n.Live() || n.Role() != proto.Secondary {
+			return
+		}
+		good = good || n.Resource.DiskState == proto.UpToDate
+	}
+	if len(p.Nodes) != 2 || !good || p.Running() {
+		return
+	}
+	better := func(a, b *proto.Resource) bool {
+		if !a.WasPrimary.Equal(b.WasPrimary) {
+			return a.WasPrimary.After(b.WasPrimary)
+		}
+		return a.DiskState == proto.UpToDate && b.DiskState != proto.UpToDate
+	}
+	p.Cold, p.To, p.From = true, p.Nodes[0].Name, p.Nodes[1].Name
+	if better(p.Nodes[1].Resource, p.Nodes[0].Resource) {
+		p.To, p.From = p.From, p.To
 	}
 }
 

@@ -49,6 +49,35 @@ func TestScenes(t *testing.T) {
 	}
 }
 
+// TestColdPair: where both nodes have booted and none is Primary, the key brings the service up, on the node that had it last.
+func TestColdPair(t *testing.T) {
+	cold := func(change func(otter, weasel *proto.Resource)) view.Pair {
+		s := scene.InSync()
+		a, b := &s.Inputs[0].Snapshot.Resources[0], &s.Inputs[1].Snapshot.Resources[0]
+		a.Role, a.PeerRole, b.Role, b.PeerRole = proto.Secondary, proto.Secondary, proto.Secondary, proto.Secondary
+		a.WasPrimary, b.WasPrimary = time.Time{}, time.Time{}
+		change(a, b)
+		return derive(s)
+	}
+	p := cold(func(_, b *proto.Resource) { b.WasPrimary = scene.Now })
+	if !p.Cold || p.From != "otter" || p.To != "weasel" || p.Check != "" || p.Failover != "" || p.Drill == "" || p.Next.Level != view.Warn ||
+		p.Next.Text != "no node is Primary: f brings r0 up on weasel, which was Primary last" {
+		t.Errorf("weasel last: %+v, check %q, failover %q, drill %q", p.Next, p.Check, p.Failover, p.Drill)
+	}
+	if p = cold(func(a, b *proto.Resource) { a.WasPrimary, b.WasPrimary = scene.Now, scene.Now.Add(-time.Hour) }); p.To != "otter" {
+		t.Errorf("otter last: to %s", p.To)
+	}
+	if p = cold(func(a, _ *proto.Resource) { a.DiskState = proto.Outdated }); p.To != "weasel" || strings.Contains(p.Next.Text, "last") {
+		t.Errorf("otter is Outdated: to %s, %s", p.To, p.Next.Text)
+	}
+	if p = cold(func(_, b *proto.Resource) { b.WasPrimary, b.DiskState = scene.Now, proto.Outdated }); !fits(p.Failover, "weasel is Outdated") || !fits(p.Next.Text, "none can be made Primary now: weasel is Outdated") {
+		t.Errorf("weasel was last and is Outdated: %q, %q", p.Failover, p.Next.Text)
+	}
+	if p = cold(func(a, b *proto.Resource) { a.DiskState, b.DiskState = proto.Inconsistent, proto.Inconsistent }); p.Cold || p.Check == "" {
+		t.Errorf("no copy is good: cold %v, check %q", p.Cold, p.Check)
+	}
+}
+
 // fits compares a prefix or part, and emptiness exactly.
 func fits(got, want string) bool {
 	return (got == "") == (want == "") && strings.Contains(got, want)
