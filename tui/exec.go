@@ -35,6 +35,7 @@ type opSeenMsg struct {
 	wiz    *wizard.Model
 	stream *opStream
 	op     proto.Op
+	node   string // that said so
 }
 
 func contextWithLimit(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -132,6 +133,11 @@ func (m *Model) watchOp(r wizard.Watch) []tea.Cmd {
 			s.err = ctx.Err()
 			return nil
 		}
+		if r.For > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, r.For)
+			defer cancel()
+		}
 		s.err = src.Stream(ctx, r.Node, proto.MethodOpWatch, proto.OpRequest{ID: r.ID}, func(raw json.RawMessage) error {
 			op, err := source.Decode[proto.Op](raw)
 			if err != nil {
@@ -142,7 +148,7 @@ func (m *Model) watchOp(r wizard.Watch) []tea.Cmd {
 		})
 		return nil
 	})
-	return m.streams([]tea.Cmd{read, nextOp(w, s, r.ID)})
+	return m.streams([]tea.Cmd{read, m.nextOp(w, s, r)})
 }
 
 // put replaces a state that was not taken yet; there is one writer.
@@ -154,22 +160,24 @@ func (s *opStream) put(op proto.Op) {
 	s.ch <- op
 }
 
-func nextOp(w *wizard.Model, s *opStream, id string) tea.Cmd {
+func (m *Model) nextOp(w *wizard.Model, s *opStream, r wizard.Watch) tea.Cmd {
+	now := m.o.now
 	return safe.Cmd(func() tea.Msg {
 		op, ok := <-s.ch
 		if !ok {
-			return wizardMsg{w, func(w *wizard.Model) []wizard.Request { return w.WatchEnded(id, cleanErr(s.err)) }}
+			return wizardMsg{w, func(w *wizard.Model) []wizard.Request { return w.WatchEnded(r.ID, cleanErr(s.err), now()) }}
 		}
-		return opSeenMsg{w, s, op}
+		return opSeenMsg{w, s, op, r.Node}
 	})
 }
 
 func (m *Model) opSeen(msg opSeenMsg) tea.Cmd {
 	m.heard(msg.op)
-	next := nextOp(msg.wiz, msg.stream, msg.op.ID)
+	next := m.nextOp(msg.wiz, msg.stream, wizard.Watch{Node: msg.node, ID: msg.op.ID})
 	if msg.wiz != m.wiz {
 		return next // drain until the stream, whose context ended, closes
 	}
+	m.wiz.Answers(msg.node, m.o.now())
 	return tea.Batch(m.exec(m.wiz.See(msg.op, m.o.now())), next)
 }
 

@@ -182,7 +182,7 @@ func TestQuitAfterTheReport(t *testing.T) {
 	p.keys("a")
 	ended := &opStream{ch: make(chan proto.Op)}
 	close(ended.ch)
-	p.send(opSeenMsg{p.wiz, ended, scene.Undone()})
+	p.send(opSeenMsg{p.wiz, ended, scene.Undone(), "weasel"})
 	p.sees(t, "5 REPORT")
 	p.keys("esc", "q")
 	if !p.leaving || p.code != codeDone {

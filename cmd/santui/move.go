@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -94,6 +93,7 @@ type moveFlags struct {
 	statement                   string
 	dryRun, keep, step          bool
 	noSnapshot                  bool
+	patience                    time.Duration
 	accept                      []string
 }
 
@@ -106,6 +106,7 @@ func (f *moveFlags) register(a *app, cmd *cobra.Command) {
 	fl.StringVar(&f.hash, "plan", "", "run only if the plan still has this hash")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "the agents validate every step; nothing is changed")
 	fl.StringSliceVar(&f.accept, "accept", nil, "codes of soft vetoes to override, recorded in the report")
+	patienceFlag(fl, &f.patience)
 	fl.BoolVar(&f.step, "step", false, "ask before every step, and when one fails (on a terminal)")
 }
 
@@ -151,7 +152,7 @@ func (a *app) move(ctx context.Context, f moveFlags) error {
 			return err
 		}
 	}
-	o, err := call[proto.Op](ctx, n, proto.MethodOpStart, req)
+	o, err := a.start(ctx, n, req, f.patience)
 	if err != nil {
 		return err
 	}
@@ -165,7 +166,7 @@ func (a *app) move(ctx context.Context, f moveFlags) error {
 				printWarnings(a.stdout, o.Checks)
 			}
 		}
-		if o, err = a.followOp(ctx, n, o.ID, ask); err != nil {
+		if o, err = a.followOp(ctx, n, o.ID, ask, f.patience); err != nil {
 			return err
 		}
 	}
@@ -219,40 +220,6 @@ func printPlan(w io.Writer, p proto.Plan) {
 	for _, e := range p.Effect {
 		_, _ = fmt.Fprintln(w, "    "+e)
 	}
-}
-
-// followOp prints the steps as they end and returns the operation once it is final. The agent goes on without us: when we
-// are interrupted, that is said, and the operation is left alone. ask, if not nil, decides where the operation waits.
-func (a *app) followOp(ctx context.Context, n cli.Node, id string, ask *asker) (proto.Op, error) {
-	s, err := connect(ctx, n)
-	if err != nil {
-		return proto.Op{}, err
-	}
-	defer func() { _ = s.Close() }()
-	var last proto.Op
-	printed := map[string]bool{}
-	err = s.Stream(ctx, proto.MethodOpWatch, proto.OpRequest{ID: id}, func(raw json.RawMessage) error {
-		last = proto.Op{} // slices of the one before must not be written into
-		if err := json.Unmarshal(raw, &last); err != nil {
-			return fmt.Errorf("an operation from %s cannot be read: %w", n.Name, err)
-		}
-		if !a.json {
-			a.printSteps(last, printed)
-		}
-		if ask == nil || len(last.Choices) == 0 || last.State.Final() {
-			return nil
-		}
-		choice, err := ask.choose(ctx, last)
-		if err == nil {
-			_, err = call[proto.Op](ctx, n, proto.MethodOpDecide, proto.DecideRequest{ID: id, Choice: choice, By: owner()})
-		}
-		return err
-	})
-	if err != nil && (ctx.Err() != nil || errors.Is(err, errNobody)) {
-		_, _ = fmt.Fprintf(a.stderr, "santui: detached; the operation goes on: santui attach %s\n", id)
-		return last, cli.Exit(cli.ExitDetached, nil)
-	}
-	return last, err
 }
 
 // printSteps prints each step's end once.
@@ -380,6 +347,7 @@ func (a *app) whereOp(ctx context.Context, id string) (cli.Node, proto.Report, e
 }
 
 func (a *app) attachCmd() *cobra.Command {
+	var patience time.Duration
 	cmd := &cobra.Command{
 		Use: "attach OP", Short: "Follow an operation until it ends; on a terminal, decide where it waits", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -395,7 +363,7 @@ func (a *app) attachCmd() *cobra.Command {
 			if in, ok := a.terminal(); ok {
 				ask = newAsker(in, a.stdout)
 			}
-			o, err := a.followOp(cmd.Context(), n, args[0], ask)
+			o, err := a.followOp(cmd.Context(), n, args[0], ask, patience)
 			if err != nil {
 				return err
 			}
@@ -403,5 +371,6 @@ func (a *app) attachCmd() *cobra.Command {
 		},
 	}
 	a.jsonFlag(cmd)
+	patienceFlag(cmd.Flags(), &patience)
 	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -128,6 +129,7 @@ func (a *app) resolveCmd() *cobra.Command {
 
 func (a *app) undoCmd() *cobra.Command {
 	var confirm string
+	var patience time.Duration
 	cmd := &cobra.Command{
 		Use: "undo OP", Short: "Undo an operation that its agent's death, or a decision, left half way", Args: cobra.ExactArgs(1),
 		Long: "Runs the inverse of every step that was done, newest first. --confirm PAIR is the consent.",
@@ -140,12 +142,11 @@ func (a *app) undoCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = call[proto.Op](cmd.Context(), n, proto.MethodOpDecide,
-				proto.DecideRequest{ID: args[0], Choice: proto.ChoiceUndo, Confirm: confirm, By: owner()})
-			if err != nil {
+			d := proto.DecideRequest{ID: args[0], Choice: proto.ChoiceUndo, Confirm: confirm, By: owner()}
+			if err := a.beginUndo(cmd.Context(), n, d, patience); err != nil {
 				return err
 			}
-			o, err := a.followOp(cmd.Context(), n, args[0], nil)
+			o, err := a.followOp(cmd.Context(), n, args[0], nil, patience)
 			if err != nil {
 				return err
 			}
@@ -157,6 +158,7 @@ func (a *app) undoCmd() *cobra.Command {
 	}
 	a.jsonFlag(cmd)
 	cmd.Flags().StringVar(&confirm, "confirm", "", "the pair's name: the consent")
+	patienceFlag(cmd.Flags(), &patience)
 	return cmd
 }
 

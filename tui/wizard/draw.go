@@ -377,7 +377,7 @@ func (m *Model) drawRun(c screen.Ctx, now time.Time) (string, int) {
 	return m.stack(c, []screen.Part{
 		{Panel: widget.Panel{Title: title, Lines: steps}, H: rows, Keep: m.activeStep(), Side: true},
 		{Panel: widget.Panel{Title: m.outputTitle(), Lines: out, Foot: "o: all / failed step"}, Fill: true, Top: top},
-	}, m.runFoot(c)...)
+	}, m.runFoot(c, now)...)
 }
 
 func (m *Model) stepLines(c screen.Ctx, now time.Time) []string {
@@ -469,11 +469,13 @@ var choiceText = map[proto.Choice][2]string{
 }
 
 // runFoot is the state in words and, while something is to be decided, the choices.
-func (m *Model) runFoot(c screen.Ctx) []string {
+func (m *Model) runFoot(c screen.Ctx, now time.Time) []string {
 	op := m.op
 	var out []string
 	if m.watchErr != nil {
-		out = append(out, c.Say(view.Line{Level: view.Warn, Text: "the view of the operation broke off (" + m.watchErr.Error() + "); it goes on there, asking again"}))
+		text := fmt.Sprintf("%s, which runs this, was last heard %s ago: what is shown is as old. It needs no watching; asking both agents again (%v)",
+			m.runner(), view.Age(now.Sub(m.heard)), m.watchErr)
+		out = append(out, c.Say(view.Line{Level: view.Warn, Text: text}))
 	}
 	switch {
 	case op.State == proto.OpStopped || op.State == proto.OpPaused:

@@ -31,9 +31,12 @@ const (
 	// settle is how long after choices appear the enter key is ignored, so that a key meant for what was there before
 	// does not choose.
 	settle = time.Second
-	// watchAgain is the pause before a broken watch is begun again.
+	// watchAgain is the pause before a broken watch is begun again, and the first one of a row; watchSlow the longest.
 	watchAgain = 2 * time.Second
-	maxTyped   = 160
+	watchSlow  = 10 * time.Second
+	// copyTime is how long the other agent's copy is followed before the one that runs the operation is asked again.
+	copyTime = 5 * time.Second
+	maxTyped = 160
 	// maxStatement and minStatement bound the statement about a gone node, runes and bytes; the agent asks for as much.
 	maxStatement = 200
 	minStatement = 5
@@ -59,10 +62,10 @@ type (
 		Gen int
 		Req proto.OpStartRequest
 	}
-	// Watch follows the operation on a node, after a pause.
+	// Watch follows the operation on a node, after a pause and for a while; For 0 is without end.
 	Watch struct {
-		Node, ID string
-		After    time.Duration
+		Node, ID   string
+		After, For time.Duration
 	}
 	// Decide passes a decision on.
 	Decide struct {
@@ -121,6 +124,8 @@ type Model struct {
 	deciding  bool
 	allOutput bool
 	watchErr  error
+	tries     int       // to follow it, since the agent that runs it was lost
+	heard     time.Time // when it last told anything, our clock
 
 	report    *proto.Report
 	reportErr error
@@ -358,7 +363,9 @@ func (m *Model) See(op proto.Op, now time.Time) []Request {
 		return nil
 	}
 	old := m.op
-	m.op, m.watchErr = &op, nil
+	if m.op = &op; old == nil || op.Rev > old.Rev {
+		m.heard = now
+	}
 	m.noteSteps(now)
 	if old == nil || old.State != op.State || !slices.Equal(m.offered(old), m.offered(&op)) {
 		m.seen, m.deciding, m.choice = now, false, -1
@@ -412,13 +419,34 @@ func (m *Model) offered(op *proto.Op) []proto.Choice {
 	return nil
 }
 
-// WatchEnded says that the stream of the operation's states ended.
-func (m *Model) WatchEnded(id string, err error) []Request {
+// Answers says that an agent sends the operation's states. Only the one that runs it knows that they are new.
+func (m *Model) Answers(node string, now time.Time) {
+	if node == m.runner() {
+		m.watchErr, m.tries, m.heard = nil, 0, now
+	}
+}
+
+// WatchEnded says that the stream of the operation's states ended. The agent that runs the operation, and the other one for its
+// copy, are asked in turn until it is over.
+func (m *Model) WatchEnded(id string, err error, now time.Time) []Request {
 	if !m.Running() || m.op.ID != id {
 		return nil
 	}
-	m.watchErr = err
-	return []Request{Watch{Node: m.runner(), ID: id, After: watchAgain}}
+	if m.tries == 0 {
+		m.heard = now // it was alive until now
+	}
+	m.tries++
+	if m.tries%2 == 0 { // the copy's stream has had its time
+		return []Request{Watch{Node: m.runner(), ID: id, After: min(watchAgain*time.Duration(m.tries/2), watchSlow)}}
+	}
+	if m.watchErr = err; err == nil {
+		m.watchErr = errors.New("the stream ended")
+	}
+	other := m.from
+	if other == m.runner() {
+		other = m.to
+	}
+	return []Request{Watch{Node: other, ID: id, After: watchAgain, For: copyTime}}
 }
 
 // Decided is the answer to Decide.

@@ -11,7 +11,10 @@ import (
 	"example.com/santui/proto"
 	"example.com/santui/tui/internal/scene"
 	"example.com/santui/tui/keymap"
+	"example.com/santui/tui/screen"
+	"example.com/santui/tui/theme"
 	tea "github.com/charmbracelet/bubbletea"
+	"github.com/muesli/termenv"
 	"pgregory.net/rapid"
 )
 
@@ -233,9 +236,31 @@ func TestDecisions(t *testing.T) {
 
 func TestABrokenWatchBeginsAgainAndOldStatesAreIgnored(t *testing.T) {
 	m, _ := Attach(options(), scene.Done(scene.Op(), 3), scene.Now)
-	reqs := m.WatchEnded(scene.Op().ID, errors.New("gone"))
-	if len(reqs) != 1 || reqs[0].(Watch).After != watchAgain {
-		t.Fatalf("%+v", reqs)
+	runner, other := scene.Op().Runner, "otter"
+	if runner == other {
+		other = "weasel"
+	}
+	for i, want := range []Watch{{Node: other, After: watchAgain, For: copyTime}, {Node: runner, After: watchAgain}, {Node: other, After: watchAgain, For: copyTime}, {Node: runner, After: 2 * watchAgain}} {
+		want.ID = scene.Op().ID
+		reqs := m.WatchEnded(scene.Op().ID, errors.New("gone"), scene.Now)
+		if len(reqs) != 1 || reqs[0].(Watch) != want {
+			t.Fatalf("%d: %+v, want %+v", i, reqs, want)
+		}
+	}
+	said := func(after time.Duration) string {
+		text, _ := m.Draw(screen.Ctx{Theme: theme.New(theme.Dark, true, termenv.Ascii), W: 200, H: 40, Loc: time.UTC}, scene.Now.Add(after))
+		return text
+	}
+	if text := said(42 * time.Second); !strings.Contains(text, runner+", which runs this, was last heard 42 s ago") {
+		t.Errorf("nothing says how old this is:\n%s", text)
+	}
+	m.Answers(other, scene.Now)
+	if text := said(42 * time.Second); !strings.Contains(text, "was last heard") {
+		t.Error("a copy of the other agent counts as news of the one that runs it")
+	}
+	m.Answers(runner, scene.Now)
+	if text := said(42 * time.Second); strings.Contains(text, "was last heard") {
+		t.Error("it counts as silent although it answers")
 	}
 	m.See(scene.Done(scene.Op(), 1), scene.Now)
 	if m.Op().Rev != scene.Done(scene.Op(), 3).Rev {
