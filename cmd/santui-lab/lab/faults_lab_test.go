@@ -3,7 +3,9 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,21 +34,89 @@ func every() []int {
 	return all
 }
 
-// commandFaults are those of umount, the first program that a failover runs: before it has its effect and after it. The other
-// programs and the time limits have the model of agent/op.
+// program is one that a failover runs: on which node, after how many steps, what its command line holds, and how a script that
+// stands in its place runs the real one.
+type program struct {
+	name, on, word, real string
+	after                int
+}
+
+var programs4 = []program{
+	{"umount", "otter", "/mnt/test", "/usr/bin/umount", 0},
+	{"vgchange", "otter", "-an", "/usr/sbin/lvm vgchange", 1},
+	{"vgchange", "weasel", "-ay", "/usr/sbin/lvm vgchange", 5},
+	{"mount", "weasel", "/mnt/test", "/usr/bin/mount", 6},
+}
+
+// stuckFS is a file system on a node that is frozen: who writes to it waits in the kernel and cannot be killed.
+const stuckFS = `truncate -s 4M /run/stuck.img && mkfs.ext4 -q /run/stuck.img && mkdir -p /run/stuck && /usr/bin/mount -o loop /run/stuck.img /run/stuck && fsfreeze -f /run/stuck`
+
+// hangsLate hangs, and so does a copy of it that no time limit ends and that has the effect when the kernel lets it go, as a
+// program does that waits inside of the system call.
+const hangsLate = `case $0 in /run/late/*) : >/run/stuck/x; exec $R "$@" ;; esac
+mkdir -p /run/late; cp $0 /run/late/; setsid -f /run/late/${0##*/} "$@" >/dev/null 2>&1 </dev/null; : >/run/stuck/x`
+
+// commandFaults let a program fail or hang, before it has its effect and after it. What hangs is ended by its time limit if it
+// can be; what waits in the kernel cannot, and its effect comes late, when the kernel lets it go.
 func commandFaults() []fault {
-	const path = "/usr/sbin/umount" // found before the program itself
+	kinds := []struct{ name, text string }{
+		{"fails before its effect", "echo injected >&2; exit 5"},
+		{"fails after its effect", `$R "$@"; echo injected >&2; exit 5`},
+		{"is stopped before its effect", `kill -STOP $$; exit 5`},
+		{"is stopped after its effect", `$R "$@"; kill -STOP $$`},
+		{"hangs in the kernel before its effect", hangsLate},
+		{"hangs in the kernel after its effect", `$R "$@"; : >/run/stuck/x`},
+		{"leaves a child and prints without end", `sleep 20 & yes injected | head -c 30M; $R "$@"`},
+	}
 	var all []fault
-	for _, s := range []struct{ name, text string }{
-		{"umount fails before its effect", "echo injected >&2; exit 5"},
-		{"umount fails after its effect", `$R "$@"; echo injected >&2; exit 5`},
-		{"umount leaves a child and prints without end", `sleep 20 & yes injected | head -c 30M; $R "$@"`},
-	} {
-		put := fmt.Sprintf("R=$(command -v umount); printf '#!/bin/sh\\nR=%%s\\n%%s\\n' $R '%s' >/run/shim; chmod 755 /run/shim; cp /run/shim %s", s.text, path)
-		all = append(all, fault{name: s.name, at: []int{0},
-			make: func(g *verbRig, _ int) { g.sh(g.otter, put) }, mend: func(g *verbRig, _ int) { g.sh(g.otter, "rm "+path) }})
+	for _, p := range programs4 {
+		for i, k := range kinds {
+			if i == len(kinds)-1 && p.after > 0 {
+				continue // once is enough
+			}
+			stuck := strings.Contains(k.text, "stuck")
+			all = append(all, fault{name: fmt.Sprintf("%s %s on %s %s", p.name, strings.TrimPrefix(p.word, "/mnt/test"), p.on, k.name), at: []int{p.after},
+				make: func(g *verbRig, _ int) { g.shim(p, k.text, stuck) }, mend: func(g *verbRig, _ int) { g.unshim(p, stuck) }})
+		}
 	}
 	return all
+}
+
+// shim puts a script in the place of a program; what its command line does not concern passes through.
+func (g *verbRig) shim(p program, text string, stuck bool) {
+	g.t.Helper()
+	n := g.l.Node(p.on)
+	if stuck {
+		g.sh(n, stuckFS)
+	}
+	script := fmt.Sprintf("#!/bin/sh\nR=%q\ncase \"$*\" in *%s*) ;; *) exec $R \"$@\" ;; esac\n%s\n", p.real, p.word, text)
+	if err := n.WriteFile(g.t.Context(), "/run/shim", []byte(script), 0o755); err != nil {
+		g.t.Fatal(err)
+	}
+	path := "/usr/sbin/" + p.name // found before /usr/bin
+	g.sh(n, fmt.Sprintf("if [ -e %[1]s ]; then cp -a %[1]s /run/shim.saved; fi; rm -f %[1]s; cp /run/shim %[1]s; chmod 755 %[1]s", path))
+}
+
+// unshim puts the program back and, if it hangs, lets it go and waits for its end.
+func (g *verbRig) unshim(p program, stuck bool) {
+	g.t.Helper()
+	n, path := g.l.Node(p.on), "/usr/sbin/"+p.name
+	g.sh(n, fmt.Sprintf("rm -f %[1]s; if [ -e /run/shim.saved ] || [ -L /run/shim.saved ]; then cp -a /run/shim.saved %[1]s; rm -f /run/shim.saved; fi", path))
+	if stuck {
+		g.sh(n, fmt.Sprintf("fsfreeze -u /run/stuck; for i in $(seq 100); do pgrep -x %s >/dev/null || break; sleep 0.1; done; /usr/bin/umount /run/stuck", p.name))
+	}
+}
+
+// headerFault overwrites the file system's header after the volume was activated on weasel, and puts it back.
+func headerFault() fault {
+	const dev = "/dev/storage/test"
+	return fault{name: "the header of the file system is not there", at: []int{6},
+		make: func(g *verbRig, _ int) {
+			g.sh(g.weasel, "dd if="+dev+" of=/srv/header bs=4k count=1 status=none; dd if=/dev/zero of="+dev+" bs=4k count=1 conv=fsync status=none; blockdev --flushbufs "+dev)
+		},
+		mend: func(g *verbRig, _ int) {
+			g.sh(g.otter, "test -e "+dev+" && dd if=/srv/header of="+dev+" bs=4k count=1 conv=fsync status=none && blockdev --flushbufs "+dev)
+		}}
 }
 
 // nodeFaults are those of agents, machines and the cable.
@@ -99,23 +169,43 @@ func nodeFaults() []fault {
 // TestLongFaults lets a program, an agent, a machine and the cable fail at the steps of a failover, and brings the pair home. Each
 // time the operation ends in a state that is named, the agents agree on it, there are never two Primaries, and no byte is lost.
 func TestLongFaults(t *testing.T) {
-	g := newVerbRig(t, rigOptions{})
+	g := newVerbRig(t, rigOptions{settings: "[limits]\nunmount = 12\ndeactivate = 20\nactivate = 16\nmount = 12\n"})
 	g.note("%-56s %-6s %-10s %-22s %s", "fault", "after", "ends", "roles", "brought home by")
 	defer func() { t.Logf("matrix:\n%s", strings.Join(g.matrix, "\n")) }()
-	if !t.Run("late order", func(t *testing.T) { g.t = t; g.lateOrder() }) {
-		g.t = t
-		return
+	cell := func(name string, do func()) {
+		if t.Run(name, func(t *testing.T) { g.t = t; do() }) {
+			return
+		}
+		g.note("%-56s %-6s failed", name, "")
+		t.Run("fresh start after "+name, func(t *testing.T) { g.t = t; g.afresh() })
 	}
-	g.t = t
-	for _, f := range append(commandFaults(), nodeFaults()...) {
+	defer func() { g.t = t }()
+	cell("late order", g.lateOrder)
+	for _, f := range slices.Concat(commandFaults(), []fault{headerFault()}, nodeFaults()) {
 		for _, n := range f.at {
-			if !t.Run(fmt.Sprintf("%s after %d", f.name, n), func(t *testing.T) { g.t = t; g.suffer(f, n) }) {
-				g.t = t
-				return
-			}
-			g.t = t
+			cell(fmt.Sprintf("%s after %d", f.name, n), func() { g.suffer(f, n) })
 		}
 	}
+}
+
+// afresh brings the pair home by force after a cell that failed, for the cells that follow: both nodes boot, and the service
+// comes up on otter.
+func (g *verbRig) afresh() {
+	g.t.Helper()
+	if err := g.l.Heal(g.t.Context()); err != nil {
+		g.t.Fatal(err)
+	}
+	for _, n := range g.l.Nodes() {
+		if err := errors.Join(n.Kill(), n.Start(g.t.Context())); err != nil {
+			g.t.Fatal(err)
+		}
+		g.startAgain(n)
+		g.sh(n, "mkdir -p /mnt/test")
+	}
+	g.whole()
+	g.patient("failover", "--to", "otter", "--confirm", PairName)
+	g.sh(g.otter, "mountpoint -q /mnt/test || { vgchange -q -ay storage && mount /dev/storage/test /mnt/test; }")
+	g.onService(g.otter)
 }
 
 // suffer is one cell of the matrix.

@@ -50,15 +50,7 @@ func newVerbRig(t *testing.T, o rigOptions) *verbRig {
 	if o.size == 0 {
 		o.size = 64 << 20
 	}
-	bin := filepath.Join("..", "..", "..", "bin")
-	santui, err := FindBinary(bin, "santui")
-	if err != nil {
-		t.Fatal(err)
-	}
-	agent, err := FindBinary(bin, "santui-agent")
-	if err != nil {
-		t.Fatal(err)
-	}
+	santui, agent := filepath.Join(builtDir, "santui"), filepath.Join(builtDir, "santui-agent")
 	l := ForTest(t, Options{DiskSize: o.size})
 	g := &verbRig{t: t, l: l, otter: l.Node("otter"), weasel: l.Node("weasel"), santui: santui, open: map[*Node]*session.Session{}}
 	t.Cleanup(func() {
@@ -66,6 +58,7 @@ func newVerbRig(t *testing.T, o rigOptions) *verbRig {
 			_ = s.Close()
 		}
 	})
+	var err error
 	if g.conf, err = l.CockpitConfig(); err != nil {
 		t.Fatal(err)
 	}
