@@ -41,6 +41,7 @@ type Agent struct {
 	identity  *session.Identity
 	resources []*resource
 	probes    probes
+	stepping  chan struct{} // holds a token while a step is under way on this node
 	mux       *session.Mux
 	peerMux   *session.Mux
 
@@ -53,7 +54,7 @@ type Agent struct {
 
 // New reads drbd.conf and the journal and prepares everything, without touching disks or the network.
 func New(cfg Config, log *slog.Logger) (*Agent, error) {
-	a := &Agent{cfg: cfg, log: log, hub: newHub(cfg.Node, log), ready: map[string]proto.CheckList{}}
+	a := &Agent{cfg: cfg, log: log, hub: newHub(cfg.Node, log), ready: map[string]proto.CheckList{}, stepping: make(chan struct{}, 1)}
 	a.info = proto.AgentInfo{Version: Version, PID: os.Getpid(), StartedAt: time.Now(), Kernel: kernelRelease()}
 	var err error
 	if a.ops, err = lvmops.New(lvmops.Options{Runner: lvmops.NewExec(), Node: cfg.Node, Log: log}); err != nil {
@@ -195,7 +196,8 @@ func (a *Agent) resource(name string) (*resource, error) {
 // showOp makes o the operation that the snapshot shows.
 func (a *Agent) showOp(o proto.Op) {
 	a.mu.Lock()
-	newer := a.op == nil || a.op.ID != o.ID && !o.Started.Before(a.op.Started) || a.op.ID == o.ID && a.op.Rev < o.Rev
+	newer := a.op == nil || a.op.ID == o.ID && a.op.Rev < o.Rev ||
+		a.op.ID != o.ID && (!o.Started.Before(a.op.Started) || a.op.State.Final() && !o.State.Final()) // an old one that is undone now
 	ended := newer && o.State.Final() && (a.op == nil || a.op.ID != o.ID || !a.op.State.Final())
 	if newer {
 		a.op, a.opAt = &o, time.Now()

@@ -32,6 +32,7 @@ func (l local) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 	o.Lock = l.lock
 	if l.op != nil && !l.op.State.Final() {
 		o.OpID = l.op.ID
+		o.OpStep, o.OpUndo = atStep(*l.op)
 	}
 	l.mu.Unlock()
 	for _, t := range req.Targets {
@@ -87,8 +88,10 @@ func (l local) Step(ctx context.Context, req proto.PeerStepRequest) proto.StepRe
 		limit := time.Duration(req.Step.Limit * float64(time.Second))
 		ctx, cancel := context.WithTimeout(ctx, min(max(limit, time.Second), maxStepLimit*time.Second))
 		defer cancel()
-		if err = l.stillWanted(ctx, kind, req); err == nil {
+		var end func()
+		if end, err = l.oneStep(ctx, req); err == nil {
 			err = l.do(ctx, r, kind, req, &res)
+			end()
 			l.mu.Lock()
 			l.opAt = time.Now() // the step may have been a long one, and the next is on its way
 			l.mu.Unlock()
@@ -156,16 +159,44 @@ func (l local) mayStep(req proto.PeerStepRequest) error {
 	return nil
 }
 
-// stillWanted asks the other agent, if it runs the operation, whether it still does, before a step that does harm when it comes
-// late: an agent that stood still finds an order in its socket long after its sender has given up, and perhaps taken over.
-func (l local) stillWanted(ctx context.Context, kind proto.StepKind, req proto.PeerStepRequest) error {
+// atStep is the step of an operation that is under way, -1 for none, and whether it is being undone.
+func atStep(o proto.Op) (index int, undo bool) {
+	index = -1
+	for _, s := range o.Steps {
+		if s.Undo.State == proto.StepUndoing {
+			return s.Step.Index, true
+		}
+		if s.Result.State == proto.StepRunning {
+			index = s.Step.Index
+		}
+	}
+	return index, false
+}
+
+// oneStep waits until no other step is under way on this node, and then asks whether this one is still wanted. end lets the
+// next one begin.
+func (l local) oneStep(ctx context.Context, req proto.PeerStepRequest) (end func(), err error) {
+	select {
+	case l.stepping <- struct{}{}:
+	case <-ctx.Done():
+		return nil, l.cfg.errorf(proto.CodeTimeout, "%s is not done: an earlier step has not ended", req.Step.Kind)
+	}
+	if err := l.stillWanted(ctx, req); err != nil {
+		<-l.stepping
+		return nil, err
+	}
+	return func() { <-l.stepping }, nil
+}
+
+// stillWanted asks the other agent, if it runs the operation, whether this step is the one that is due. An agent that stood still
+// finds an order in its socket long after its sender has given up, undoes the operation, or has taken over.
+func (l local) stillWanted(ctx context.Context, req proto.PeerStepRequest) error {
 	l.mu.Lock()
 	lock := l.lock
 	l.mu.Unlock()
-	switch kind {
-	case proto.StepPromote, proto.StepDiscard, proto.StepAddAddress:
-	default:
-		return nil
+	kind := req.Step.Kind
+	if req.Undo {
+		kind = req.Step.UndoKind
 	}
 	if lock == nil || lock.Node == l.cfg.Node {
 		return nil
@@ -178,6 +209,8 @@ func (l local) stillWanted(ctx context.Context, kind proto.StepKind, req proto.P
 		return l.cfg.errorf(proto.CodeUnreachable, "%s is not done: whether %s still wants it could not be asked: %v", kind, l.peerName, err)
 	case o.OpID != req.OpID:
 		return l.cfg.errorf(proto.CodeState, "%s is not done: %s does not run operation %s any more", kind, l.peerName, req.OpID)
+	case o.OpStep != 0 && (o.OpStep != req.Step.Index || o.OpUndo != req.Undo):
+		return l.cfg.errorf(proto.CodeState, "%s is not done: the order for step %d is old, operation %s is at step %d now", kind, req.Step.Index, req.OpID, o.OpStep)
 	}
 	return nil
 }

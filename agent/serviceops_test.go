@@ -18,7 +18,7 @@ func TestOnlyWhatIsConfigured(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := c.Resource["r0"]
-	a := &Agent{cfg: c, hub: newHub("otter", slog.Default()), lock: &proto.Lock{OpID: "op"}}
+	a := &Agent{cfg: c, hub: newHub("otter", slog.Default()), lock: &proto.Lock{OpID: "op", Node: c.Node}, stepping: make(chan struct{}, 1)}
 	a.resources = []*resource{{name: "r0", conf: resourceConf{service: s}}}
 	other, fast := s.Scripts[0], s.Scripts[0]
 	other.Start, fast.Limit = []string{"/bin/sh", "-c", "true"}, 6

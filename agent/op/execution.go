@@ -19,10 +19,10 @@ type execution struct {
 	policy   proto.Choice // what to do on failure, "" = wait for a decision
 	decide   chan proto.DecideRequest
 	pausing  bool
-	each     bool                 // pause before every step
-	attested map[string]time.Time // when a node last said that it is Secondary
-	groups   []proto.VG           // of the node that has them, at the start
-	silent   bool                 // the peer's failure to journal was logged, or is no news
+	each     bool                         // pause before every step
+	attested map[string]proto.Observation // what a node said when it last was Secondary; At is when it was asked
+	groups   []proto.VG                   // of the node that has them, at the start
+	silent   bool                         // the peer's failure to journal was logged, or is no news
 }
 
 // run executes the plan and returns when the operation is final, journalled and unlocked; the caller publishes the end.
@@ -101,7 +101,7 @@ func (x *execution) between(ctx context.Context) bool {
 			return false
 		}
 		x.op.State, x.op.Choices = proto.OpPaused, []proto.Choice{proto.ChoiceResume, proto.ChoiceUndo}
-		x.save()
+		x.publish()
 		select {
 		case d := <-x.decide:
 			x.op.Choices = nil
@@ -136,12 +136,18 @@ func (x *execution) step(ctx context.Context, i int) bool {
 	if s.Step.Kind == proto.StepPromote {
 		if res := x.mayPromote(ctx, s.Step); res.Err != nil {
 			s.Result = res
-			x.save()
+			x.publish()
 			return false
 		}
 	}
+	tried := s.Result.State == proto.StepFailed
 	s.Result = proto.StepResult{State: proto.StepRunning, Started: time.Now()}
-	x.save()
+	if err := x.save(); err != nil { // what nobody could take back after this agent's death is not begun
+		s.Result = proto.StepResult{State: proto.StepFailed, Started: s.Result.Started, Err: proto.Errorf(proto.CodeFailed,
+			"the step was not begun, because it could not be journalled: %v", err).On(x.r.local.Name()).WithRemedy("make room in the agent's state directory")}
+		x.publish()
+		return false
+	}
 	switch s.Step.Kind {
 	case proto.StepAttest:
 		s.Result = x.attest(ctx, s.Step.Node, s.Step.Resource)
@@ -150,9 +156,12 @@ func (x *execution) step(ctx context.Context, i int) bool {
 	default:
 		s.Result = x.do(ctx, s.Step, false)
 	}
+	if tried && s.Result.State == proto.StepAlready {
+		s.Result.State = proto.StepDone // by the attempt that was thought to have failed: undo must take it back
+	}
 	x.measure()
 	if s.Result.Err != nil {
-		x.save()
+		x.publish()
 	}
 	return s.Result.Err == nil // journalled with the beginning of the next step, or the end
 }
@@ -172,10 +181,41 @@ func (x *execution) mayPromote(ctx context.Context, s proto.Step) proto.StepResu
 	if s.Node == other {
 		other = x.op.Plan.To
 	}
-	if time.Since(x.attested[other]) <= attestAge {
-		return proto.StepResult{}
+	if time.Since(x.attested[other].At) > attestAge {
+		if res := x.attest(ctx, other, s.Resource); res.Err != nil {
+			return res
+		}
 	}
-	return x.attest(ctx, other, s.Resource)
+	return x.current(ctx, s, x.attested[other])
+}
+
+// current proves that the copy which is to be promoted has all that the other one has: the replication link may have broken
+// since the checks, while the other node, as Primary, went on writing.
+func (x *execution) current(ctx context.Context, s proto.Step, other proto.Observation) proto.StepResult {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limitAttest*time.Second)
+	defer cancel()
+	res := proto.StepResult{State: proto.StepFailed, Started: time.Now()}
+	o, err := x.r.node(s.Node).Observe(ctx, proto.ObserveRequest{Resource: s.Resource, Brief: true})
+	res.Seconds = time.Since(res.Started).Seconds()
+	const remedy = "repair the replication link; when both copies are UpToDate, santui failover to either node carries on"
+	switch {
+	case err != nil:
+		res.Err = asError(err, proto.CodeUnreachable).On(s.Node)
+	case o.Resource.Role == proto.Primary: // nothing is about to be promoted
+		res.State = proto.StepDone
+	case o.Resource.DiskState != proto.UpToDate:
+		res.Err = proto.Errorf(proto.CodeState, "%s on %s is %s: it is not promoted", s.Resource, s.Node, o.Resource.DiskState).On(s.Node).WithRemedy(remedy)
+	case o.Resource.Conn >= proto.Connected && other.Resource.Conn >= proto.Connected:
+		res.State = proto.StepDone
+	default:
+		if l := LineageOf(o, other); l.Split || l.Source == other.Node {
+			res.Err = proto.Errorf(proto.CodeState, "%s has data that %s lacks, since replication broke: %s. %s is not promoted", other.Node, s.Node, l.Text, s.Node).
+				On(s.Node).WithRemedy(remedy)
+			break
+		}
+		res.State = proto.StepDone
+	}
+	return res
 }
 
 // gone proves again that the other node is silent on both links.
@@ -261,9 +301,10 @@ func (x *execution) attest(ctx context.Context, node, resource string) proto.Ste
 		res.Err = proto.Errorf(proto.CodeState, "%s is %s, not Secondary: refusing to go on", resource, o.Resource.Role).On(o.Node)
 	default:
 		if x.attested == nil {
-			x.attested = map[string]time.Time{}
+			x.attested = map[string]proto.Observation{}
 		}
-		x.attested[node] = res.Started
+		o.At = res.Started // by our clock
+		x.attested[node] = o
 		res.State, res.Now = proto.StepDone, fmt.Sprintf("%s is Secondary on %s", resource, o.Node)
 	}
 	return res
@@ -275,7 +316,7 @@ func (x *execution) stopped(ctx context.Context, i int) proto.Choice {
 	x.op.State, x.op.Err = proto.OpStopped, s.Result.Err
 	x.op.Outcome = fmt.Sprintf("step %d (%s on %s) failed: %v. Now: %s", s.Step.Index, s.Step.Kind, s.Step.Node, s.Result.Err, x.where(ctx))
 	x.op.Choices = x.choices()
-	x.save()
+	x.publish()
 	if x.policy != "" {
 		return x.policy
 	}
@@ -305,20 +346,19 @@ func (x *execution) choices() []proto.Choice {
 // is undone too: a time limit says nothing about whether the effect came after all, and inverses are idempotent.
 func (x *execution) undo(ctx context.Context, failed int) {
 	x.op.State, x.op.Choices = proto.OpUndoing, nil
-	x.save()
+	x.publish()
 	for i := min(failed, len(x.op.Steps)-1); i >= 0; i-- {
 		s := &x.op.Steps[i]
 		if s.Step.UndoKind == "" || s.Step.Skip != "" || s.Result.State == proto.StepWaiting || s.Result.State == proto.StepAlready {
 			continue
 		}
 		if i == failed && allOrNothing(s.Step.UndoKind) {
-			// Taking down on the old Primary failed: its inverse is only needed if part of the effect came.
 			if s.Result.Err != nil && s.Result.Err.Code != proto.CodeTimeout && s.Result.Err.Code != proto.CodeUnreachable {
 				continue
 			}
 		}
 		s.Undo = proto.StepResult{State: proto.StepUndoing, Started: time.Now()}
-		x.save()
+		x.publish() // going home does not wait for a journal that is full
 		if s.Step.UndoKind == proto.StepPromote {
 			s.Undo = x.mayPromote(ctx, s.Step)
 		}
@@ -332,7 +372,7 @@ func (x *execution) undo(ctx context.Context, failed int) {
 			return
 		}
 		s.Undo.State = proto.StepUndone
-		x.save()
+		x.publish()
 	}
 	p := x.op.Plan
 	text := "undone: everything is back on " + p.From
@@ -373,15 +413,11 @@ func (x *execution) astray(ctx context.Context) *proto.Error {
 	return nil
 }
 
-// allOrNothing says of an inverse whether its step, when it failed with an answer, has changed nothing: a unit or a script
-// that did not stop well may have stopped half, and an activation may have got as far as some volumes.
+// allOrNothing says of an inverse whether its step, when it failed with an answer, has changed nothing. Of most steps that
+// cannot be said: a group that is in use may be inactive but for the volume that is open, and a unit that did not stop well may
+// have stopped half. Their inverses look first.
 func allOrNothing(undo proto.StepKind) bool {
-	switch undo {
-	case proto.StepMount, proto.StepActivate, proto.StepPromote, proto.StepClean, proto.StepDisconnect:
-		return true
-	default:
-		return false
-	}
+	return undo == proto.StepClean || undo == proto.StepDisconnect
 }
 
 // where reads both nodes again and says in one sentence what is where.
@@ -472,19 +508,26 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 
 func (x *execution) finish(state proto.OpState, outcome string) {
 	x.op.State, x.op.Outcome, x.op.Ended, x.op.Choices = state, outcome, time.Now(), nil
-	x.store()
+	_, _ = x.store() // the outcome tells of it
 	ctx, cancel := context.WithTimeout(context.Background(), limitAttest*time.Second)
 	defer cancel()
 	// A peer that is away keeps no lock: it forgets it with its agent, and otherwise asks us for the operation's end.
 	_ = x.r.unlockBoth(ctx, x.lock)
 }
 
-// save journals the operation on both nodes, then publishes it.
-func (x *execution) save() { x.r.publish(x.store()) }
+// save journals the operation on both nodes, then publishes it. The error is that of this node's journal, the one that counts.
+func (x *execution) save() error {
+	o, err := x.store()
+	x.r.publish(o)
+	return err
+}
+
+// publish is save where nothing depends on the journal.
+func (x *execution) publish() { _ = x.save() } // the outcome tells of it
 
 // store journals the operation here and there at once, and returns the copy. A peer that cannot store its copy does not
-// stop the operation; this node's journal is the one that counts.
-func (x *execution) store() proto.Op {
+// stop the operation.
+func (x *execution) store() (proto.Op, error) {
 	x.op.Rev++
 	copied := x.op
 	copied.Steps = slices.Clone(x.op.Steps)
@@ -494,14 +537,15 @@ func (x *execution) store() proto.Op {
 		defer cancel()
 		there <- x.r.peer.Journal(ctx, o)
 	}(copied)
-	if err := x.r.journal.Put(copied); err != nil {
-		copied.Outcome = fmt.Sprintf("journal: %v", err)
+	failed := x.r.journal.Put(copied)
+	if failed != nil {
+		copied.Outcome = fmt.Sprintf("journal: %v", failed)
 	}
 	if err := <-there; err != nil && !x.silent {
 		slog.Warn("the peer could not journal the operation", "op", copied.ID, "peer", x.r.peer.Name(), "err", err)
 		x.silent = true
 	}
-	return copied
+	return copied, failed
 }
 
 func asError(err error, code proto.ErrorCode) *proto.Error {

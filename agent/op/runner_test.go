@@ -299,3 +299,125 @@ func TestChecksCoverTable(t *testing.T) {
 		}
 	}
 }
+
+// TestPartOfAStepIsTakenBack: a step that failed with an answer may have had part of its effect, as a vgchange that met one open
+// volume; undo brings that back too.
+func TestPartOfAStepIsTakenBack(t *testing.T) {
+	for _, kind := range []proto.StepKind{proto.StepUnmount, proto.StepDeactivate, proto.StepDemote} {
+		g := newRig(t)
+		g.otter.fault = &fault{kind: kind, after: true, code: proto.CodeBusy, times: 1}
+		if o := g.start(t, proto.ChoiceUndo); true {
+			for !o.State.Final() {
+				o = g.wait(t)
+			}
+			if o.State != proto.OpUndone || g.w.home() != "otter" {
+				t.Errorf("%s: %s: %s; service: %s", kind, o.State, o.Outcome, g.w.home())
+			}
+		}
+	}
+}
+
+// TestRetriedStepIsTakenBack: a step whose effect came although it seemed to fail finds it there when it is tried again; it is
+// still this operation's, and undo takes it back.
+func TestRetriedStepIsTakenBack(t *testing.T) {
+	for _, kind := range []proto.StepKind{proto.StepUnmount, proto.StepDeactivate, proto.StepDemote} {
+		g := newRig(t)
+		g.otter.fault = &fault{kind: kind, after: true, code: proto.CodeTimeout, times: 1}
+		g.weasel.fault = &fault{kind: proto.StepPromote, code: proto.CodeFailed, times: 1}
+		o := g.start(t, "")
+		for _, choice := range []proto.Choice{proto.ChoiceRetry, proto.ChoiceUndo} {
+			if o.State != proto.OpStopped {
+				t.Fatalf("%s: %s: %s", kind, o.State, o.Outcome)
+			}
+			if _, err := g.r.Decide(t.Context(), proto.DecideRequest{ID: o.ID, Choice: choice}); err != nil {
+				t.Fatal(err)
+			}
+			o = g.wait(t)
+		}
+		if o.State != proto.OpUndone || g.w.home() != "otter" {
+			t.Errorf("%s: %s: %s; service: %s", kind, o.State, o.Outcome, g.w.home())
+		}
+	}
+}
+
+// TestNothingOldIsPromoted: where replication breaks in the middle of a move and the Primary goes on writing, the other copy is
+// not promoted, neither by the move nor by its undo.
+func TestNothingOldIsPromoted(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		steps int // before the link breaks
+		keeps string
+	}{{"on the way there", 0, "otter"}, {"on the way back", 5, "weasel"}} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := newRig(t)
+			g.weasel.fault = &fault{kind: proto.StepMount, code: proto.CodeFailed, times: 99}
+			req := request(proto.VerbFailover)
+			req.StepByStep = true
+			o := g.begin(t, req)
+			decide := func(c proto.Choice) {
+				t.Helper()
+				if _, err := g.r.Decide(t.Context(), proto.DecideRequest{ID: o.ID, Choice: c, Confirm: "demo"}); err != nil {
+					t.Fatal(err)
+				}
+				o = g.wait(t)
+			}
+			for range tt.steps {
+				decide(proto.ChoiceResume)
+			}
+			g.w.mu.Lock()
+			g.w.disconnect(proto.WFConnection)
+			g.w.write(tt.keeps, "new", "only there")
+			g.w.mu.Unlock()
+			for !o.State.Final() {
+				if o.State == proto.OpStopped {
+					decide(proto.ChoiceUndo)
+				} else {
+					decide(proto.ChoiceResume)
+				}
+			}
+			g.w.mu.Lock()
+			defer g.w.mu.Unlock()
+			for name, m := range g.w.nodes {
+				if m.role == proto.Primary && m.data["new"] != "only there" {
+					t.Errorf("%s is Primary without what %s wrote; %s: %s", name, tt.keeps, o.State, o.Outcome)
+				}
+			}
+			a, b := g.w.nodes["otter"], g.w.nodes["weasel"]
+			if l := LineageOf(proto.Observation{Node: "otter", Resource: proto.Resource{UUIDs: a.uuids}}, proto.Observation{Node: "weasel", Resource: proto.Resource{UUIDs: b.uuids}}); l.Split {
+				t.Errorf("forked: %s; %s: %s", l.Text, o.State, o.Outcome)
+			}
+			if tt.steps > 0 && (o.State != proto.OpKept || !strings.Contains(o.Outcome, "weasel has data that otter lacks")) {
+				t.Errorf("%s: %s", o.State, o.Outcome)
+			}
+		})
+	}
+}
+
+// TestNoJournalNoStep: a step that this node cannot journal is not begun, and undo goes home all the same.
+func TestNoJournalNoStep(t *testing.T) {
+	g := newRig(t)
+	req := request(proto.VerbFailover)
+	req.StepByStep = true
+	o := g.begin(t, req)
+	for range 2 {
+		if _, err := g.r.Decide(t.Context(), proto.DecideRequest{ID: o.ID, Choice: proto.ChoiceResume}); err != nil {
+			t.Fatal(err)
+		}
+		o = g.wait(t)
+	}
+	if err := os.RemoveAll(g.r.journal.dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.r.Decide(t.Context(), proto.DecideRequest{ID: o.ID, Choice: proto.ChoiceResume}); err != nil {
+		t.Fatal(err)
+	}
+	if o = g.wait(t); o.State != proto.OpStopped || !strings.Contains(o.Steps[2].Result.Err.Error(), "was not begun") || g.w.nodes["otter"].role != proto.Primary {
+		t.Fatalf("%s: %+v", o.State, o.Steps[2].Result)
+	}
+	if _, err := g.r.Decide(t.Context(), proto.DecideRequest{ID: o.ID, Choice: proto.ChoiceUndo}); err != nil {
+		t.Fatal(err)
+	}
+	if o = g.wait(t); o.State != proto.OpUndone || g.w.home() != "otter" {
+		t.Errorf("%s: %s; service: %s", o.State, o.Outcome, g.w.home())
+	}
+}
