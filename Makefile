@@ -7,7 +7,7 @@ FUZZTIME ?= 30s
 LABLONG  := ^TestLong
 CONFORMED := $(CURDIR)/bin/conformance
 # The packages that have tests with build tag root.
-ROOTPKGS := ./datapath/block ./datapath/export/... ./datapath/meta ./lvmops ./agent/drbdconf ./agent/service ./cmd/santui
+ROOTPKGS := ./datapath/block ./datapath/export/... ./datapath/meta ./lvmops ./agent ./agent/drbdconf ./agent/service ./cmd/santui
 SEEDS    ?= 1000
 FROM     ?= 1000
 ROUNDS   ?= 3
@@ -17,7 +17,7 @@ LINTBIN  := $(shell $(GO) env GOPATH)/bin/golangci-lint-v2.15.0
 # What Debian packages the targets need beyond Go. Installed as root, with a word about it, when a program is missing.
 DEMO_PKGS := e2fsprogs fuse3 util-linux mount
 TEST_PKGS := $(DEMO_PKGS) user-mode-linux drbd-utils lvm2 xfsprogs thin-provisioning-tools iproute2 libwrap0 openssh-client \
-             busybox-static dash tmux nfs-kernel-server fio libnbd-bin qemu-utils procps kmod zstd
+             busybox-static dash dbus systemd tmux nfs-kernel-server fio libnbd-bin qemu-utils procps kmod zstd
 
 .PHONY: help build demo test unit root lab labtest lablong conformance bench labbench fuzz torture lint screenshots clean demo-deps test-deps
 
