@@ -260,7 +260,7 @@ func (a *Agent) snapshot() proto.Snapshot {
 // not come to it yet.
 func (a *Agent) snapshotNow(ctx context.Context) proto.Snapshot {
 	for _, r := range a.resources {
-		r.stack(ctx, a.ops, stackPeriod, watchedShare)
+		r.stack(ctx, a.ops, age{most: stackPeriod}, watchedShare)
 	}
 	s := a.snapshot()
 	s.Seq, s.At = a.hub.cur.Load().Seq, time.Now()

@@ -8,8 +8,8 @@
 //     readers take it without locks.
 //   - the volume stack of a resource: one goroutine a resource (stackLoop) reads it while this node is Primary. It glances
 //     every few seconds and looks as often as a share of a core allows (pace.go), at once when a glance shows a change.
-//     It and the readiness checks let the steps of an operation go first. An operation and a check that is asked for
-//     never rely on these looks.
+//     It and the readiness checks let the steps of an operation go first. A check that is asked for looks afresh at what can
+//     have changed since, an operation at everything.
 //   - the operation lock and this node's copy of the journal: Agent, under its mutex.
 //   - a running operation: op.Runner on the node that becomes Primary, or stays it.
 //   - a drill's probe: one goroutine a mount point (probes), which ends with the unmount or with the operation's lock.

@@ -32,13 +32,13 @@ type costly struct {
 	pace     time.Duration // how long it will do for whoever asks for nothing fresh
 }
 
-// lookAround finds out what checks need to know about this node, and which cluster managers run on it. With maxAge 0
+// lookAround finds out what checks need to know about this node, and which cluster managers run on it. With age 0
 // everything is fresh; else what takes programs to find may be older.
-func (r *resource) lookAround(ctx context.Context, ops *lvmops.Ops, maxAge time.Duration) (proto.Facts, []string) {
+func (r *resource) lookAround(ctx context.Context, ops *lvmops.Ops, of age) (proto.Facts, []string) {
 	ctx, cancel := context.WithTimeout(ctx, stackLimit)
 	defer cancel()
 	st := r.eng.Status()
-	c := r.costlyFacts(ctx, ops, st, maxAge)
+	c := r.costlyFacts(ctx, ops, st, of)
 	f := c.facts
 	f.Errs = slices.Clone(f.Errs)
 	note := func(err error) {
@@ -47,7 +47,7 @@ func (r *resource) lookAround(ctx context.Context, ops *lvmops.Ops, maxAge time.
 		}
 	}
 	var err error
-	f.Backing, err = r.backingUsers(ops, maxAge)
+	f.Backing, err = r.backingUsers(ops, of.most)
 	note(err)
 	f.Fstab, err = ops.Fstab()
 	note(err)
@@ -59,11 +59,11 @@ func (r *resource) lookAround(ctx context.Context, ops *lvmops.Ops, maxAge time.
 	return f, c.managers
 }
 
-func (r *resource) costlyFacts(ctx context.Context, ops *lvmops.Ops, st proto.Resource, maxAge time.Duration) costly {
+func (r *resource) costlyFacts(ctx context.Context, ops *lvmops.Ops, st proto.Resource, of age) costly {
 	r.mu.Lock()
 	c := r.costly
 	r.mu.Unlock()
-	if maxAge > 0 && !c.at.IsZero() && time.Since(c.at) < c.pace {
+	if of.most > 0 && !c.at.IsZero() && time.Since(c.at) < c.pace {
 		return c
 	}
 	c = costly{at: time.Now()}
@@ -74,15 +74,21 @@ func (r *resource) costlyFacts(ctx context.Context, ops *lvmops.Ops, st proto.Re
 		}
 	}
 	var err error
-	f.LVM, err = ops.LVMView(ctx, r.conf.diskPath, st.Node)
-	note(err)
-	f.BackingLV, err = ops.BackingLV(ctx, r.conf.diskPath)
+	if of.whole {
+		f.LVM, err = ops.LVMView(ctx, r.conf.diskPath, st.Node)
+		note(err)
+		f.BackingLV, err = ops.BackingLV(ctx, r.conf.diskPath)
+	} else {
+		f.LVM, f.BackingLV, err = ops.Around(ctx, r.conf.diskPath, st.Node)
+	}
 	note(err)
 	f.Filesystems, err = ops.Filesystems()
 	note(err)
 	f.ThinTools, err = ops.ThinTools(ctx)
 	note(err)
-	for _, p := range ops.Running(slices.Sorted(maps.Keys(managers))) {
+	running, err := ops.Running(slices.Sorted(maps.Keys(managers)))
+	note(err)
+	for _, p := range running {
 		c.managers = append(c.managers, managers[p])
 	}
 	c.pace = costlyAge

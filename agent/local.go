@@ -42,21 +42,22 @@ func (l local) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 		o.Left = l.ops.Leftovers(req.VGs[:min(len(req.VGs), proto.MaxFacts)])
 	}
 	if !req.Brief {
-		l.look(ctx, r, time.Duration(req.MaxAge*float64(time.Second)), &o)
+		l.look(ctx, r, req, &o)
 	}
 	o.At = time.Now() // as late as can be: the other side compares it with its own clock
 	return o, nil
 }
 
 // look adds to an observation what it takes a look at stack, disks and service to know.
-func (l local) look(ctx context.Context, r *resource, maxAge time.Duration, o *proto.Observation) {
+func (l local) look(ctx context.Context, r *resource, req proto.ObserveRequest, o *proto.Observation) {
+	age := ageOf(req)
 	var facts proto.Facts
 	var wg sync.WaitGroup
-	wg.Go(func() { facts, o.Managers = r.lookAround(ctx, l.ops, maxAge) })
-	wg.Go(func() { o.Service = r.serviceFacts(ctx, l.service, maxAge) })
-	stackAge := maxAge
-	if maxAge > 0 {
-		stackAge = max(maxAge, r.idleAge(l.stackShare()))
+	wg.Go(func() { facts, o.Managers = r.lookAround(ctx, l.ops, age) })
+	wg.Go(func() { o.Service = r.serviceFacts(ctx, l.service, age.most) })
+	stackAge := age
+	if age.most > 0 {
+		stackAge.most = max(age.most, r.idleAge(l.stackShare()))
 	}
 	o.Resource.Stack = r.stack(ctx, l.ops, stackAge, l.stackShare())
 	wg.Wait()

@@ -10,6 +10,9 @@ const (
 	costlyShare  = 0.002
 )
 
+// freshShare is the share of a core that a look may take which somebody waits for.
+const freshShare = 1
+
 // longestPause ends the rule above: a look that takes longer than a second costs what it costs.
 const longestPause = 5 * time.Minute
 

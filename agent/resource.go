@@ -45,9 +45,20 @@ const (
 	stackLimit  = 10 * time.Second
 )
 
-// stack returns what sits on the device, at most maxAge old. With maxAge 0 it is read from scratch; else share is how much
-// of a core lvm may take of somebody who asks again and again. On a Secondary there is nothing, by construction.
-func (r *resource) stack(ctx context.Context, ops *lvmops.Ops, maxAge time.Duration, share float64) proto.Stack {
+// age says how old a look may be: at most so much. 0 asks for a fresh one, which may leave out what shows that it has not changed
+// since an earlier one, unless whole is set.
+type age struct {
+	most  time.Duration
+	whole bool
+}
+
+func ageOf(req proto.ObserveRequest) age {
+	return age{time.Duration(req.MaxAge * float64(time.Second)), req.Whole}
+}
+
+// stack returns what sits on the device. share is how much of a core lvm may take of somebody who asks again and again and for
+// nothing fresh. On a Secondary there is nothing, by construction.
+func (r *resource) stack(ctx context.Context, ops *lvmops.Ops, of age, share float64) proto.Stack {
 	st := r.eng.Status()
 	if st.Role != proto.Primary || st.Node == "" {
 		return proto.Stack{}
@@ -56,9 +67,9 @@ func (r *resource) stack(ctx context.Context, ops *lvmops.Ops, maxAge time.Durat
 	recent := func() (proto.Stack, bool) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.seen, !r.at.IsZero() && asked.Sub(r.at) <= maxAge
+		return r.seen, !r.at.IsZero() && asked.Sub(r.at) <= of.most
 	}
-	if seen, ok := recent(); ok {
+	if seen, ok := recent(); ok && !of.whole {
 		return seen
 	}
 	ctx, cancel := context.WithTimeout(ctx, stackLimit)
@@ -69,12 +80,12 @@ func (r *resource) stack(ctx context.Context, ops *lvmops.Ops, maxAge time.Durat
 	case <-ctx.Done():
 		return proto.Stack{Err: "an earlier look at the stack does not end: " + ctx.Err().Error()}
 	}
-	if seen, ok := recent(); ok { // the one that we waited for is fresh enough
+	if seen, ok := recent(); ok && !of.whole { // the one that we waited for is fresh enough
 		return seen
 	}
-	looks := freshLooks
-	if maxAge > 0 {
-		looks = 1
+	looks := 1
+	if of.most == 0 {
+		looks, share = freshLooks, freshShare
 	}
 	var begin time.Time
 	var glance string
@@ -82,10 +93,10 @@ func (r *resource) stack(ctx context.Context, ops *lvmops.Ops, maxAge time.Durat
 	seen := patient(ctx, looks, func() (seen proto.Stack) {
 		var err error
 		begin, glance = time.Now(), ops.Glance(ctx, st.Node)
-		if maxAge > 0 {
-			seen, cost, err = ops.Watch(ctx, st.Device, st.Node, share)
-		} else {
+		if of.whole {
 			seen, err = ops.Stack(ctx, st.Device, st.Node)
+		} else {
+			seen, cost, err = ops.Watch(ctx, st.Device, st.Node, share)
 		}
 		if err != nil {
 			seen.Err = err.Error()
@@ -96,7 +107,7 @@ func (r *resource) stack(ctx context.Context, ops *lvmops.Ops, maxAge time.Durat
 	defer r.mu.Unlock()
 	if begin.After(r.at) && begin.After(r.since) {
 		r.seen, r.at, r.glance = seen, begin, glance
-		if maxAge > 0 {
+		if of.most > 0 {
 			r.cost = cost
 		}
 	}
@@ -175,7 +186,7 @@ func (r *resource) stackLoop(ctx context.Context, ops *lvmops.Ops, moving func()
 	for {
 		if !moving() {
 			if st := r.eng.Status(); st.Role == proto.Primary && st.Node != "" && r.due(time.Now(), ops.Glance(ctx, st.Node), share()) {
-				r.stack(ctx, ops, anew, share())
+				r.stack(ctx, ops, age{most: anew}, share())
 			}
 			poke()
 		}

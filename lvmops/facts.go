@@ -51,14 +51,34 @@ func (o *Ops) Filesystems() ([]string, error) {
 	if err != nil {
 		return nil, o.failed(err, "looking which file systems the kernel has")
 	}
-	var list []string
+	dir := filepath.Join("/lib/modules", readLine(filepath.Join(o.opt.Proc, "sys/kernel/osrelease")))
+	key := string(b)
+	for _, f := range moduleLists {
+		key += fileState(filepath.Join(dir, f))
+	}
+	o.mu.Lock()
+	list, at := o.fs, o.fsAt
+	o.mu.Unlock()
+	if at == key {
+		return slices.Clone(list), nil
+	}
+	list = filesystems(b, dir)
+	o.mu.Lock()
+	o.fs, o.fsAt = list, key
+	o.mu.Unlock()
+	return slices.Clone(list), nil
+}
+
+// moduleLists name what the kernel has as modules, built in or not; they are long.
+var moduleLists = []string{"modules.builtin", "modules.dep"}
+
+func filesystems(b []byte, dir string) (list []string) {
 	for line := range strings.Lines(string(b)) {
 		if kind, name, ok := strings.Cut(strings.TrimRight(line, "\n"), "\t"); ok && kind == "" {
 			list = append(list, name)
 		}
 	}
-	dir := filepath.Join("/lib/modules", readLine(filepath.Join(o.opt.Proc, "sys/kernel/osrelease")))
-	for _, f := range []string{"modules.builtin", "modules.dep"} {
+	for _, f := range moduleLists {
 		b, err := readBounded(filepath.Join(dir, f), 8<<20)
 		if err != nil {
 			continue // a kernel without modules has what /proc/filesystems says
@@ -71,7 +91,7 @@ func (o *Ops) Filesystems() ([]string, error) {
 		}
 	}
 	slices.Sort(list)
-	return list, nil
+	return list
 }
 
 // DiskGeometry is a block device's size and logical block size in bytes; zeros for what is none.

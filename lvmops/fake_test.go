@@ -125,8 +125,8 @@ func TestBusyUnmountOnTheFake(t *testing.T) {
 	if err := m.AddProcess(4712, "pacemakerd (deleted)", "/"); err != nil { // its file was replaced by an update
 		t.Fatal(err)
 	}
-	if got := o.Running([]string{"keepalived", "ba\x1bsh", "pacemakerd"}); !slices.Equal(got, []string{"ba\x1bsh", "pacemakerd"}) {
-		t.Errorf("running: %q", got)
+	if got, err := o.Running([]string{"keepalived", "ba\x1bsh", "pacemakerd"}); err != nil || !slices.Equal(got, []string{"ba\x1bsh", "pacemakerd"}) {
+		t.Errorf("running: %q, %v", got, err)
 	}
 	_, err := o.Unmount(ctx, target)
 	var pe *proto.Error

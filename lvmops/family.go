@@ -110,6 +110,9 @@ func (f *family) add(no devno, kind, below string) {
 			f.add(n, "", d.name)
 		}
 	}
+	if d.dmName != "" {
+		return // partitions of it are devices of device-mapper's, too
+	}
 	for _, p := range entries(dir) {
 		if !strings.HasPrefix(p, d.name) { // partitions are named after their disk (block/partitions/core.c, add_partition)
 			continue
@@ -217,7 +220,7 @@ func (f *family) shown(no devno) string {
 
 // readLine reads a small sysfs or procfs file; "" if it is not there.
 func readLine(path string) string {
-	b, err := readBounded(path, 64<<10)
+	b, err := appendFile(make([]byte, 0, 1024), path, 64<<10, true)
 	if err != nil {
 		return ""
 	}

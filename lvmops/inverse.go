@@ -14,8 +14,12 @@ import (
 // that its agent left behind when it died, may have its effect at any time, also after this step has found everything as it
 // should be. words are the program's name, then what its command line must hold, the last one at its end.
 func (o *Ops) underWay(ctx context.Context, doing string, words ...string) error {
-	for _, pid := range o.processes() {
-		dir := o.opt.Proc + "/" + strconv.Itoa(pid)
+	list, err := o.processes()
+	if err != nil {
+		return o.failed(err, "%s: looking whether an earlier %s still runs", doing, words[0])
+	}
+	for _, p := range list {
+		pid, dir := p.pid, o.dirOf(p.pid)
 		if readLine(dir+"/comm") != words[0] {
 			continue
 		}

@@ -248,7 +248,7 @@ func (o *Ops) mountUsers(ctx context.Context, table []mount, target string) ([]p
 	}
 	f.devices[f.root].shown = at.source
 	f.grow(table)
-	users, _, err := o.usersOf(ctx, f, table, at)
+	users, _, err := o.usersOf(ctx, f, table, at, nil)
 	return users, err
 }
 

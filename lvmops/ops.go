@@ -31,11 +31,15 @@ type Ops struct {
 	stuck map[string]chan struct{}  // looks (statfs, reads) that have not come back, closed when they do, see aside
 	cache map[string]*cached        // by kernel node, see lookLVM
 	known map[string]lvmVG          // by proto.VG.Mark, see recall
+	rest  map[string]*resting       // by kernel node: what the last walk need not repeat; the values do not change
 	shown map[string]map[devno]bool // by kernel node: numbers of the last look's devices and file systems, see Glance
 
-	settings   map[string]string // lvm's section devices
-	settingsAt string            // what settingsKey was then
-	thin       map[string]string // version of thin_check, by file
+	around     map[string]*around // by backing disk and kernel node, see Around
+	fs         []string           // see Filesystems
+	fsAt       string             // what they were found in
+	settings   map[string]string  // lvm's section devices
+	settingsAt string             // what settingsKey was then
+	thin       map[string]string  // version of thin_check, by file
 }
 
 // New checks the options.
@@ -64,7 +68,8 @@ func New(opt Options) (*Ops, error) {
 	if opt.Dev == "" {
 		opt.Dev = "/dev"
 	}
-	return &Ops{opt: opt, stuck: map[string]chan struct{}{}, cache: map[string]*cached{}, known: map[string]lvmVG{}, shown: map[string]map[devno]bool{}}, nil
+	return &Ops{opt: opt, stuck: map[string]chan struct{}{}, cache: map[string]*cached{}, known: map[string]lvmVG{}, rest: map[string]*resting{}, around: map[string]*around{},
+		shown: map[string]map[devno]bool{}}, nil
 }
 
 // Outcome is what a step led to, read back from the system.

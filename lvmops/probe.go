@@ -37,14 +37,8 @@ func aside[T any](ctx context.Context, o *Ops, key string, f func() (T, error)) 
 	var zero T
 	t := time.NewTimer(lookLimit)
 	defer t.Stop()
-	back := make(chan struct{})
 	for {
-		o.mu.Lock()
-		earlier := o.stuck[key]
-		if earlier == nil {
-			o.stuck[key] = back
-		}
-		o.mu.Unlock()
+		earlier := o.claim(key)
 		if earlier == nil {
 			break
 		}
@@ -59,10 +53,7 @@ func aside[T any](ctx context.Context, o *Ops, key string, f func() (T, error)) 
 	c := make(chan answer, 1)
 	go func() {
 		v, err := f()
-		o.mu.Lock()
-		delete(o.stuck, key)
-		o.mu.Unlock()
-		close(back)
+		o.release(key)
 		c <- answer{v, err}
 	}()
 	select {
@@ -73,6 +64,24 @@ func aside[T any](ctx context.Context, o *Ops, key string, f func() (T, error)) 
 	case <-ctx.Done():
 		return zero, ctx.Err()
 	}
+}
+
+// claim reserves a look that may hang, for the caller to release. If it is another one's, it returns what that one closes then.
+func (o *Ops) claim(key string) (earlier <-chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if c := o.stuck[key]; c != nil {
+		return c
+	}
+	o.stuck[key] = make(chan struct{})
+	return nil
+}
+
+func (o *Ops) release(key string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	close(o.stuck[key])
+	delete(o.stuck, key)
 }
 
 // Slow says of a look at a stack that part of it did not answer in time: the next one may, if the node is only busy.

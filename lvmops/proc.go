@@ -19,11 +19,13 @@ import (
 
 // readBounded reads a file of the kernel's up to a limit; what is longer is an error, never a silent cut.
 func readBounded(path string, limit int) ([]byte, error) {
-	return appendFile(make([]byte, 0, 1024), path, limit)
+	return appendFile(make([]byte, 0, 4096), path, limit, false)
 }
 
-// appendFile reads a file to the end of b, which grows if need be.
-func appendFile(b []byte, path string, limit int) ([]byte, error) {
+// appendFile reads a file to the end of b, which grows if need be. piece says that the kernel makes the file in one piece, as it
+// does an attribute of sysfs and what belongs to one process but for its tables: a read that leaves room has then come to the end
+// (fs/seq_file.c, single_open).
+func appendFile(b []byte, path string, limit int, piece bool) ([]byte, error) {
 	fd, err := openRead(path, 0)
 	if err != nil {
 		return b, err
@@ -31,7 +33,9 @@ func appendFile(b []byte, path string, limit int) ([]byte, error) {
 	defer func() { _ = unix.Close(fd) }()
 	start := len(b)
 	for {
-		b = slices.Grow(b, 512)
+		if cap(b)-len(b) < 64 {
+			b = slices.Grow(b, 512)
+		}
 		n, err := unix.Read(fd, b[len(b):cap(b)])
 		switch {
 		case errors.Is(err, unix.EINTR):
@@ -43,6 +47,9 @@ func appendFile(b []byte, path string, limit int) ([]byte, error) {
 		b = b[:len(b)+max(n, 0)]
 		if len(b)-start > limit {
 			return b, fmt.Errorf("%s is longer than %d bytes", path, limit)
+		}
+		if piece && n > 0 && len(b) < cap(b) {
+			return b, nil
 		}
 	}
 }
@@ -59,14 +66,12 @@ func openRead(path string, flags int) (int, error) {
 	}
 }
 
-// direntBufs are buffers for getdents64, mapsBufs for what is read of maps.
-var (
-	direntBufs = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
-	mapsBufs   = sync.Pool{New: func() any { b := make([]byte, 0, 32<<10); return &b }}
-)
+// direntBufs are buffers for getdents64.
+var direntBufs = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
-// eachEntry calls f with the names in a directory, in no order; f must not keep the name.
-func eachEntry(dir string, f func(name []byte)) error {
+// eachEntry calls f with the names and inode numbers in a directory of procfs or sysfs, in no order; f must not keep the name. One
+// that fits into the buffer needs one call: their readers go on until it is full (fs/proc/base.c, fs/proc/fd.c, fs/kernfs/dir.c).
+func eachEntry(dir string, f func(name []byte, inode uint64)) error {
 	fd, err := openRead(dir, unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -82,10 +87,7 @@ func eachEntry(dir string, f func(name []byte)) error {
 		if err != nil {
 			return &os.PathError{Op: "read", Path: dir, Err: err}
 		}
-		if n <= 0 {
-			return nil
-		}
-		for b := (*pooled)[:n]; len(b) > direntName; {
+		for b := (*pooled)[:max(n, 0)]; len(b) > direntName; {
 			// struct linux_dirent64: ino 8, off 8, reclen 2, type 1, a name that ends with NUL (getdents(2)).
 			l := int(binary.NativeEndian.Uint16(b[16:]))
 			if l <= direntName || l > len(b) {
@@ -95,18 +97,25 @@ func eachEntry(dir string, f func(name []byte)) error {
 			if i := slices.Index(name, 0); i >= 0 {
 				name = name[:i]
 			}
-			f(name)
+			f(name, binary.NativeEndian.Uint64(b))
 			b = b[l:]
+		}
+		if n <= 0 || n < len(*pooled)-direntMost {
+			return nil
 		}
 	}
 }
 
-const direntName = 19
+// direntName is where an entry's name begins, direntMost the most that an entry takes.
+const (
+	direntName = 19
+	direntMost = direntName + unix.NAME_MAX + 1 + 8
+)
 
 // entries lists a directory in order, without the dots; nothing if it can not be read.
 func entries(dir string) []string {
 	var names []string
-	err := eachEntry(dir, func(name []byte) {
+	err := eachEntry(dir, func(name []byte, _ uint64) {
 		if s := string(name); s != "." && s != ".." {
 			names = append(names, s)
 		}
@@ -118,35 +127,56 @@ func entries(dir string) []string {
 	return names
 }
 
-// numbered appends the entries that are numbers to a list: processes, threads or descriptors. What has ended has none.
+// numbered appends the entries of a directory of procfs that are numbers to a list: threads or descriptors. What has ended has
+// none.
 func numbered(list []int, dir string) []int {
-	_ = eachEntry(dir, func(name []byte) {
-		n := 0
-		for _, c := range name {
-			if c < '0' || c > '9' || n > 1<<30 {
-				return
-			}
-			n = n*10 + int(c-'0')
+	_ = eachEntry(dir, func(name []byte, _ uint64) {
+		if n, ok := number(name); ok {
+			list = append(list, n)
 		}
-		list = append(list, n)
 	})
 	return list
 }
 
-// processes lists the processes of this machine but for this one, in order.
-func (o *Ops) processes() []int {
-	pids := numbered(nil, o.opt.Proc)
-	self := os.Getpid()
-	pids = slices.DeleteFunc(pids, func(pid int) bool { return pid == 0 || pid == self })
-	slices.Sort(pids)
-	return pids[:min(len(pids), maxProcs)]
+func number(name []byte) (n int, ok bool) {
+	for _, c := range name {
+		if c < '0' || c > '9' || n > 1<<30 {
+			return 0, false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n, len(name) > 0
 }
+
+// process is a process as /proc lists it.
+type process struct {
+	pid   int
+	inode uint64 // of its directory: the next process with that number has another one
+}
+
+// processes lists the processes of this machine but for this one, in order.
+func (o *Ops) processes() ([]process, error) {
+	var list []process
+	self := os.Getpid()
+	err := eachEntry(o.opt.Proc, func(name []byte, inode uint64) {
+		if pid, ok := number(name); ok && pid != 0 && pid != self {
+			list = append(list, process{pid, inode})
+		}
+	})
+	slices.SortFunc(list, func(a, b process) int { return a.pid - b.pid })
+	if err == nil && len(list) > maxProcs {
+		list, err = list[:maxProcs], fmt.Errorf("more than %d processes; the rest was not looked at", maxProcs)
+	}
+	return list, err
+}
+
+func (o *Ops) dirOf(pid int) string { return o.opt.Proc + "/" + strconv.Itoa(pid) }
 
 // program returns the directory of a process in /proc and the program that it runs, "" if it has let go of its memory: a
 // process that ends does so before it closes its files. ok is false for kernel threads. Where only the first thread has ended
 // (pthread_exit in main), the directory is another thread's: the first one's shows nothing any more.
 func (o *Ops) program(pid int) (dir, exe string, ok bool) {
-	dir = o.opt.Proc + "/" + strconv.Itoa(pid)
+	dir = o.dirOf(pid)
 	exe, err := os.Readlink(dir + "/exe")
 	if err == nil || !gone(err) {
 		return dir, exe, true
@@ -182,10 +212,14 @@ func kernelThread(dir string) bool {
 func gone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) }
 
 // Running lists which of some programs, given by the names of their files, run on this node.
-func (o *Ops) Running(programs []string) []string {
+func (o *Ops) Running(programs []string) ([]string, error) {
 	var found []string
-	for _, pid := range o.processes() {
-		exe, err := os.Readlink(o.opt.Proc + "/" + strconv.Itoa(pid) + "/exe")
+	list, err := o.processes()
+	if err != nil {
+		err = o.failed(err, "looking which programs run")
+	}
+	for _, p := range list {
+		exe, err := os.Readlink(o.dirOf(p.pid) + "/exe")
 		if err != nil {
 			continue
 		}
@@ -194,5 +228,5 @@ func (o *Ops) Running(programs []string) []string {
 			found = append(found, name)
 		}
 	}
-	return found
+	return found, err
 }

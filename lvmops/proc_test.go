@@ -61,8 +61,11 @@ func TestReadsOfTheKernelsTrees(t *testing.T) {
 	if dir, exe, ok := o.program(os.Getpid()); !ok || exe != self || !strings.HasPrefix(dir, "/proc/") {
 		t.Errorf("this program: %q %q %v", dir, exe, ok)
 	}
-	if got := o.Running([]string{"no-such-program"}); len(got) > 0 {
-		t.Errorf("running: %q", got)
+	if got, err := o.Running([]string{"no-such-program", filepath.Base(self)}); err != nil || len(got) > 0 {
+		t.Errorf("running: %q, %v", got, err)
+	}
+	if list, err := (&Ops{opt: Options{Proc: dir + "/gone"}}).processes(); err == nil {
+		t.Errorf("processes of a node without /proc: %v", list)
 	}
 	if o, err := os.ReadFile("/proc/2/comm"); err == nil && string(o) == "kthreadd\n" {
 		if !kernelThread("/proc/2") || kernelThread("/proc/self") {

@@ -1,7 +1,6 @@
 package lvmops
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -18,7 +17,6 @@ import (
 const (
 	maxProcs = 65536
 	maxFDs   = 2000000 // of all processes together; beyond it no move is possible, so not a number that a busy server has
-	maxMaps  = 8 << 20
 )
 
 // namespace is a mount namespace as seen through one of its processes.
@@ -42,7 +40,8 @@ type scan struct {
 	mapped  map[devno]devno // numbers that maps shows for files of the family, to the device
 	only    *mount          // if set, users of this one mount are looked for
 	users   []proto.User
-	open    []int // descriptors of the process that is looked at
+	kernel  []task // threads of the kernel, if somebody wants to know
+	open    []int  // descriptors of the process that is looked at
 	fds     int
 	more    int // users beyond the limit
 	notes   []string
@@ -50,13 +49,18 @@ type scan struct {
 
 // task is a process that runs a program, as far as a walk has looked at it.
 type task struct {
-	pid      int
+	process
 	dir, exe string // see program
 	ns       *namespace
+	ran      sched // before anything else of it was read
+	alone    bool  // it had one thread then, which schedstat tells of
+	held     []proto.User
+	vague    bool // not all of it could be looked at
 }
 
-// scanProcs lists the processes and mount namespaces that use the family. only, if not nil, restricts it to one mount.
-func (o *Ops) scanProcs(ctx context.Context, f *family, table []mount, only *mount) (*scan, error) {
+// scanProcs lists the processes and mount namespaces that use the family. only, if not nil, restricts it to one mount. known,
+// if not nil, is what an earlier walk found at rest, see resting.
+func (o *Ops) scanProcs(ctx context.Context, f *family, table []mount, only *mount, known *resting) (*scan, error) {
 	s := &scan{f: f, own: f.mountsOf(table), only: only, spaces: map[uint64]*namespace{}, ids: map[int]mount{}, mapped: map[devno]devno{}}
 	for no := range f.devices {
 		s.mapped[no] = no
@@ -64,28 +68,78 @@ func (o *Ops) scanProcs(ctx context.Context, f *family, table []mount, only *mou
 	self := nsInode(filepath.Join(o.opt.Proc, "self/ns/mnt"))
 	s.spaces[self] = &namespace{inode: self, rooted: true, table: table, mine: s.own, visible: true}
 	s.learn(s.spaces[self])
-	pids := o.processes()
-	tasks := make([]task, 0, len(pids))
-	for _, pid := range pids {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if dir, exe, ok := o.program(pid); ok {
-			if ns := s.enter(pid, dir); ns != nil {
-				tasks = append(tasks, task{pid, dir, exe, ns})
-			}
-		}
+	list, err := o.processes()
+	if err != nil {
+		s.notes = append(s.notes, err.Error())
+	}
+	tasks, still, err := s.begin(ctx, list, known)
+	if err != nil {
+		return nil, err
 	}
 	for _, ns := range s.sortedSpaces() {
 		s.foreignMounts(ns)
 	}
+	reader := s.readMaps(tasks)
 	for i := range tasks {
 		if err := ctx.Err(); err != nil {
+			reader.leave()
 			return nil, err
 		}
-		s.process(ctx, &tasks[i])
+		s.links(&tasks[i])
+		s.files(&tasks[i])
+	}
+	if err := s.mapsOf(ctx, reader, tasks); err != nil {
+		return nil, err
+	}
+	for i := range tasks {
+		s.report(&tasks[i])
+	}
+	if known != nil {
+		s.keepResting(tasks, still, known)
 	}
 	return s, nil
+}
+
+// begin finds out what program each process runs, and in which mount namespace, but for those that are still at rest.
+func (s *scan) begin(ctx context.Context, list []process, known *resting) (tasks []task, still []process, err error) {
+	tasks = make([]task, 0, len(list))
+	add := func(p process, ran sched) {
+		alone := ran != sched{} && oneThread(s.f.o.dirOf(p.pid))
+		dir, exe, ok := s.f.o.program(p.pid)
+		t := task{process: p, dir: dir, exe: exe, ran: ran, alone: alone}
+		if !ok {
+			s.kernel = append(s.kernel, t)
+		} else if t.ns = s.enter(p.pid, dir); t.ns != nil {
+			tasks = append(tasks, t)
+		}
+	}
+	for _, p := range list {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		var ran sched
+		if known != nil {
+			ran = s.f.o.schedOf(p.pid)
+		}
+		if known.still(p, ran) {
+			still = append(still, p)
+			continue
+		}
+		add(p, ran)
+	}
+	for _, p := range still {
+		if ns := known.at[p.pid].ns; ns != 0 {
+			s.space(ns, p.pid, s.f.o.dirOf(p.pid))
+		}
+	}
+	if known == nil || known.key == s.key() {
+		return tasks, still, nil
+	}
+	for _, p := range still { // what they were looked at for has changed
+		add(p, known.at[p.pid].ran)
+	}
+	slices.SortFunc(tasks, func(a, b task) int { return a.pid - b.pid })
+	return tasks, nil, nil
 }
 
 // nsInode reads the number in a link such as "mnt:[4026531840]"; 0 if there is none.
@@ -102,12 +156,17 @@ func nsInode(path string) uint64 {
 	return n
 }
 
-// enter notes a process' namespace and reads its mounts if they are not known yet.
+// enter notes a process' namespace.
 func (s *scan) enter(pid int, dir string) *namespace {
 	inode := nsInode(dir + "/ns/mnt")
 	if inode == 0 {
 		return nil // it is gone, or a zombie
 	}
+	return s.space(inode, pid, dir)
+}
+
+// space reads the mounts of a namespace through one of its processes, if they are not known yet.
+func (s *scan) space(inode uint64, pid int, dir string) *namespace {
 	ns := s.spaces[inode]
 	if ns != nil && ns.rooted {
 		return ns
@@ -214,33 +273,35 @@ func (s *scan) note(u proto.User) {
 	s.users = append(s.users, u)
 }
 
-// process looks at one process: its directories, its executable, its open files and what it has mapped.
-func (s *scan) process(ctx context.Context, t *task) {
-	var held []proto.User
-	hold := func(no devno, how, path string) {
-		device := s.f.shown(no)
-		i := slices.IndexFunc(held, func(u proto.User) bool { return u.Device == device })
-		if i < 0 {
-			held = append(held, proto.User{Kind: "process", PID: t.pid, Path: path, How: how, Device: device})
-			return
-		}
-		if u := &held[i]; !slices.Contains(strings.Split(u.How, ","), how) {
-			u.How += "," + how
+// hold notes that a process uses a device of the family.
+func (s *scan) hold(t *task, no devno, how, path string) {
+	device := s.f.shown(no)
+	i := slices.IndexFunc(t.held, func(u proto.User) bool { return u.Device == device })
+	if i < 0 {
+		t.held = append(t.held, proto.User{Kind: "process", PID: t.pid, Path: path, How: how, Device: device})
+		return
+	}
+	if u := &t.held[i]; !slices.Contains(strings.Split(u.How, ","), how) {
+		u.How += "," + how
+	}
+}
+
+// links looks at a process' directories and its executable.
+func (s *scan) links(t *task) {
+	if len(s.ids) == 0 {
+		return
+	}
+	for _, link := range []string{"cwd", "root"} {
+		if path, err := os.Readlink(t.dir + "/" + link); err == nil {
+			s.byText(t, path, link)
 		}
 	}
-	if len(s.ids) > 0 {
-		for _, link := range []string{"cwd", "root"} {
-			if path, err := os.Readlink(t.dir + "/" + link); err == nil {
-				s.byText(t.ns, path, link, hold)
-			}
-		}
-		s.byText(t.ns, t.exe, "exe", hold)
-	}
-	s.files(t.dir, hold)
-	if len(s.ids) > 0 {
-		s.maps(ctx, t.dir, hold)
-	}
-	for _, u := range held {
+	s.byText(t, t.exe, "exe")
+}
+
+// report notes what was found of a process.
+func (s *scan) report(t *task) {
+	for _, u := range t.held {
 		u.Name, u.UID = s.f.o.comm(t.pid), s.uid(t.pid)
 		s.note(u)
 	}
@@ -278,25 +339,27 @@ func (o *Ops) holds(pid int, path string) bool {
 }
 
 // byText finds the mount that a path of a namespace leads into, from the text alone: opening or stat'ing it could hang.
-func (s *scan) byText(ns *namespace, path, how string, hold func(devno, string, string)) {
-	if len(ns.mine) == 0 || !strings.HasPrefix(path, "/") || !s.near(path) {
+func (s *scan) byText(t *task, path, how string) {
+	if len(t.ns.mine) == 0 || !strings.HasPrefix(path, "/") || !s.near(path) {
 		return
 	}
-	m := covering(ns.table, path)
+	m := covering(t.ns.table, path)
 	if m == nil {
 		return
 	}
 	if mine, ok := s.ids[m.id]; ok && !mine.foreign {
-		hold(mine.no, how, path)
+		s.hold(t, mine.no, how, path)
 	}
 }
 
 // files looks at the open files of a process. An open file's mount is known by its number (fdinfo), whatever namespace
 // it was opened in; an open block device by its name.
-func (s *scan) files(dir string, hold func(devno, string, string)) {
+func (s *scan) files(t *task) {
+	dir := t.dir
 	s.open = numbered(s.open[:0], dir+"/fd")
 	for _, fd := range s.open {
 		if s.fds++; s.fds > maxFDs {
+			t.vague = true
 			if s.fds == maxFDs+1 {
 				s.notes = append(s.notes, fmt.Sprintf("more than %d open files; the rest was not looked at", maxFDs))
 			}
@@ -308,7 +371,7 @@ func (s *scan) files(dir string, hold func(devno, string, string)) {
 		}
 		if s.only == nil && strings.HasPrefix(path, "/dev/") {
 			if no, ok := s.f.lookup(path); ok {
-				hold(no, "open", path)
+				s.hold(t, no, "open", path)
 				continue
 			}
 		}
@@ -319,7 +382,7 @@ func (s *scan) files(dir string, hold func(devno, string, string)) {
 		}
 		info := readLine(dir + "/fdinfo/" + strconv.Itoa(fd))
 		if m, ok := s.ids[mountID(info)]; ok && !m.foreign {
-			hold(m.no, "fd", path)
+			s.hold(t, m.no, "fd", path)
 		}
 	}
 }
@@ -334,60 +397,6 @@ func mountID(info string) int {
 		}
 	}
 	return -1
-}
-
-// mapping is a file of the family that a process has mapped.
-type mapping struct {
-	no   devno
-	path string
-}
-
-// maps looks at mapped files by device number. Reading maps waits for the process' memory lock, which a process that
-// hangs in a page fault may hold: so it is read aside.
-func (s *scan) maps(ctx context.Context, dir string, hold func(devno, string, string)) {
-	list, err := aside(ctx, s.f.o, dir+"/maps", func() ([]mapping, error) {
-		pooled := mapsBufs.Get().(*[]byte) //nolint:errcheck // the pool holds nothing else
-		defer mapsBufs.Put(pooled)
-		b, err := appendFile((*pooled)[:0], dir+"/maps", maxMaps)
-		*pooled = b
-		return mappings(b, s.mapped), err
-	})
-	if err != nil && !gone(err) {
-		s.notes = append(s.notes, fmt.Sprintf("the memory of process %s could not be looked at: %v", filepath.Base(dir), err))
-	}
-	for _, m := range list {
-		if s.only == nil || within(m.path, s.only.target) {
-			hold(m.no, "mmap", m.path)
-		}
-	}
-}
-
-// mappings finds the files of some devices in a process' maps. Most lines are of no device, or of the one before.
-func mappings(maps []byte, devices map[devno]devno) (list []mapping) {
-	var other []byte // a device that is none of them
-	for line := range bytes.Lines(maps) {
-		// address perms offset dev inode pathname; dev is hexadecimal (proc(5))
-		rest := line
-		for range 3 {
-			_, rest, _ = bytes.Cut(rest, []byte(" "))
-		}
-		dev, _, _ := bytes.Cut(rest, []byte(" "))
-		if bytes.Equal(dev, other) || string(dev) == "00:00" {
-			continue
-		}
-		a, c, ok := strings.Cut(string(dev), ":")
-		ma, err1 := strconv.ParseUint(a, 16, 32)
-		mi, err2 := strconv.ParseUint(c, 16, 32)
-		no, mine := devices[devno{uint32(ma), uint32(mi)}]
-		if !ok || err1 != nil || err2 != nil || !mine {
-			other = dev
-			continue
-		}
-		_, rest, _ = bytes.Cut(rest, []byte(" "))
-		_, path, _ := bytes.Cut(rest, []byte(" "))
-		list = append(list, mapping{no, unescape(strings.Trim(string(path), " \n"))})
-	}
-	return list
 }
 
 // unitOf finds the systemd unit that a process belongs to in the text of its /proc/PID/cgroup: the first part of its path

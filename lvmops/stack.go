@@ -17,7 +17,8 @@ import (
 )
 
 // cacheFor is how long a report of lvm is reused while the metadata on the device and the set of device-mapper devices
-// do not change. Only the open state of an LV can be that old; mounts and processes are always read afresh.
+// do not change. Only how full a pool or snapshot is, and which file system lies on a volume that is not mounted, can be that
+// old; mounts, processes and what is open are always read afresh.
 const cacheFor = 10 * time.Second
 
 // cached is the last report of lvm about a device.
@@ -50,20 +51,22 @@ func (o *Ops) Findings(node string) []string {
 
 // Stack reads what sits on a replicated device. dev is the name the operator knows (/dev/drbd0), node the kernel's
 // device behind it (/dev/nbd0); they may be equal. What could not be read is named in Stack.Err, next to what could;
-// the error is for calls that make no sense, such as a node that is no block device, and for a cancelled context.
+// the error is for calls that make no sense, such as a node that is no block device, and for a cancelled context. Of processes
+// nobody is left out.
 //
 // It opens node, and on a fresh report each active LV, read-only for a moment: serialise it with a demotion.
 func (o *Ops) Stack(ctx context.Context, dev, node string) (proto.Stack, error) {
-	st, _, err := o.stack(ctx, dev, node, func(time.Duration) time.Duration { return cacheFor })
+	st, _, err := o.stack(ctx, dev, node, true, func(time.Duration) time.Duration { return cacheFor })
 	return st, err
 }
 
-// Watch is Stack for whoever looks again and again: of what lvm reports it may show something older, so that lvm takes about
-// a quarter of share, a part of a core. A change of the metadata or of the active volumes shows at once all the same. cost
-// is how long the look took, without what it waited for probes of others to end.
+// Watch is Stack for whoever looks again and again. A process that held nothing and has not run since is not looked at again (see
+// resting). What lvm reports may be older, so that lvm takes about a quarter of share, a part of a core; a change of the metadata
+// or of the active volumes shows at once all the same. cost is how long the look took, without what it waited for probes of
+// others to end.
 func (o *Ops) Watch(ctx context.Context, dev, node string, share float64) (st proto.Stack, cost time.Duration, err error) {
 	begin := time.Now()
-	st, waited, err := o.stack(ctx, dev, node, func(cost time.Duration) time.Duration {
+	st, waited, err := o.stack(ctx, dev, node, false, func(cost time.Duration) time.Duration {
 		return min(max(time.Duration(4*float64(cost)/share), cacheFor), longestCache)
 	})
 	return st, time.Since(begin) - waited, err
@@ -72,15 +75,18 @@ func (o *Ops) Watch(ctx context.Context, dev, node string, share float64) (st pr
 // longestCache bounds what Watch makes of cacheFor.
 const longestCache = 10 * time.Minute
 
-// stack reads the stack; reuse says for how long a report of lvm will do that took so long.
-func (o *Ops) stack(ctx context.Context, dev, node string, reuse func(cost time.Duration) time.Duration) (_ proto.Stack, waited time.Duration, _ error) {
+// stack reads the stack. whole leaves no process out; reuse says for how long a report of lvm will do that took so long.
+func (o *Ops) stack(ctx context.Context, dev, node string, whole bool, reuse func(cost time.Duration) time.Duration) (_ proto.Stack, waited time.Duration, _ error) {
 	f, err := o.openFamily(dev, node)
 	if err != nil {
 		return proto.Stack{}, 0, err
 	}
 	var st proto.Stack
 	var problems []string
-	rep, kind, err := o.lookLVM(ctx, f, reuse)
+	rep, kind, err := o.lookLVM(ctx, f, func(c *cached) bool {
+		age := time.Since(c.at)
+		return age < reuse(c.cost) || !whole && age < longestCache && c.rep.settled()
+	})
 	if err != nil {
 		problems = append(problems, err.Error())
 	}
@@ -102,7 +108,11 @@ func (o *Ops) stack(ctx context.Context, dev, node string, reuse func(cost time.
 			st.Mounts = append(st.Mounts, shown)
 		}
 	}
-	users, notes, err := o.usersOf(ctx, f, table, nil)
+	var known *resting
+	if !whole {
+		known = o.restingOf(node)
+	}
+	users, notes, err := o.usersOf(ctx, f, table, nil, known)
 	if err != nil {
 		return proto.Stack{}, 0, o.failed(err, "looking for users of %s", dev)
 	}
@@ -132,8 +142,9 @@ func (o *Ops) openFamily(dev, node string) (*family, error) {
 	return f, nil
 }
 
-// lookLVM reads the head of the device and, only if it is a physical volume, asks lvm about it.
-func (o *Ops) lookLVM(ctx context.Context, f *family, reuse func(time.Duration) time.Duration) (cached, string, error) {
+// lookLVM reads the head of the device and, only if it is a physical volume, asks lvm about it. While neither the metadata nor
+// the active volumes have changed, reuse says whether the last report will do.
+func (o *Ops) lookLVM(ctx context.Context, f *family, reuse func(*cached) bool) (cached, string, error) {
 	head, err := o.readHead(ctx, f.node)
 	if err != nil {
 		return cached{}, "", fmt.Errorf("the first sectors of %s could not be read: %w", f.node, err)
@@ -146,7 +157,7 @@ func (o *Ops) lookLVM(ctx context.Context, f *family, reuse func(time.Duration) 
 	o.mu.Lock()
 	old := o.cache[f.node]
 	o.mu.Unlock()
-	if old != nil && now.mark != nil && bytes.Equal(old.mark, now.mark) && old.dm == now.dm && now.at.Sub(old.at) < reuse(old.cost) {
+	if old != nil && now.mark != nil && bytes.Equal(old.mark, now.mark) && old.dm == now.dm && reuse(old) {
 		return *old, kind, nil
 	}
 	if now.rep, err = o.report(ctx, f.node, nil); err != nil {
@@ -294,7 +305,7 @@ func (o *Ops) Busy(ctx context.Context, node string) ([]proto.User, error) {
 		return nil, o.failed(err, "looking for users of %s", node)
 	}
 	f.grow(table)
-	users, notes, err := o.usersOf(ctx, f, table, nil)
+	users, notes, err := o.usersOf(ctx, f, table, nil, nil)
 	if err == nil && len(notes) > 0 {
 		err = fmt.Errorf("the list is not complete: %s", join(notes))
 	}
@@ -317,8 +328,8 @@ const (
 )
 
 // usersOf lists the users of a family: mounts, kernel users, other namespaces, processes. only restricts it to one
-// mount: then its submounts are users, and it is not.
-func (o *Ops) usersOf(ctx context.Context, f *family, table []mount, only *mount) (users []proto.User, notes []string, err error) {
+// mount: then its submounts are users, and it is not. known are processes at rest, see scanProcs.
+func (o *Ops) usersOf(ctx context.Context, f *family, table []mount, only *mount, known *resting) (users []proto.User, notes []string, err error) {
 	mine := f.mountsOf(table)
 	for _, m := range mine {
 		on := m.foreign
@@ -338,7 +349,7 @@ func (o *Ops) usersOf(ctx context.Context, f *family, table []mount, only *mount
 	}
 	kernel, notes := o.kernelUsers(f, table, scope, only == nil)
 	users = append(users, kernel...)
-	s, err := o.scanProcs(ctx, f, table, only)
+	s, err := o.scanProcs(ctx, f, table, only, known)
 	if err != nil {
 		return nil, nil, err
 	}

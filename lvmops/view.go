@@ -19,17 +19,23 @@ const devicesDir = "lvm/devices"
 // kernel's replicated device or "" while there is none. The settings are asked for again only when one of lvm's files
 // has changed.
 func (o *Ops) LVMView(ctx context.Context, disk, node string) (proto.LVMFacts, error) {
-	v := proto.LVMFacts{Mechanism: proto.SelectNone}
+	v, _, err := o.lvmView(ctx, disk, node)
+	return v, err
+}
+
+// lvmView also returns the devices that lvm looked at.
+func (o *Ops) lvmView(ctx context.Context, disk, node string) (v proto.LVMFacts, names []string, err error) {
+	v.Mechanism = proto.SelectNone
 	set, err := o.deviceSettings(ctx)
 	if errors.Is(err, ErrNotFound) {
-		return v, nil
+		return v, nil, nil
 	}
 	if err != nil {
-		return v, o.failed(err, "asking lvm for its device settings")
+		return v, nil, o.failed(err, "asking lvm for its device settings")
 	}
 	v.Installed, v.SearchDevnames = true, strings.Trim(set["search_for_devnames"], `"`)
 	v.Filter, v.GlobalFilter, v.ScanLVs = set["filter"], set["global_filter"], set["scan_lvs"] == "1"
-	file := filepath.Join(o.opt.Etc, devicesDir, strings.Trim(set["devicesfile"], `"`))
+	file := o.devicesFile(set)
 	switch _, err := os.Stat(file); {
 	case set["use_devicesfile"] == "1" && err == nil:
 		v.Mechanism, v.DevicesFile = proto.SelectDevicesFile, file // lvm then ignores both filters (lvmdevices(8))
@@ -38,14 +44,22 @@ func (o *Ops) LVMView(ctx context.Context, disk, node string) (proto.LVMFacts, e
 	}
 	res, err := o.run(ctx, nil, Cmd{Argv: []string{"pvs", "-a", "--reportformat", "json", "-o", "pv_name,pv_uuid,vg_name"}, Limit: LimitLook})
 	if err != nil {
-		return v, o.failed(err, "listing the devices that lvm sees")
+		return v, nil, o.failed(err, "listing the devices that lvm sees")
 	}
 	rows, err := parsePVs(res.Stdout)
 	if err != nil {
-		return v, o.failed(err, "listing the devices that lvm sees")
+		return v, nil, o.failed(err, "listing the devices that lvm sees")
 	}
 	o.judgeRows(ctx, &v, rows, disk, node)
-	return v, nil
+	for _, r := range rows {
+		names = append(names, r["pv_name"])
+	}
+	slices.Sort(names)
+	return v, names, nil
+}
+
+func (o *Ops) devicesFile(set map[string]string) string {
+	return filepath.Join(o.opt.Etc, devicesDir, strings.Trim(set["devicesfile"], `"`))
 }
 
 // Selects says whether a filter setting is there and more than "everything".
@@ -129,11 +143,18 @@ func (o *Ops) deviceSettings(ctx context.Context) (map[string]string, error) {
 func (o *Ops) settingsKey() string {
 	var b strings.Builder
 	for _, f := range []string{"lvm/lvm.conf", "lvm/lvmlocal.conf"} {
-		if fi, err := os.Stat(filepath.Join(o.opt.Etc, f)); err == nil {
-			fmt.Fprintf(&b, "%s %d %d\n", f, fi.Size(), fi.ModTime().UnixNano())
-		}
+		b.WriteString(fileState(filepath.Join(o.opt.Etc, f)))
 	}
 	return b.String()
+}
+
+// fileState is a line that changes with a file; "" if it is not there.
+func fileState(path string) string {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s %d %d\n", path, fi.Size(), fi.ModTime().UnixNano())
 }
 
 // BackingUsers lists what uses a backing disk beside replication: loop devices, device-mapper devices, mounts, swap. The

@@ -200,6 +200,9 @@ type ObserveRequest struct {
 	VGs []string `json:"vgs,omitempty"`
 	// MaxAge is how old, in seconds, the look at the stack may be; 0 asks for a fresh one.
 	MaxAge float64 `json:"max_age,omitempty"`
+	// Whole asks for a fresh look that leaves nothing out which shows no sign of having changed since an earlier one: what an
+	// operation begins with.
+	Whole bool `json:"whole,omitempty"`
 	// Brief asks only for what the agent knows without a look at stack, disks and service: role, states, lock, targets.
 	Brief bool `json:"brief,omitempty"`
 }

@@ -26,6 +26,7 @@ type pairModel struct {
 }
 
 type nodeModel struct {
+	asked   []proto.ObserveRequest // but for brief ones
 	role    proto.Role
 	active  bool
 	mounted bool
@@ -193,6 +194,9 @@ func (n *fakeNode) Observe(_ context.Context, req proto.ObserveRequest) (proto.O
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	m := n.w.nodes[n.name]
+	if !req.Brief {
+		m.asked = append(m.asked, req)
+	}
 	if n.away() {
 		return proto.Observation{}, proto.Errorf(proto.CodeUnreachable, "no answer")
 	}

@@ -78,7 +78,7 @@ func Runs(verb proto.Verb) bool {
 // Look asks both agents and evaluates checks and plan of a verb on this node. The looks at the stacks may be maxAge old;
 // 0 asks for fresh ones.
 func (r *Runner) Look(ctx context.Context, req proto.CheckRequest, maxAge time.Duration) (proto.PlanReply, error) {
-	v, err := r.view(ctx, req.Verb, req.Resource, maxAge)
+	v, err := r.view(ctx, proto.ObserveRequest{Resource: req.Resource, MaxAge: maxAge.Seconds()}, req.Verb)
 	if err != nil {
 		return proto.PlanReply{}, err
 	}
@@ -97,9 +97,10 @@ func (r *Runner) reply(verb proto.Verb, v View) proto.PlanReply {
 	}
 }
 
-func (r *Runner) view(ctx context.Context, verb proto.Verb, resource string, maxAge time.Duration) (View, error) {
+// view asks both agents the same, and what a verb needs to know beside it.
+func (r *Runner) view(ctx context.Context, here proto.ObserveRequest, verb proto.Verb) (View, error) {
+	resource, ask := here.Resource, here
 	v := View{Known: r.journal.Known(resource), Limits: r.Limits}
-	ask := proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds()}
 	if verb == proto.VerbRejoin || verb == proto.VerbFailover { // what the other node may have left of the service
 		ask.Targets, ask.VGs = targets(v.Known.Peer.Mounts), uuids(v.Known.Peer)
 	}
@@ -108,12 +109,12 @@ func (r *Runner) view(ctx context.Context, verb proto.Verb, resource string, max
 		v.From, v.FromErr = r.peer.Observe(ctx, ask)
 		v.Heard = time.Now()
 	})
-	here, err := r.local.Observe(ctx, proto.ObserveRequest{Resource: resource, MaxAge: maxAge.Seconds()})
+	var err error
+	v.To, err = r.local.Observe(ctx, here)
 	wg.Wait()
 	if err != nil {
 		return v, fmt.Errorf("look at %s: %w", resource, err)
 	}
-	v.To = here
 	if v.FromErr != nil {
 		v.From = proto.Observation{Node: r.peer.Name()}
 	}
@@ -145,7 +146,7 @@ func (r *Runner) Start(ctx context.Context, req proto.OpStartRequest) (proto.Op,
 		o, _ := r.journal.Get(r.cur.id)
 		return proto.Op{}, lockedBy(r.local.Name(), proto.Lock{OpID: o.ID, Owner: o.Owner, Node: r.local.Name(), Since: o.Started})
 	}
-	v, err := r.view(ctx, req.Verb, req.Resource, 0)
+	v, err := r.view(ctx, proto.ObserveRequest{Resource: req.Resource, Whole: true}, req.Verb)
 	if err != nil {
 		return proto.Op{}, err
 	}

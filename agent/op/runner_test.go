@@ -282,7 +282,7 @@ func TestJournalSurvives(t *testing.T) {
 
 func TestChecksCoverTable(t *testing.T) {
 	g := newRig(t)
-	v, err := g.r.view(context.Background(), proto.VerbFailover, "r0", 0)
+	v, err := g.r.view(context.Background(), proto.ObserveRequest{Resource: "r0"}, proto.VerbFailover)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -420,4 +420,29 @@ func TestNoJournalNoStep(t *testing.T) {
 	if o = g.wait(t); o.State != proto.OpUndone || g.w.home() != "otter" {
 		t.Errorf("%s: %s; service: %s", o.State, o.Outcome, g.w.home())
 	}
+}
+
+// TestWholeLook: an operation begins with looks that leave nothing out, on both nodes; a check does not need them.
+func TestWholeLook(t *testing.T) {
+	g := newRig(t)
+	asked := func(want bool) {
+		t.Helper()
+		g.w.mu.Lock()
+		defer g.w.mu.Unlock()
+		for name, m := range g.w.nodes {
+			if len(m.asked) != 1 || m.asked[0].Whole != want || m.asked[0].MaxAge != 0 {
+				t.Errorf("%s was asked for %+v, want one fresh look, whole: %v", name, m.asked, want)
+			}
+			m.asked = nil
+		}
+	}
+	if _, err := g.r.Look(t.Context(), proto.CheckRequest{Verb: proto.VerbFailover, Resource: "r0"}, 0); err != nil {
+		t.Fatal(err)
+	}
+	asked(false)
+	req := proto.OpStartRequest{Verb: proto.VerbFailover, Resource: "r0", To: "weasel", Confirm: "demo", Owner: "me@here", DryRun: true}
+	if _, err := g.r.Start(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	asked(true)
 }

@@ -60,7 +60,7 @@ func TestServiceChecks(t *testing.T) {
 	} {
 		g := newRig(t)
 		g.w.equip()
-		v, err := g.r.view(context.Background(), proto.VerbFailover, "r0", 0)
+		v, err := g.r.view(context.Background(), proto.ObserveRequest{Resource: "r0"}, proto.VerbFailover)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -83,7 +83,7 @@ func TestStackChecks(t *testing.T) {
 	}
 	for _, c := range cases {
 		g := newRig(t)
-		v, err := g.r.view(context.Background(), proto.VerbFailover, "r0", 0)
+		v, err := g.r.view(context.Background(), proto.ObserveRequest{Resource: "r0"}, proto.VerbFailover)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -48,6 +48,7 @@ type group struct {
 
 type volume struct {
 	name, uuid string
+	attr       string
 	size       int64
 	minor      int // of its device-mapper device, -1 while inactive
 	content    []byte
@@ -158,9 +159,46 @@ func (m *Machine) Calls() []string {
 	return list
 }
 
+// Reports counts the looks, which Calls leaves out.
+func (m *Machine) Reports() (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.calls {
+		if c[0] == "lvm" {
+			n++
+		}
+	}
+	return n
+}
+
+// SetAttr makes a volume one of another type, as lv_attr shows it (lvs(8)).
+func (m *Machine) SetAttr(vg, lv, attr string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, v := range m.find(vg).lvs {
+		if v.name == lv {
+			v.attr = attr
+		}
+	}
+}
+
+// DeviceEvent makes the kernel count an event of a device.
+func (m *Machine) DeviceEvent() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.next++
+	return write(filepath.Join(m.dir, "sys/kernel/uevent_seqnum"), strconv.Itoa(m.next)+"\n")
+}
+
 // AddProcess makes a process with a working directory.
 func (m *Machine) AddProcess(pid int, name, cwd string) error {
-	dir := filepath.Join(m.dir, "proc", strconv.Itoa(pid))
+	dir := m.process(pid)
+	if err := os.MkdirAll(filepath.Join(dir, "task", strconv.Itoa(pid)), 0o755); err != nil {
+		return err
+	}
+	if err := m.RunProcess(pid); err != nil {
+		return err
+	}
 	for f, text := range map[string]string{"comm": name + "\n", "status": "Name:\t" + name + "\nUid:\t1000\t1000\t1000\t1000\n", "maps": ""} {
 		if err := write(filepath.Join(dir, f), text); err != nil {
 			return err
@@ -177,10 +215,32 @@ func (m *Machine) AddProcess(pid int, name, cwd string) error {
 	return nil
 }
 
-// RemoveProcess ends a process.
-func (m *Machine) RemoveProcess(pid int) error {
-	return os.RemoveAll(filepath.Join(m.dir, "proc", strconv.Itoa(pid)))
+func (m *Machine) process(pid int) string { return filepath.Join(m.dir, "proc", strconv.Itoa(pid)) }
+
+// RunProcess lets a process have a processor for a moment.
+func (m *Machine) RunProcess(pid int) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.next++
+	return write(filepath.Join(m.process(pid), "schedstat"), fmt.Sprintf("%d %d %d\n", 1000*m.next, m.next, m.next))
 }
+
+// MoveProcess changes a process' working directory, which it can not do itself without RunProcess.
+func (m *Machine) MoveProcess(pid int, cwd string) error {
+	link := filepath.Join(m.process(pid), "cwd")
+	if err := os.Remove(link); err != nil {
+		return err
+	}
+	return os.Symlink(cwd, link)
+}
+
+// AddThread gives a process one more thread.
+func (m *Machine) AddThread(pid, tid int) error {
+	return os.Mkdir(filepath.Join(m.process(pid), "task", strconv.Itoa(tid)), 0o755)
+}
+
+// RemoveProcess ends a process.
+func (m *Machine) RemoveProcess(pid int) error { return os.RemoveAll(m.process(pid)) }
 
 // Run implements lvmops.Runner.
 func (m *Machine) Run(ctx context.Context, cmd lvmops.Cmd) (lvmops.Result, error) {
@@ -218,6 +278,8 @@ func (m *Machine) do(argv []string) (Run, error) {
 		return m.report(argv[slices.Index(argv, "--devices")+1])
 	case "pvs":
 		return m.pvs()
+	case "lvmconfig":
+		return Run{Stdout: "use_devicesfile=0\nscan_lvs=0\n"}, nil
 	case "pvcreate":
 		return Run{}, m.stamp(last, 512, label())
 	case "vgcreate":
@@ -315,7 +377,7 @@ func (m *Machine) lvcreate(argv []string) (Run, error) {
 		size = n
 	}
 	m.next++
-	v := &volume{name: argv[slices.Index(argv, "--name")+1], uuid: uuid("lv", m.next), size: size, minor: -1, content: make([]byte, headSize)}
+	v := &volume{name: argv[slices.Index(argv, "--name")+1], attr: "-wi-a-----", uuid: uuid("lv", m.next), size: size, minor: -1, content: make([]byte, headSize)}
 	g.lvs = append(g.lvs, v)
 	if err := m.commit(g, argv[slices.Index(argv, "--devices")+1]); err != nil {
 		return Run{}, err
@@ -412,7 +474,7 @@ func (m *Machine) report(node string) (Run, error) {
 		}
 		lvs := []row{}
 		for _, v := range g.lvs {
-			lvs = append(lvs, row{"lv_name": v.name, "lv_uuid": v.uuid, "lv_size": strconv.FormatInt(v.size, 10), "lv_attr": "-wi-a-----", "lv_device_open": "0"})
+			lvs = append(lvs, row{"lv_name": v.name, "lv_uuid": v.uuid, "lv_size": strconv.FormatInt(v.size, 10), "lv_attr": v.attr, "lv_device_open": "0"})
 		}
 		groups = append(groups, map[string][]row{"lv": lvs, "pv": {{"pv_name": node, "pv_missing": "0"}},
 			"vg": {{"vg_name": g.name, "vg_uuid": g.uuid, "vg_seqno": strconv.Itoa(g.seqno), "vg_autoactivation": "0"}}})
@@ -430,6 +492,12 @@ func (m *Machine) pvs() (Run, error) {
 	for _, g := range m.vgs {
 		rows = append(rows, fmt.Sprintf(`{"pv_name":"/dev/%s", "vg_name":%q}`, g.pv, g.name))
 	}
+	for path, no := range m.numbers { // pvs -a names every device, but logical volumes only to scan them
+		if strings.Count(path, "/") == 2 && no[0] != 254 && !slices.ContainsFunc(m.vgs, func(g *group) bool { return "/dev/"+g.pv == path }) {
+			rows = append(rows, fmt.Sprintf(`{"pv_name":%q, "vg_name":""}`, path))
+		}
+	}
+	slices.Sort(rows)
 	return Run{Stdout: `{"report":[{"pv":[` + strings.Join(rows, ",") + `]}]}`}, nil
 }
 
