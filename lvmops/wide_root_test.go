@@ -42,11 +42,11 @@ func TestManyProcesses(t *testing.T) {
 		st, _, err := o.Watch(ctx, dev, dev, 1)
 		return st, err
 	}
-	look("all of each process", 11, 0, whole)
+	look("all of each process", 5, 0, whole)
 	look("a first check", 1, 0, check)
-	look("further checks", 51, 0, check)
+	look("further checks", 21, 0, check)
 	holder := background(t, target, "sleep", "60")
-	look("one process works there", 11, 1, check)
+	look("one process works there", 5, 1, check)
 	end(holder)
 	look("it has ended", 1, 0, check)
 }
