@@ -207,8 +207,12 @@ func (x *execution) current(ctx context.Context, s proto.Step, other proto.Obser
 		res.Err = proto.Errorf(proto.CodeState, "%s on %s is %s: it is not promoted", s.Resource, s.Node, o.Resource.DiskState).On(s.Node).WithRemedy(remedy)
 	case o.Resource.Conn >= proto.Connected && other.Resource.Conn >= proto.Connected:
 		res.State = proto.StepDone
-	default:
-		if l := LineageOf(o, other); l.Split || l.Source == other.Node {
+	default: // what it said a moment ago may be from before the link broke
+		if again := x.attest(ctx, other.Node, s.Resource); again.Err != nil {
+			return again
+		}
+		other = x.attested[other.Node]
+		if l := LineageOf(o, other); l.Split || l.Source == other.Node || l.Source == "" && other.Resource.OutOfSync > 0 {
 			res.Err = proto.Errorf(proto.CodeState, "%s has data that %s lacks, since replication broke: %s. %s is not promoted", other.Node, s.Node, l.Text, s.Node).
 				On(s.Node).WithRemedy(remedy)
 			break

@@ -47,6 +47,7 @@ type nodeModel struct {
 	memory *proto.Memory
 	fstab  []proto.FstabEntry
 	disk   proto.DiskState // UpToDate if it is 0
+	oos    int64           // bytes known to differ
 
 	address, script, unit, export bool           // what of beside is there, if it is configured
 	config                        *proto.Service // this node's own agent.toml, if it differs
@@ -216,6 +217,7 @@ func (n *fakeNode) Observe(_ context.Context, req proto.ObserveRequest) (proto.O
 	if o.PeerLink.Up = !n.w.peer(n.name).gone; !o.PeerLink.Up {
 		o.PeerLink.Since = time.Now().Add(-time.Minute)
 	}
+	o.Resource.OutOfSync = m.oos
 	if m.disk != 0 {
 		o.Resource.DiskState = m.disk
 	}

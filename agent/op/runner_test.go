@@ -446,3 +446,32 @@ func TestWholeLook(t *testing.T) {
 	}
 	asked(true)
 }
+
+// TestUnsentWritesAreNotLeftBehind: under protocol A a link that has just broken may have taken writes with it that the old Primary
+// knows of, although the histories are the same.
+func TestUnsentWritesAreNotLeftBehind(t *testing.T) {
+	for _, lost := range []int64{0, 4096} {
+		g := newRig(t)
+		req := request(proto.VerbFailover)
+		req.StepByStep = true
+		o := g.begin(t, req)
+		resume := func() {
+			t.Helper()
+			if _, err := g.r.Decide(t.Context(), proto.DecideRequest{ID: o.ID, Choice: proto.ChoiceResume}); err != nil {
+				t.Fatal(err)
+			}
+			o = g.wait(t)
+		}
+		for range 4 { // otter has said that it is Secondary
+			resume()
+		}
+		g.w.mu.Lock()
+		g.w.disconnect(proto.WFConnection)
+		g.w.nodes["otter"].oos = lost
+		g.w.mu.Unlock()
+		resume()
+		if promoted := g.w.nodes["weasel"].role == proto.Primary; promoted != (lost == 0) {
+			t.Errorf("%d bytes only on otter: promoted %v; %s: %s", lost, promoted, o.State, o.Outcome)
+		}
+	}
+}

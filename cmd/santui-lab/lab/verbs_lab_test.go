@@ -148,13 +148,16 @@ func (g *verbRig) onService(n *Node) {
 	}
 }
 
-// cockpit opens a session to a node's agent, as the cockpit does.
-func (g *verbRig) cockpit(n *Node) *session.Session {
+// cockpit opens a session to a node's agent, as the cockpit does. On a busy machine an agent may not answer at once.
+func (g *verbRig) cockpit(n *Node) (s *session.Session) {
 	g.t.Helper()
-	s, err := g.dial(n)
-	if err != nil {
-		g.t.Fatal(err)
-	}
+	var err error
+	g.until(time.Minute, n.Name()+"'s agent opens a session", func() bool {
+		if s, err = g.dial(n); err != nil {
+			g.t.Log(err)
+		}
+		return err == nil
+	})
 	return s
 }
 
@@ -186,10 +189,14 @@ func (g *verbRig) trySnap(n *Node) (proto.Snapshot, error) {
 
 func (g *verbRig) snap(n *Node) proto.Snapshot {
 	g.t.Helper()
-	s, err := g.trySnap(n)
-	if err != nil {
-		g.t.Fatal(err)
-	}
+	var s proto.Snapshot
+	g.until(time.Minute, n.Name()+"'s agent answers", func() bool {
+		var err error
+		if s, err = g.trySnap(n); err != nil {
+			g.t.Log(err)
+		}
+		return err == nil
+	})
 	return s
 }
 
@@ -261,7 +268,9 @@ func (g *verbRig) move(to *Node) {
 }
 
 func (g *verbRig) note(format string, args ...any) {
-	g.matrix = append(g.matrix, fmt.Sprintf(format, args...))
+	row := fmt.Sprintf(format, args...)
+	g.matrix = append(g.matrix, row)
+	g.t.Log(row) // a run that is cut short has shown it
 }
 
 // step starts an operation that pauses before every step, and lets it do n of them.
