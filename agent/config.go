@@ -121,7 +121,8 @@ func readSettings(path string) ([]byte, error) {
 
 func (c Config) unknown(key toml.Key) error {
 	if len(key) < 3 || key[0] != sectionPrefix {
-		return fmt.Errorf("%s: unknown setting %q (known: node, pair, drbd_conf, state_dir, run_dir, socket, front_end, handlers_may_halt, inhibit_shutdown, [peer] listen, address, pin, [limits], [resource.NAME])", c.path, key)
+		return fmt.Errorf("%s: unknown setting %q (known: node, pair, drbd_conf, state_dir, run_dir, socket, front_end, handlers_may_halt, inhibit_shutdown, "+
+			"[peer] listen, address, pin, [limits] unmount, deactivate, activate, mount, [resource.NAME])", c.path, key)
 	}
 	table := ""
 	if len(key) > 3 {

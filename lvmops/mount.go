@@ -119,7 +119,7 @@ func (o *Ops) fits(ctx context.Context, m proto.Mount, out *Outcome) error {
 	case errors.Is(err, errHangs):
 		return o.failed(err, "mounting %s at %s: reading its header", m.Source, m.Target)
 	case err != nil:
-		return nil // what is wrong with the device mount(8) says
+		return nil //nolint:nilerr // what is wrong with the device mount(8) says
 	}
 	if kind := sniff(head); known && strings.TrimRight(kind, "234") != family {
 		return o.refuse(proto.CodeState, "mounting %s at %s: its header shows no %s (%s)", m.Source, m.Target, m.FSType, orNothing(kind)).

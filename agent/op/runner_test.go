@@ -306,13 +306,12 @@ func TestPartOfAStepIsTakenBack(t *testing.T) {
 	for _, kind := range []proto.StepKind{proto.StepUnmount, proto.StepDeactivate, proto.StepDemote} {
 		g := newRig(t)
 		g.otter.fault = &fault{kind: kind, after: true, code: proto.CodeBusy, times: 1}
-		if o := g.start(t, proto.ChoiceUndo); true {
-			for !o.State.Final() {
-				o = g.wait(t)
-			}
-			if o.State != proto.OpUndone || g.w.home() != "otter" {
-				t.Errorf("%s: %s: %s; service: %s", kind, o.State, o.Outcome, g.w.home())
-			}
+		o := g.start(t, proto.ChoiceUndo)
+		for !o.State.Final() {
+			o = g.wait(t)
+		}
+		if o.State != proto.OpUndone || g.w.home() != "otter" {
+			t.Errorf("%s: %s: %s; service: %s", kind, o.State, o.Outcome, g.w.home())
 		}
 	}
 }
