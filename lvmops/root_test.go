@@ -391,3 +391,30 @@ func TestStackIsCheap(t *testing.T) {
 	}
 	t.Logf("%v per look with %d processes", time.Since(start)/10, procs)
 }
+
+// TestExecStuck: a program that not even SIGKILL ends (a writer to a frozen file system, state D) is left behind in time, is not
+// started a second time beside itself, and can run again once the kernel has let go of it.
+func TestExecStuck(t *testing.T) {
+	o, ctx := newOps(t), context.Background()
+	_, target := mounted(t, o, "frozen")
+	sh(t, "fsfreeze", "--freeze", target)
+	thaw := func() { _ = exec.Command("fsfreeze", "--unfreeze", target).Run() } // a second time it fails
+	t.Cleanup(thaw)
+	e := &Exec{Grace: 200 * time.Millisecond}
+	cmd := Cmd{Argv: []string{"touch", filepath.Join(target, "x")}, Limit: 200 * time.Millisecond}
+	began := time.Now()
+	res, err := e.Run(ctx, cmd)
+	if took := time.Since(began); !errors.Is(err, ErrStuck) || res.Execution.Exit != -1 || !strings.Contains(err.Error(), "pid ") || took > 5*time.Second {
+		t.Fatalf("after %v: %v", took, err)
+	}
+	writers := func() string { return sh(t, "sh", "-c", "pgrep -fc \"^touch $1\" || true", "-", target) }
+	if _, err := e.Run(ctx, cmd); !errors.Is(err, ErrStuck) || !strings.Contains(err.Error(), "still hangs") || writers() != "1" {
+		t.Errorf("again, with %s programs that hang: %v", writers(), err)
+	}
+	thaw()
+	cmd.Limit = 10 * time.Second
+	eventually(t, "it runs again", func() bool {
+		_, err := e.Run(ctx, cmd)
+		return err == nil
+	})
+}
