@@ -226,6 +226,9 @@ func snapshotUnderLoad(s *scene) {
 // than the log covers is resynced, and that is what drbdmeta finds.
 func stressAL(s *scene) {
 	const covered = 67 * 4 << 20
+	for _, e := range []*end{s.primary, s.secondary} { // what other pairs left
+		e.sh("dd if=/dev/zero of=/dev/ubdb bs=1M count=64 oflag=direct conv=notrunc status=none")
+	}
 	s.skip()
 	s.primary.must("primary")
 	before := s.primary.now().ALWrites

@@ -85,11 +85,15 @@ func TestLongUpgrade(t *testing.T) {
 		t.Logf("%s: all writes of %d loads are there", what, len(a.acked))
 	}
 
+	a.sh(p.otter, "umount /mnt/w") // a mounted file system writes on its own
 	replace(p.weasel)
 	p.synced("weasel")
-	if n := received(p.weasel); n != 0 {
-		t.Errorf("nobody wrote, and %d KiB came to the new agent", n>>10)
+	n := received(p.weasel)
+	t.Logf("nobody wrote while weasel's agent was replaced, %d bytes came to the new one", n)
+	if n > 64<<10 { // the handshake
+		t.Error("something was resynced")
 	}
+	a.mount(p.otter)
 	verify(p.otter, "weasel's agent is new")
 	p.failover("weasel")
 	verify(p.weasel, "moved to the new agent")
@@ -100,7 +104,7 @@ func TestLongUpgrade(t *testing.T) {
 	replace(p.otter)
 	a.end(w, false)
 	p.synced("otter")
-	n := received(p.otter)
+	n = received(p.otter)
 	t.Logf("%d writes acknowledged while otter's agent was replaced, %d KiB came to the new one", len(a.acked[2]), n>>10)
 	if n > p.usable/2 {
 		t.Error("much more was resynced than was written")
