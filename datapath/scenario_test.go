@@ -555,7 +555,7 @@ func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 // TestLeastRate: a resync beside a busy application gets its least rate, no more and no less, whether its rate is fixed or
 // found; when the application rests, all of it.
 func TestLeastRate(t *testing.T) {
-	conformance.Ran(t, conformance.SantuiSantui, "c-min-rate")
+	conformance.Ran(t, conformance.SantuiSantui, "c-min-rate", "resync-controller")
 	const least = 2 << 20
 	for name, control := range map[string]*SyncControl{"fixed": nil, "found": {FillTarget: 1 << 20, MinRate: least}} {
 		t.Run(name, func(t *testing.T) {

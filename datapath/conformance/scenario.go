@@ -32,6 +32,7 @@ var Scenarios = []Scenario{
 	{Name: "resync-finish", About: "the word that a resync has ended gets lost; the next one is complete all the same"},
 	{Name: "busy-resync", About: "a resync under many writes ends with equal copies"},
 	{Name: "c-min-rate", About: "a resync gives way to applications, but not below its least rate"},
+	{Name: "resync-controller", About: "c-plan-ahead: a resync finds its own rate, within c-max-rate, also beside applications"},
 	{Name: "checksum-resync", About: "with a csums-alg only blocks that differ travel"},
 	{Name: "ahead-behind", About: "a congested link: the Primary runs ahead, and a resync brings the peer back"},
 	{Name: "fencing", About: "the exit codes of the fence-peer handler, and what each leads to"},

@@ -24,7 +24,7 @@ var scenes = []script{
 	{name: "resync-finish", play: resyncFinish},
 	{name: "busy-resync", conf: rate("3M"), play: busyResync},
 	{name: "c-min-rate", conf: func(c *DRBDConf) { c.DiskEnd += "    c-min-rate 1M;\n" }, mib: [2]int64{12, 12}, play: leastRate},
-	{name: "c-min-rate controller", conf: func(c *DRBDConf) {
+	{name: "resync-controller", conf: func(c *DRBDConf) {
 		c.Control = "    c-plan-ahead 20;\n    c-fill-target 128k;\n    c-max-rate 8M;\n    c-min-rate 1M;\n"
 	}, play: controller},
 	{name: "resync-write-during-pause", conf: rate("3M"), play: writesDuringPause},
