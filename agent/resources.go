@@ -93,7 +93,8 @@ func fromDRBDConf(r *drbdconf.Resource, cfg Config) (resourceConf, error) {
 			OnIOError: datapath.IOErrorPolicy(r.Disk.OnIOError), DataIntegrityAlg: r.Net.DataIntegrityAlg,
 			CsumsAlg: r.Net.CsumsAlg, VerifyAlg: r.Net.VerifyAlg, AllowTwoPrimaries: r.Net.AllowTwoPrimaries,
 			OnCongestion: datapath.CongestionPolicy(r.Net.OnCongestion), CongestionFill: r.Net.CongestionFill, CongestionExtents: r.Net.CongestionExtents,
-			RSDiscardGranularity: int64(r.Disk.RSDiscardGranularity),
+			RSDiscardGranularity: int64(r.Disk.RSDiscardGranularity), DisableWriteSame: r.Disk.DisableWriteSame,
+			SndBuf: r.Net.SndbufSize, RcvBuf: r.Net.RcvbufSize, PlainBitmap: !r.Net.UseRLE, CsumsAfterCrashOnly: r.Net.CsumsAfterCrashOnly,
 		},
 	}
 	if here.External() {

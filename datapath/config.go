@@ -167,6 +167,15 @@ type Config struct {
 
 	AllowTwoPrimaries bool
 
+	CsumsAfterCrashOnly bool // checksums are compared only when this node crashed as Primary; any other resync copies unseen
+	PlainBitmap         bool // bitmaps are sent uncompressed (net { use-rle no; })
+
+	// SndBuf and RcvBuf are the sizes of the sockets' buffers in bytes, 0 = the kernel finds them.
+	SndBuf, RcvBuf int
+
+	// DisableWriteSame tells the peer that this disk is not for write-same (disk { disable-write-same }).
+	DisableWriteSame bool
+
 	// RSDiscardGranularity makes a resync thin: pieces of that many bytes, aligned, are asked for as ones that may be
 	// empty, and those that are are not sent but zeroed, their space given back. 0, or a power of two from 4 KiB to 1 MiB.
 	RSDiscardGranularity int64
@@ -268,10 +277,10 @@ func (c Config) withDefaults() (Config, error) {
 		c.LastSize, c.KeepSize = last.Load, func(n int64) error { last.Store(n); return nil }
 	}
 	if c.Listen == nil {
-		c.Listen = listenTCP
+		c.Listen = c.listenTCP
 	}
 	if c.Dial == nil {
-		c.Dial = dialTCP
+		c.Dial = c.dialTCP
 	}
 	return c, c.check()
 }
@@ -303,7 +312,7 @@ func (c *Config) check() error {
 	case c.LocalAddr == "" || c.PeerAddr == "":
 		return bad("local and peer address are both needed")
 	case c.ResyncRate < 0 || c.YieldRate < 0 || c.KoCount < KoNever || c.ALExtents < 0 || c.MaxBuffers < 0 || c.MaxEpochSize < 0 ||
-		c.CongestionFill < 0 || c.CongestionExtents < 0:
+		c.SndBuf < 0 || c.RcvBuf < 0 || c.CongestionFill < 0 || c.CongestionExtents < 0:
 		return bad("a negative limit makes no sense")
 	case c.CRAMAlg != "" && !slices.Contains(CRAMAlgs, c.CRAMAlg):
 		return bad("cram-hmac-alg %q is not one of %v", c.CRAMAlg, CRAMAlgs)

@@ -39,6 +39,7 @@ type link struct {
 	conn   atomic.Int32 // the owner's connection state
 	turn   atomic.Int64 // when it last changed, nanoseconds
 	held   atomic.Bool  // a packet waits for a handler
+	csums  atomic.Bool  // the resync of which this node is the target compares checksums
 	stuck  bool         // it was told why this node does not run Ahead; the owner's
 
 	replicates bool // writes were sent on this link; the traffic lock guards it

@@ -85,7 +85,7 @@ func (l *link) doCsum(p *peerReq) {
 func (l *link) sameAlready(p drbd.BlockAck) error {
 	off, n := int64(p.Sector)*block.SectorSize, int64(p.Size)
 	a := l.asked.claim(off, n)
-	if a == nil || l.r.csums == nil {
+	if a == nil || !l.csums.Load() {
 		return badMeta(drbd.CmdRSIsInSync, "%d bytes at sector %d: nobody asked whether they are", n, p.Sector)
 	}
 	t := l.r.traffic

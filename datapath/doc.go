@@ -53,8 +53,14 @@
 // What a peer can make this node hold is bounded, also when it reads nothing (budget, backlog). A packet that no correct
 // peer sends ends the link as ProtocolError and is counted; the next link is made after a pause that grows.
 //
+// # Write-same
+//
+// A write-same (P_WSAME, DRBD 8.4.7 and later) is taken from a Primary and expanded at the disk, by each worker in one buffer of
+// 1 MiB. None is sent. Linux 5.18 removed REQ_OP_WRITE_SAME ("drbd: drop REQ_OP_WRITE_SAME support", C. Hellwig, February
+// 2022): the module of a newer kernel, Debian's 6.1 for one, still offers the feature flag, which has other meanings too, but
+// says of its disk that it cannot, sends none and has no receiver for one. So a scripted peer is the test.
+//
 // # What is refused by name
 //
-// Two Primaries, rr-conflict violently, write-same: New, or the packet or option of the peer, is refused with a text that
-// says so.
+// Two Primaries, rr-conflict violently: New, or the packet or option of the peer, is refused with a text that says so.
 package datapath

@@ -63,9 +63,8 @@ func (n nine) hello(role proto.Role, disk proto.DiskState, u drbd.UUIDs) {
 	n.must(err)
 	f, err := drbd.ParseFeatures(n.expect(drbd.CmdFeatures))
 	n.must(err)
-	// Never an offer of 102 to 117, which makes it StandAlone; nor write-same, which it agrees to and then refuses; nor zeroes
-	// with digests, at which its receiver waits for ever.
-	forbidden := uint32(drbd.FeatureWSame)
+	// Never an offer of 102 to 117, which makes it StandAlone; nor zeroes with digests, at which its receiver waits for ever.
+	var forbidden uint32
 	if n.n.cfg.DataIntegrityAlg != "" {
 		forbidden |= drbd.FeatureZeroes
 	}
@@ -79,7 +78,7 @@ func (n nine) hello(role proto.Role, disk proto.DiskState, u drbd.UUIDs) {
 	if size == 0 {
 		size = uint64(n.n.Status().Size / 512)
 	}
-	n.send(drbd.CmdSizes, drbd.Sizes{Disk: size, Current: size, MaxBio: 1 << 20})
+	n.send(drbd.CmdSizes, drbd.Sizes{Disk: size, Current: size, MaxBio: 1 << 20, Limits: &drbd.QueueLimits{PhysicalBlock: 512, LogicalBlock: 512, IOMin: 512}})
 	n.send(drbd.CmdUUIDs, u)
 	n.state(drbd.State{Role: proto.Secondary, Conn: proto.WFReportParams, Disk: disk, PeerDisk: proto.DUnknown})
 	n.send(drbd.CmdUUIDs, u)

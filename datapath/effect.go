@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"example.com/santui/datapath/block"
 	"example.com/santui/datapath/meta"
 	"example.com/santui/datapath/state"
 	"example.com/santui/proto"
@@ -130,6 +131,9 @@ func (o *owner) send(e state.Effect) {
 		if o.disk == nil {
 			p.Disk, p.QueueOrder = 0, 0xffff // -1, as a diskless kernel says
 		}
+		if l.agreed.features&drbd.FeatureWSame != 0 {
+			p.Limits = c.limits(o.disk)
+		}
 		sendPacket(l, drbd.CmdSizes, p)
 	case state.SendUUIDs:
 		p := drbd.UUIDs{Current: e.UUIDs.Current, Bitmap: e.UUIDs.Bitmap, History0: e.UUIDs.History0, History1: e.UUIDs.History1, Flags: e.Flags}
@@ -168,6 +172,18 @@ func (o *owner) send(e state.Effect) {
 	}
 }
 
+// limits describes the disk to the peer (assign_p_sizes_qlim, drbd_main.c). It is used in sectors whatever its blocks are
+// (withSectors), and a discard leaves zeroes.
+func (c *Config) limits(d *disk) *drbd.QueueLimits {
+	q := &drbd.QueueLimits{PhysicalBlock: block.SectorSize, LogicalBlock: block.SectorSize, IOMin: block.SectorSize}
+	if d != nil {
+		q.PhysicalBlock = uint32(physical(d.dev))
+		q.IOMin = q.PhysicalBlock
+		q.Discard, q.DiscardZeroes, q.WriteSame = true, true, !c.DisableWriteSame
+	}
+	return q
+}
+
 func (o *owner) answer(e state.AnswerCommand) {
 	q := o.waiting[e.ID]
 	delete(o.waiting, e.ID)
@@ -204,6 +220,8 @@ func (o *owner) startResync(target bool) {
 		o.link.asked.forget()
 	}
 	if target && o.disk != nil && o.link != nil {
+		// use_checksum_based_resync, drbd_worker.c
+		o.link.csums.Store(o.r.csums != nil && (!o.r.cfg.CsumsAfterCrashOnly || o.st.CrashedPrimary))
 		o.rs = startResync(o.link, o.disk, o.st.Conn == proto.PausedSyncT)
 	}
 }

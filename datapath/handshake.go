@@ -16,11 +16,11 @@ import (
 	"example.com/santui/proto/drbd"
 )
 
-// ourFeatures are the flags offered in FEATURES: trim and zeroes, so that discards reach the peer, and thin resync, so that
-// what was discarded is not sent. Not offered: write-same, which would bring 56-byte SIZES with the queue limits of a kernel device
-// that this engine does not have, packets that DRBD 9 refuses, and rule 41 of the comparison of UUIDs. Without it a
-// trim or zeroes covers at most 4 MiB.
-const ourFeatures = drbd.FeatureTrim | drbd.FeatureThinResync | drbd.FeatureZeroes
+// ourFeatures are the flags offered in FEATURES, the kernel's (PRO_FEATURES, drbd_receiver.c): trim and zeroes, so that
+// discards reach the peer, thin resync, so that what was discarded is not sent, and write-same. That one also brings SIZES
+// of 56 bytes, trims and zeroes of up to 128 MiB, and rule 41 of the comparison of UUIDs. It is received only: no front end
+// yields one, DRBD 9 drops the link at one although it agrees to the flag, and the kernel has not written any since Linux 5.18.
+const ourFeatures = drbd.FeatureTrim | drbd.FeatureThinResync | drbd.FeatureWSame | drbd.FeatureZeroes
 
 // features leaves out zeroes when data carries digests: sender and receiver of a kernel disagree whether zeroes do
 // (drbd_send_dblock and read_in_block), and the stream breaks.
@@ -31,7 +31,8 @@ func (c *Config) features() uint32 {
 	return ourFeatures
 }
 
-// maxRange is the largest trim or zeroes without FeatureWSame (drbd_protocol.h, DRBD_MAX_BBIO_SECTORS without it).
+// maxRange is the largest zeroes that is sent: the largest that a peer without FeatureWSame takes (drbd_max_discard_sectors,
+// drbd_nl.c).
 const maxRange = 4 << 20
 
 const challengeLen = 64 // CHALLENGE_LEN, drbd_receiver.c

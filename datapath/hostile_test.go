@@ -77,7 +77,7 @@ var anywhere = []hostile{
 	{name: "state without meaning", cmd: drbd.CmdState, pl: raw{0xff, 0xff, 0xff, 0xff}},
 	{name: "data beyond the end", cmd: drbd.CmdData, pl: raw(data(1<<62, 512))},
 	{name: "data of more than 1 MiB", cmd: drbd.CmdData, pl: raw(data(0, 1<<20+512))},
-	{name: "write-same", cmd: drbd.CmdWSame, pl: drbd.Range{Size: 4096}},
+	{name: "write-same without data", cmd: drbd.CmdWSame, pl: drbd.Range{Size: 4096}},
 	{name: "block request of 2 MiB", cmd: drbd.CmdRSDataRequest, pl: drbd.BlockRequest{Size: 2 << 20}},
 	{name: "resync data unasked", cmd: drbd.CmdRSDataReply, pl: raw(data(8, 512))},
 	{name: "digest unasked", cmd: drbd.CmdOVReply, pl: raw(append(drbd.BlockRequest{Sector: 3, Size: 512}.Append(nil), make([]byte, 16)...))},

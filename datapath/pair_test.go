@@ -36,7 +36,7 @@ type cable struct {
 var errCut = errors.New("cable is cut")
 
 func (c *cable) listen(ctx context.Context, addr string) (net.Listener, error) {
-	ln, err := listenTCP(ctx, addr)
+	ln, err := (&Config{}).listenTCP(ctx, addr)
 	return ln, err
 }
 
@@ -47,7 +47,7 @@ func (c *cable) dial(ctx context.Context, laddr, raddr string) (net.Conn, error)
 	if cut {
 		return nil, errCut
 	}
-	conn, err := dialTCP(ctx, laddr, raddr)
+	conn, err := (&Config{}).dialTCP(ctx, laddr, raddr)
 	if err == nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()

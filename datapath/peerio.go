@@ -15,6 +15,7 @@ type peerKind uint8
 const (
 	peerWrite    peerKind = iota // DATA
 	peerZeroes                   // ZEROES, TRIM
+	peerSame                     // WSAME
 	peerResync                   // RS_DATA_REPLY
 	peerRSRead                   // RS_DATA_REQUEST
 	peerThinRead                 // RS_THIN_REQ
@@ -30,8 +31,11 @@ func (k peerKind) reads() bool {
 	return k == peerRSRead || k == peerThinRead || k == peerRead || k == peerOVDigest || k == peerCsum
 }
 
+// writes says whether a Primary writes; it counts in an epoch.
+func (k peerKind) writes() bool { return k == peerWrite || k == peerZeroes || k == peerSame }
+
 // modifies says whether the disk is written.
-func (k peerKind) modifies() bool { return k == peerWrite || k == peerZeroes || k == peerResync }
+func (k peerKind) modifies() bool { return k.writes() || k == peerResync }
 
 // peerReq is one request of the peer on the local disk. It goes from the receiver, in its turn among overlapping ones,
 // to a worker, and for reads on to the sender.
@@ -186,7 +190,7 @@ func (t *traffic) queue(p *peerReq, kind spanKind) (now, ok bool) {
 	if p.kind.reads() && !t.gate.serve {
 		d = nil
 	}
-	writes := p.kind == peerWrite || p.kind == peerZeroes
+	writes := p.kind.writes()
 	if writes && p.link.tracked && !t.gate.linked {
 		d = nil // nobody would keep the marks: the Primary has no disk, and its link is ending
 	}
@@ -294,7 +298,7 @@ func (t *traffic) leave(p *peerReq, ok bool) {
 func (l *link) worker() {
 	for p := l.work.get(); p != nil; p = l.work.get() {
 		switch p.kind {
-		case peerWrite, peerZeroes:
+		case peerWrite, peerZeroes, peerSame:
 			l.doWrite(p)
 		case peerResync:
 			l.doResync(p)
@@ -355,6 +359,10 @@ func (p *peerReq) write() error {
 		if err := dev.WriteZeroes(p.off, p.n, p.flags&drbd.DPDiscard != 0); err != nil {
 			return err
 		}
+	case p.kind == peerSame:
+		if err := p.fill(dev); err != nil {
+			return err
+		}
 	case p.n > 0:
 		if _, err := dev.WriteAt(p.buf, p.off); err != nil {
 			return err
@@ -362,6 +370,29 @@ func (p *peerReq) write() error {
 	}
 	if p.flags&drbd.DPFUA != 0 {
 		return dev.Flush()
+	}
+	return nil
+}
+
+// fillSize is how much of a range filled with one block is made at a time; so each worker has at most one buffer of it.
+const fillSize = 1 << 20
+
+// fill writes the one block of a write-same all over its range.
+func (p *peerReq) fill(dev block.Device) error {
+	if empty(p.buf) {
+		return dev.WriteZeroes(p.off, p.n, false)
+	}
+	b := block.GetBuffer(int(min(p.n, fillSize)))
+	defer block.PutBuffer(b)
+	for at := 0; at < len(b); {
+		at += copy(b[at:], p.buf)
+	}
+	for done := int64(0); done < p.n; {
+		n := min(p.n-done, int64(len(b)))
+		if _, err := dev.WriteAt(b[:n], p.off+done); err != nil {
+			return err
+		}
+		done += n
 	}
 	return nil
 }
@@ -466,7 +497,7 @@ func (t *traffic) abandon(l *link) {
 		t.tracked(p)
 		p.disk.put()
 		t.mu.Unlock()
-		if p.kind == peerWrite || p.kind == peerZeroes {
+		if p.kind.writes() {
 			l.rx.end()
 		}
 		if p.part != nil {

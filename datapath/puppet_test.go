@@ -150,7 +150,11 @@ func (p *puppet) hello(role proto.Role, disk proto.DiskState, u drbd.UUIDs) {
 	p.send(drbd.CmdProtocol, drbd.Protocol{Protocol: p.n.cfg.Protocol, IntegrityAlg: p.n.cfg.DataIntegrityAlg})
 	p.send(drbd.CmdSyncParam89, drbd.SyncParam{VerifyAlg: p.n.cfg.VerifyAlg, CSumsAlg: p.n.cfg.CsumsAlg})
 	size := uint64(p.n.Size() / 512)
-	p.send(drbd.CmdSizes, drbd.Sizes{Disk: size, Current: size, MaxBio: 1 << 20})
+	sizes := drbd.Sizes{Disk: size, Current: size, MaxBio: 1 << 20}
+	if p.cannot&drbd.FeatureWSame == 0 {
+		sizes.Limits = &drbd.QueueLimits{PhysicalBlock: 4096, LogicalBlock: 512, IOMin: 4096, Discard: true, WriteSame: true}
+	}
+	p.send(drbd.CmdSizes, sizes)
 	p.send(drbd.CmdUUIDs, u)
 	p.send(drbd.CmdState, drbd.State{Role: role, Conn: proto.WFConnection, Disk: disk, PeerDisk: proto.DUnknown})
 }
@@ -222,7 +226,16 @@ var badPackets = []hostile{
 	{name: "data far beyond the end", cmd: drbd.CmdData, pl: raw(data(1<<62, 512))},
 	{name: "zeroes beyond the end", cmd: drbd.CmdZeroes, pl: drbd.Range{Size: 64 << 20}},
 	{name: "trim of 1 GiB", cmd: drbd.CmdTrim, pl: drbd.Range{Size: 1 << 30}},
-	{name: "write-same", cmd: drbd.CmdWSame, pl: drbd.Range{Size: 4096}},
+	{name: "write-same without data", cmd: drbd.CmdWSame, pl: drbd.Range{Size: 4096}},
+	{name: "write-same of nothing", cmd: drbd.CmdWSame, pl: same(0, 0, make([]byte, 512))},
+	{name: "write-same beyond the end", cmd: drbd.CmdWSame, pl: same(testSize/512, 512, make([]byte, 512))},
+	{name: "write-same far beyond the end", cmd: drbd.CmdWSame, pl: same(1<<62, 512, make([]byte, 512))},
+	{name: "write-same of more than 128 MiB", cmd: drbd.CmdWSame, pl: same(0, 128<<20+512, make([]byte, 512))},
+	{name: "write-same of half a block", cmd: drbd.CmdWSame, pl: same(0, 6144, make([]byte, 4096))},
+	{name: "write-same inside a block", cmd: drbd.CmdWSame, pl: same(1, 4096, make([]byte, 4096))},
+	{name: "write-same of three sectors", cmd: drbd.CmdWSame, pl: same(0, 3072, make([]byte, 1536))},
+	{name: "write-same of two blocks", cmd: drbd.CmdWSame, pl: same(0, 8192, make([]byte, 8192))},
+	{name: "write-same of odd data", cmd: drbd.CmdWSame, pl: same(0, 4096, make([]byte, 100))},
 	{name: "block request beyond the end", cmd: drbd.CmdRSDataRequest, pl: drbd.BlockRequest{Sector: 1 << 40, Size: 4096}},
 	{name: "block request of 2 MiB", cmd: drbd.CmdDataRequest, pl: drbd.BlockRequest{Size: 2 << 20}},
 	{name: "resync data unasked", cmd: drbd.CmdRSDataReply, pl: raw(data(0, 4096))},

@@ -58,6 +58,8 @@ func (l *link) data(rd *drbd.Reader, h drbd.Header) error {
 		return l.peerWrite(rd, h)
 	case drbd.CmdZeroes, drbd.CmdTrim:
 		return l.peerZeroes(rd, h)
+	case drbd.CmdWSame:
+		return l.peerSame(rd, h)
 	case drbd.CmdRSDataReply:
 		return l.resyncReply(rd, h)
 	case drbd.CmdRSDeallocated:
@@ -119,8 +121,6 @@ func (l *link) conversation(rd *drbd.Reader, h drbd.Header) error {
 	case drbd.CmdAuthChallenge:
 		return fatalLink("%s asks this node to authenticate, but %s has no cram-hmac-alg and shared-secret configured here",
 			l.r.cfg.Peer, l.r.cfg.Resource)
-	case drbd.CmdWSame:
-		return l.refused(h.Cmd, "write-same, which was not agreed,")
 	}
 	return badData(h.Cmd, "it does not belong here")
 }
@@ -228,6 +228,12 @@ func (l *link) readData(rd *drbd.Reader, h drbd.Header) (drbd.Data, int64, error
 	if err != nil {
 		return d, 0, err
 	}
+	n, err := l.blockSize(rd, h)
+	return d, n, err
+}
+
+// blockSize gives the size of the block behind the fixed part, and reads its digest.
+func (l *link) blockSize(rd *drbd.Reader, h drbd.Header) (int64, error) {
 	l.sum.n = 0
 	if g := l.r.seals; g != nil {
 		l.sum.n = g.size
@@ -236,16 +242,16 @@ func (l *link) readData(rd *drbd.Reader, h drbd.Header) (drbd.Data, int64, error
 	if err == nil && l.sum.n > 0 {
 		err = rd.ReadBlock(l.sum.bytes())
 	}
-	return d, int64(n), err
+	return int64(n), err
 }
 
-// block reads n bytes of data, within the budget.
-func (l *link) block(rd *drbd.Reader, p *peerReq) error {
-	if !l.limit.take(max(p.n, block4k)) {
+// block reads a block of n bytes, within the budget.
+func (l *link) block(rd *drbd.Reader, p *peerReq, n int64) error {
+	if !l.limit.take(max(n, block4k)) {
 		return net.ErrClosed
 	}
-	if p.n > 0 {
-		p.buf = block.GetBuffer(int(p.n))
+	if n > 0 {
+		p.buf = block.GetBuffer(int(n))
 		return l.sealed(rd, p.buf)
 	}
 	return nil
@@ -278,7 +284,7 @@ func (l *link) peerWrite(rd *drbd.Reader, h drbd.Header) error {
 		return err
 	}
 	p := l.newReq(peerWrite, off, n, d)
-	if err := l.block(rd, p); err != nil {
+	if err := l.block(rd, p, n); err != nil {
 		return err
 	}
 	p.alone = l.socks.data.r.Buffered() == 0
@@ -331,6 +337,42 @@ func (l *link) peerZeroes(rd *drbd.Reader, h drbd.Header) error {
 	return nil
 }
 
+// peerSame takes one logical block that fills a range (receive_Data and read_in_block, drbd_receiver.c; the digest covers
+// the one block). It stays one block until it is written.
+func (l *link) peerSame(rd *drbd.Reader, h drbd.Header) error {
+	if l.agreed.features&drbd.FeatureWSame == 0 {
+		return badData(h.Cmd, "write-same was not agreed")
+	}
+	b, err := rd.Fixed()
+	if err != nil {
+		return err
+	}
+	r, err := drbd.ParseRange(h.Cmd, b)
+	if err != nil {
+		return err
+	}
+	n, err := l.blockSize(rd, h)
+	if err != nil {
+		return err
+	}
+	if err := l.mayWrite(h.Cmd); err != nil {
+		return err
+	}
+	off, err := l.inside(h.Cmd, r.Sector, int64(r.Size))
+	if err != nil {
+		return err
+	}
+	if n&(n-1) != 0 || off%n != 0 || int64(r.Size)%n != 0 {
+		return badData(h.Cmd, "%d bytes at sector %d are not whole blocks of %d bytes", r.Size, r.Sector, n)
+	}
+	p := l.newReq(peerSame, off, int64(r.Size), r.Data)
+	if err := l.block(rd, p, n); err != nil {
+		return err
+	}
+	l.enterWrite(p)
+	return nil
+}
+
 // resyncReply takes a block that this node asked for, and no other.
 func (l *link) resyncReply(rd *drbd.Reader, h drbd.Header) error {
 	d, n, err := l.readData(rd, h)
@@ -347,7 +389,7 @@ func (l *link) resyncReply(rd *drbd.Reader, h drbd.Header) error {
 	}
 	p := l.newReq(peerResync, off, n, drbd.Data{ID: drbd.IDSyncer})
 	p.asked = a
-	if err := l.block(rd, p); err != nil {
+	if err := l.block(rd, p, n); err != nil {
 		return err
 	}
 	l.enterResync(p)

@@ -319,7 +319,7 @@ func (rs *resync) next(cursor *uint64) (off, n int64, ok bool) {
 // largest is the size of a request: such that there are some each second, so that a low rate does not come in gulps.
 func (rs *resync) largest() int64 {
 	n, most := rs.pacer.rate(time.Now())/16, int64(maxResyncRequest)
-	if rs.l.r.csums != nil {
+	if rs.l.csums.Load() {
 		most = maxCsumRequest
 	}
 	return max(meta.BlockSize, min(most, n-n%meta.BlockSize))
@@ -364,7 +364,7 @@ func (rs *resync) ask(ctx context.Context, off, n int64) bool {
 	l.asked.m[off] = b
 	l.asked.bytes += n
 	l.asked.mu.Unlock()
-	if l.r.csums == nil || !l.askCsum(rs.d, off, n) {
+	if !l.csums.Load() || !l.askCsum(rs.d, off, n) {
 		cmd := drbd.CmdRSDataRequest
 		if l.thin(off, n) {
 			cmd = drbd.CmdRSThinReq

@@ -22,6 +22,14 @@ func withSectors(d block.Device) block.Device {
 	return d
 }
 
+// physical is the unit in which a disk is written without reading first.
+func physical(d block.Device) int {
+	if s, ok := d.(*sectorDisk); ok {
+		return int(s.unit)
+	}
+	return d.LogicalBlockSize()
+}
+
 func (s *sectorDisk) LogicalBlockSize() int { return block.SectorSize }
 
 // Grow implements block.Grower.

@@ -450,7 +450,7 @@ func (s *sender) flush() error {
 
 // sendBitmap sends the whole bitmap. The gate is frozen, so nothing changes it meanwhile.
 func (s *sender) sendBitmap(d *disk) error {
-	enc := drbd.NewBitmapEncoder(bitmapSource{d.bm}, false)
+	enc := drbd.NewBitmapEncoder(bitmapSource{d.bm}, s.l.r.cfg.PlainBitmap)
 	buf := make([]byte, 0, drbd.MaxBitmapPacket)
 	for {
 		payload, cmd, ok := enc.Next(buf)

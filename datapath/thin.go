@@ -8,11 +8,11 @@ import (
 
 // Thin resync: a target with rs-discard-granularity asks for pieces of that size with P_RS_THIN_REQ, and the source answers
 // with P_RS_DEALLOCATED for those that hold nothing but zeroes (make_resync_request and w_e_end_rsdata_req, drbd_worker.c).
-// With a csums-alg digests are asked for instead.
+// A checksum based resync asks for digests instead.
 
 // granularity is the size of such pieces on this link, 0 if there are none.
 func (l *link) granularity() int64 {
-	if l.agreed.features&drbd.FeatureThinResync == 0 || l.r.csums != nil {
+	if l.agreed.features&drbd.FeatureThinResync == 0 || l.csums.Load() {
 		return 0
 	}
 	return l.r.cfg.RSDiscardGranularity

@@ -75,6 +75,7 @@ type Disk struct {
 	MDFlushes    bool
 	// RSDiscardGranularity is in bytes, 0 = a thin resync is not wanted.
 	RSDiscardGranularity int
+	DisableWriteSame     bool // the peer is told that this disk is not for write-same
 }
 
 // Net are the options of section net, defaults filled in.
@@ -95,12 +96,14 @@ type Net struct {
 	DataIntegrityAlg  string
 	AllowTwoPrimaries bool
 	UseRLE            bool
-	OnCongestion      string // block, pull-ahead, disconnect
-	CongestionFill    int64  // bytes
-	CongestionExtents int
-	AfterSB           [3]string // after-sb-0pri, -1pri, -2pri
-	AlwaysASBP        bool
-	RRConflict        string // disconnect, call-pri-lost
+	// CsumsAfterCrashOnly leaves checksum based resync to a node that crashed as Primary.
+	CsumsAfterCrashOnly bool
+	OnCongestion        string // block, pull-ahead, disconnect
+	CongestionFill      int64  // bytes
+	CongestionExtents   int
+	AfterSB             [3]string // after-sb-0pri, -1pri, -2pri
+	AlwaysASBP          bool
+	RRConflict          string // disconnect, call-pri-lost
 }
 
 // Startup are the options of section startup; 0 = wait for ever.
