@@ -31,7 +31,7 @@ var samples = map[string]string{
 	"disk c-fill-target": "1M", "disk c-max-rate": "1M", "disk c-min-rate": "1M", "disk disk-barrier": "yes", "disk disk-flushes": "no",
 	"disk disk-drain": "no", "disk md-flushes": "no", "disk al-updates": "no", "disk read-balancing": "prefer-remote",
 	"disk rs-discard-granularity": "64k", "disk discard-zeroes-if-aligned": "no", "disk disable-write-same": "yes", "disk max-bio-bvecs": "1",
-	"disk use-bmbv": "yes",
+	"disk use-bmbv":       "yes",
 	"startup wfc-timeout": "5", "startup degr-wfc-timeout": "5", "startup outdated-wfc-timeout": "5", "startup wait-after-sb": "yes",
 	"startup stacked-timeouts": "yes", "startup become-primary-on": "otter",
 	"options cpu-mask": "3", "options on-no-data-accessible": "suspend-io", "options auto-promote": "yes", "options auto-promote-timeout": "5",

@@ -125,6 +125,10 @@ type Config struct {
 	LastSize func() int64
 	KeepSize func(bytes int64) error
 
+	// Size is how many bytes of the disk are used at most, in whole sectors; 0 = as many as there are (disk { size }). Either
+	// node's counts for both.
+	Size int64
+
 	LocalAddr string // "10.0.0.1:7788"
 	PeerAddr  string
 
@@ -289,6 +293,7 @@ func (c Config) withDefaults() (Config, error) {
 func (c *Config) initial(seed uint64) state.State {
 	st := state.New(ioErrorPolicies[c.OnIOError], seed)
 	st.Fencing, st.CanVerify = fencingPolicies[c.Fencing], c.VerifyAlg != ""
+	st.UserSize, st.Limit = uint64(c.Size/512), uint64(c.Size/512)
 	st.OnCongestion = congestionPolicies[c.OnCongestion]
 	st.AfterSB, st.AlwaysASBP = c.afterSB(), c.AlwaysASBP
 	if c.RRConflict == RRCallPriLost {
@@ -314,6 +319,8 @@ func (c *Config) check() error {
 	case c.ResyncRate < 0 || c.YieldRate < 0 || c.KoCount < KoNever || c.ALExtents < 0 || c.MaxBuffers < 0 || c.MaxEpochSize < 0 ||
 		c.SndBuf < 0 || c.RcvBuf < 0 || c.CongestionFill < 0 || c.CongestionExtents < 0:
 		return bad("a negative limit makes no sense")
+	case c.Size < 0 || c.Size%block.SectorSize != 0:
+		return bad("size %d is not whole sectors", c.Size)
 	case c.CRAMAlg != "" && !slices.Contains(CRAMAlgs, c.CRAMAlg):
 		return bad("cram-hmac-alg %q is not one of %v", c.CRAMAlg, CRAMAlgs)
 	case c.CRAMAlg != "" && len(c.Secret) == 0:

@@ -121,7 +121,7 @@ func (o *owner) send(e state.Effect) {
 	case state.SendSyncParam:
 		sendPacket(l, drbd.CmdSyncParam89, o.r.syncParam())
 	case state.SendSizes:
-		p := drbd.Sizes{Disk: o.st.OwnSize, Current: o.st.Size, MaxBio: drbd.MaxData}
+		p := drbd.Sizes{Disk: o.st.OwnSize, User: o.st.Limit, Current: o.st.Size, MaxBio: drbd.MaxData}
 		if e.Ask {
 			p.Current = 0
 		}
@@ -129,7 +129,7 @@ func (o *owner) send(e state.Effect) {
 			p.Flags = drbd.SizesNoResync
 		}
 		if o.disk == nil {
-			p.Disk, p.QueueOrder = 0, 0xffff // -1, as a diskless kernel says
+			p.Disk, p.User, p.QueueOrder = 0, 0, 0xffff // -1, as a diskless kernel says
 		}
 		if l.agreed.features&drbd.FeatureWSame != 0 {
 			p.Limits = c.limits(o.disk)

@@ -98,7 +98,7 @@ func (o *owner) observe() *Status {
 	st, now := &o.st, time.Now()
 	s := &Status{
 		At: now, Role: st.Role, PeerRole: st.PeerRole, Conn: st.Conn, Disk: st.Disk, PeerDisk: st.PeerDisk,
-		Open: o.open, Size: int64(st.Size) * 512,
+		Open: o.open, Size: int64(st.Size) * 512, SizeLimit: int64(st.Limit) * 512,
 		UUIDs:     proto.UUIDs{Current: st.UUIDs.Current, Bitmap: st.UUIDs.Bitmap, History: [2]uint64{st.UUIDs.History0, st.UUIDs.History1}},
 		PauseHere: st.UserISP, PausePeer: st.PeerISP, Suspended: st.Suspended(),
 	}

@@ -22,6 +22,7 @@ type puppet struct {
 	data, meta net.Conn
 	rd, md     *drbd.Reader
 	cannot     uint32 // feature flags that it does not offer
+	user       uint64 // sectors, as size in its drbd.conf
 }
 
 // puppetNode starts a node, disk attached, whose peer is a puppet. tweak changes its configuration.
@@ -150,7 +151,7 @@ func (p *puppet) hello(role proto.Role, disk proto.DiskState, u drbd.UUIDs) {
 	p.send(drbd.CmdProtocol, drbd.Protocol{Protocol: p.n.cfg.Protocol, IntegrityAlg: p.n.cfg.DataIntegrityAlg})
 	p.send(drbd.CmdSyncParam89, drbd.SyncParam{VerifyAlg: p.n.cfg.VerifyAlg, CSumsAlg: p.n.cfg.CsumsAlg})
 	size := uint64(p.n.Size() / 512)
-	sizes := drbd.Sizes{Disk: size, Current: size, MaxBio: 1 << 20}
+	sizes := drbd.Sizes{Disk: size, User: p.user, Current: size, MaxBio: 1 << 20}
 	if p.cannot&drbd.FeatureWSame == 0 {
 		sizes.Limits = &drbd.QueueLimits{PhysicalBlock: 4096, LogicalBlock: 512, IOMin: 4096, Discard: true, WriteSame: true}
 	}

@@ -18,6 +18,7 @@ type Status struct {
 	Suspended bool
 	Open      int // openers of the device
 	Size      int64
+	SizeLimit int64 // what the device may have at most, by size in either node's drbd.conf; 0 = no limit
 	UUIDs     proto.UUIDs
 	PeerUUIDs proto.UUIDs // of the last handshake
 	OutOfSync int64       // bytes

@@ -51,7 +51,8 @@ type Resource struct {
 	Engine    string    `json:"engine"`              // native or drbd
 	FrontEnd  string    `json:"front_end"`           // nbd, ublk or fuse
 	Protocol  Protocol  `json:"protocol"`
-	Size      int64     `json:"size"` // bytes usable by applications, 0 while unknown
+	Size      int64     `json:"size"`                 // bytes usable by applications, 0 while unknown
+	SizeLimit int64     `json:"size_limit,omitempty"` // bytes that drbd.conf allows the device (disk { size }), 0 = no limit
 	Role      Role      `json:"role"`
 	PeerRole  Role      `json:"peer_role"`
 	Conn      ConnState `json:"conn"`

@@ -141,7 +141,7 @@ func diskOptions() []option {
 			set: str(func(d *Disk) *string { return &d.Fencing })},
 		{section: "disk", name: "resync-rate", kind: kSize, scale: 1024, min: 1, max: 4 << 20, unit: "KiB/s", def: "250", set: size(func(d *Disk) *int64 { return &d.ResyncRate })},
 		{section: "disk", name: "al-extents", min: 7, max: 65534, unit: "extents", def: "1237", set: func(r *Resource, v parsed) { r.Disk.ALExtents = int(v.num) }},
-		{section: "disk", name: "size", kind: kSize, scale: 512, max: 2 << 40, unit: "sectors", def: "0", set: size(func(d *Disk) *int64 { return &d.Size }), refused: "using less than the whole disk is " + notYet},
+		{section: "disk", name: "size", kind: kSize, scale: 512, max: 2 << 40, unit: "sectors", def: "0", set: size(func(d *Disk) *int64 { return &d.Size })},
 		{section: "disk", name: "resync-after", kind: kWord, ignored: "ignored: resources are synchronised at the same time"},
 		{section: "disk", name: "group", not84: true, min: 0, max: 1 << 20, unit: "", def: "0", ignored: "ignored: resources are synchronised at the same time (an option of DRBD 0.7)"},
 		{section: "disk", name: "disk-timeout", min: 0, max: 6000, unit: tenths, def: "0", set: func(r *Resource, v parsed) { r.Disk.Timeout = time.Duration(v.num) * time.Second / 10 }, refused: "an answer that does not come is waited for; dropping a disk after a time is " + notYet},

@@ -275,7 +275,7 @@ func TestFindings(t *testing.T) {
 		{"net { transport rdma; }", "net transport rdma: belongs to DRBD 9"},
 		{"net { rr-conflict violently; }", "net rr-conflict violently: the copy of a Primary"},
 		{"disk { on-io-error panic; }", "disk on-io-error panic: a program in user space"},
-		{"disk { size 1G; }", "disk size 1G: using less"},
+
 		{"volume 1 { device minor 9; }", "volume 1: more than one volume"},
 		{"floating 10.0.0.9:1 { }", "floating: hosts without a name"},
 		{"stacked-on-top-of r1 { }", "stacked-on-top-of: stacked resources"},

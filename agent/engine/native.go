@@ -117,7 +117,7 @@ func (n *Native) Status() proto.Resource {
 	st, c := n.res.Status(), n.cfg.Datapath
 	r := proto.Resource{
 		Name: c.Resource, Minor: n.cfg.Minor, Device: c.Device, Node: n.Node(), Disk: c.DiskPath, Engine: "native",
-		FrontEnd: string(n.cfg.FrontEnd), Protocol: c.Protocol, Size: st.Size,
+		FrontEnd: string(n.cfg.FrontEnd), Protocol: c.Protocol, Size: st.Size, SizeLimit: st.SizeLimit,
 		Role: st.Role, PeerRole: st.PeerRole, Conn: st.Conn, DiskState: st.Disk, PeerDisk: st.PeerDisk,
 		Suspended: st.Suspended, UUIDs: st.UUIDs, OutOfSync: st.OutOfSync, Sync: st.Sync, Counters: st.Counters,
 		LastInSync: st.LastInSync, Problem: st.Problem,
@@ -360,6 +360,10 @@ func (n *Native) Resize(ctx context.Context, assumeClean bool) error {
 			if st.Conn < proto.Connected {
 				return n.errorf(proto.CodeState, "resize: the device keeps its %d bytes as long as %s does not agree; the disk here is ready", before, peer).
 					WithRemedy("connect the nodes and resize again")
+			}
+			if st.SizeLimit > 0 && st.Size >= st.SizeLimit {
+				return n.errorf(proto.CodeState, "resize: the device keeps its %d bytes, which is what size in drbd.conf allows it", before).
+					WithRemedy("raise size in the disk section on both nodes and start both agents again")
 			}
 			return n.errorf(proto.CodeState, "resize: the device keeps its %d bytes: the smaller of the two disks has no room for more", before).
 				WithRemedy("enlarge the disks of both nodes, then resize again")

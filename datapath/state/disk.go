@@ -53,7 +53,8 @@ func (m *machine) attached(e Attached) error {
 		ns.Flags = e.Flags &^ MDFullSync // they stay what they are until that is settled
 	}
 	ns.Disk, ns.PeerDisk = disk, peer
-	m.resize(&ns, agreedSize(e.OwnSize, ns.PeerSize, e.Size), e.Size)
+	ns.Limit = atMost(ns.UserSize, ns.PeerUser)
+	m.resize(&ns, agreedSize(e.OwnSize, ns.PeerSize, e.Size, ns.Limit), e.Size)
 	if rv := m.try(ns, false); !rv.OK() {
 		m.out = outcome{}
 		m.dropDisk()
@@ -92,6 +93,14 @@ func (m *machine) unfit(e Attached) *Refusal {
 		return &Refusal{Code: drbd.SSNoLocalDisk,
 			Text:   fmt.Sprintf("attach: the disk has %d sectors, its metadata says %d", e.OwnSize, e.Size),
 			Remedy: "give the disk its old size back"}
+	case e.OwnSize < m.s.UserSize:
+		return &Refusal{Code: drbd.SSNoLocalDisk,
+			Text:   fmt.Sprintf("attach: the disk has %d sectors, size in drbd.conf says %d", e.OwnSize, m.s.UserSize),
+			Remedy: "use a larger disk, or make size in the disk section no more than the disk has; the metadata takes a part of it"}
+	case m.s.UserSize != 0 && m.s.UserSize < e.Size:
+		return &Refusal{Code: drbd.SSNoLocalDisk,
+			Text:   fmt.Sprintf("attach: size in drbd.conf says %d sectors, the device has %d: it would shrink", m.s.UserSize, e.Size),
+			Remedy: "make size in the disk section at least as large as the device is"}
 	case m.s.Size > 0 && e.OwnSize < m.s.Size && (m.s.Role == proto.Primary || m.s.Conn >= proto.Connected):
 		return &Refusal{Code: drbd.SSNoLocalDisk,
 			Text:   fmt.Sprintf("attach: the disk has %d sectors, the device in use has %d", e.OwnSize, m.s.Size),
@@ -179,19 +188,22 @@ func (m *machine) diskReleased() error {
 	return nil
 }
 
-// agreedSize is the device's size for the usable sizes of the two disks and the size last agreed on; 0 is unknown
-// (drbd_new_dev_size, drbd_nl.c).
-func agreedSize(own, peer, last uint64) uint64 {
-	atMost := func(a, b uint64) uint64 {
-		if a == 0 || b == 0 {
-			return max(a, b)
-		}
-		return min(a, b)
+// agreedSize is the device's size for the usable sizes of the two disks, the size last agreed on, and the limit; 0 is
+// unknown, or no limit (drbd_new_dev_size, drbd_nl.c).
+func agreedSize(own, peer, last, limit uint64) uint64 {
+	size := atMost(own, peer)
+	if last != 0 && (own == 0 || peer == 0) {
+		size = atMost(last, size)
 	}
-	if own != 0 && peer != 0 || last == 0 {
-		return atMost(own, peer)
+	return atMost(size, limit)
+}
+
+// atMost is the lesser of two sizes of which 0 is none (min_not_zero of the kernel).
+func atMost(a, b uint64) uint64 {
+	if a == 0 || b == 0 {
+		return max(a, b)
 	}
-	return atMost(last, atMost(own, peer))
+	return min(a, b)
 }
 
 // resize gives ns a new size; last is the size that the bitmap covers now.

@@ -47,7 +47,8 @@
 //
 // # Size
 //
-// The device has the size of the smaller disk. It grows by Resize on one node: its sizes ask the peer, who looks at its own
+// The device has the size of the smaller disk, or less if either node's drbd.conf says so (Limit); a limit below the size
+// that it has is refused. It grows by Resize on one node: its sizes ask the peer, who looks at its own
 // disk, grows, answers and waits in WFSyncUUID; the Primary, or who decides ties, is SyncSource of the new part at once. A
 // connected device never shrinks, and a link is refused to a peer too small for it. A DRBD 9 peer takes no part in that
 // resync, so there is none: the new part stays marked.

@@ -141,16 +141,27 @@ func (m *machine) peerSizes(e PeerSizes) error {
 	m.s.Asking = m.s.Asking && e.Sizes.Current == 0 // then the peer asks too
 	p, ns := e.Sizes, m.s
 	ns.PeerSize, ns.OwnSize = p.Disk, max(e.OwnSize, ns.OwnSize)
+	if p.Disk != 0 {
+		ns.PeerUser = p.User
+	}
 	before := m.s.Conn < proto.Connected || m.s.PeerDisk == proto.Diskless
 	if m.s.Disk < proto.Inconsistent {
 		m.disklessSize(&ns, p)
 		return nil
 	}
-	size := agreedSize(ns.OwnSize, p.Disk, ns.Size)
-	if p.User != 0 {
-		size = min(size, p.User)
+	switch { // DRBD takes a connected peer's word for it, as somebody has resized the device there
+	case before:
+		ns.Limit = atMost(ns.UserSize, ns.PeerUser)
+	case p.Disk != 0 && p.User != ns.Limit:
+		m.notify(proto.LevelInfo, "the peer limits the size of the device to %d sectors (0 = no limit)", p.User)
+		ns.Limit = p.User
 	}
+	size := agreedSize(ns.OwnSize, p.Disk, ns.Size, ns.Limit)
 	switch {
+	case size < ns.Size && size == ns.Limit && ns.Disk >= proto.Outdated && before:
+		m.reject("size in the peer's drbd.conf says %d sectors, the device has %d: it would shrink. Make size at least as large as the device is on both nodes",
+			size, ns.Size)
+		return nil
 	case size < ns.Size && ns.Disk >= proto.Outdated && before:
 		m.reject("the peer's disk is too small: %d sectors, the device has %d. Give the peer a larger disk", size, ns.Size)
 		return nil
@@ -158,10 +169,10 @@ func (m *machine) peerSizes(e PeerSizes) error {
 		m.peerResized(ns, size, p)
 		return nil
 	case size > ns.Size && ns.Size != 0 && ns.Disk > proto.Inconsistent:
-		m.notify(proto.LevelWarn, "the device grows from %d to %d sectors; the new part is out of sync", ns.Size, size)
+		m.notify(proto.LevelWarn, "the device grows from %d to %d sectors; the new part is marked out of sync, and a resync of it has to be asked for", ns.Size, size)
 	}
-	if size != ns.Size && m.s.Conn > proto.WFReportParams {
-		m.out.sizes = &SendSizes{}
+	if m.s.Conn > proto.WFReportParams && (size != ns.Size || size == ns.Limit && p.Current > size) {
+		m.out.sizes = &SendSizes{} // a peer that attached late has not counted with the limit here
 	}
 	m.resize(&ns, size, ns.Size)
 	m.s = ns

@@ -23,7 +23,7 @@ func (m *machine) resizeCmd(e Resize) error {
 	if ns.Conn < proto.Connected {
 		peer = 0
 	}
-	size := max(agreedSize(ns.OwnSize, peer, ns.Size), ns.Size)
+	size := max(agreedSize(ns.OwnSize, peer, ns.Size, ns.Limit), ns.Size)
 	m.grow(&ns, size, e.AssumeClean)
 	if ns.Conn == proto.Connected {
 		m.out.sizes = &SendSizes{Ask: true, NoResync: e.AssumeClean}

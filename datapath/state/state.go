@@ -124,7 +124,7 @@ type State struct {
 	Disk     proto.DiskState
 	PeerDisk proto.DiskState
 
-	AftrISP bool // resync paused because another one goes first; never set by this version
+	AftrISP bool // resync paused because the one of another resource goes first (resync-after)
 	PeerISP bool // paused by the peer
 	UserISP bool // paused by the user of this node
 
@@ -147,6 +147,10 @@ type State struct {
 	Size     uint64 // size of the device, in sectors; 0 while unknown
 	OwnSize  uint64 // usable size of the own disk, in sectors
 	PeerSize uint64 // usable size of the peer's disk as it last said, in sectors
+	// Limit is what the device may have at most, in sectors, 0 for no limit: the least that either node's UserSize says, or
+	// what the connected peer has set since. PeerUser is what the peer last said of its own.
+	Limit    uint64
+	PeerUser uint64
 
 	FullDue  bool       // as the target of a full resync: every bit is set when the source begins
 	Resizing bool       // the device has grown here, and the peer has not followed yet
@@ -177,7 +181,8 @@ type State struct {
 	Fencing      FencingPolicy
 	OnNoData     NoDataPolicy
 	OnCongestion CongestionPolicy
-	CanVerify    bool // there is a verify-alg
+	CanVerify    bool   // there is a verify-alg
+	UserSize     uint64 // size of drbd.conf, in sectors, 0 = all of the disk
 
 	AfterSB    [3]uint32 // drbd.AfterSBDisconnect and so on, by the number of Primaries; both nodes have the same
 	AlwaysASBP bool      // the policies also hold where the histories do not tell when the copies parted

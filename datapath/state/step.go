@@ -326,6 +326,7 @@ func (m *machine) forgetPeer() {
 	m.s.Features, m.s.ResolveConflicts, m.s.DRBD9 = 0, false, false
 	m.s.EarlySyncUUID, m.s.Skipped = 0, false
 	m.s.Resizing, m.s.Asking, m.s.GrowDue, m.s.GrowPeer = false, false, false, 0
+	m.s.PeerUser, m.s.Limit = 0, m.s.UserSize // both nodes go by what they tell each other next
 }
 
 // newUUID makes a new generation's name: step and finalizer of splitmix64 over the seed.
