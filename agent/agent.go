@@ -14,6 +14,7 @@ import (
 
 	"example.com/santui/agent/op"
 	"example.com/santui/agent/service"
+	"example.com/santui/datapath"
 	"example.com/santui/lvmops"
 	"example.com/santui/proto"
 	"example.com/santui/proto/session"
@@ -40,6 +41,7 @@ type Agent struct {
 	peer      *peer
 	identity  *session.Identity
 	resources []*resource
+	syncOrder datapath.SyncOrder // of all resources
 	probes    probes
 	stepping  chan struct{} // holds a token while a step is under way on this node
 	mux       *session.Mux

@@ -87,7 +87,7 @@ func fromDRBDConf(r *drbdconf.Resource, cfg Config) (resourceConf, error) {
 			Protocol: r.Protocol, CRAMAlg: r.Net.CRAMAlg, Secret: r.Net.Secret.Reveal(), ResyncRate: r.Disk.ResyncRate,
 			SyncControl: syncControl(r.Disk), YieldRate: r.YieldRate(),
 			PingInt: r.Net.PingInt, PingTimeout: r.Net.PingTimeout, ConnectInt: r.Net.ConnectInt, Timeout: r.Net.Timeout,
-			KoCount: koCount(r.Net.KoCount), ALExtents: r.Disk.ALExtents, Size: r.Disk.Size, MaxBuffers: r.Net.MaxBuffers, MaxEpochSize: r.Net.MaxEpochSize,
+			KoCount: koCount(r.Net.KoCount), ALExtents: r.Disk.ALExtents, Size: r.Disk.Size, ResyncAfter: r.ResyncAfter, MaxBuffers: r.Net.MaxBuffers, MaxEpochSize: r.Net.MaxEpochSize,
 			AfterSB: r.Net.AfterSB, AlwaysASBP: r.Net.AlwaysASBP, RRConflict: datapath.RRConflict(r.Net.RRConflict),
 			Fencing: datapath.FencingPolicy(r.Disk.Fencing), SuspendOnNoData: r.OnNoData == "suspend-io",
 			OnIOError: datapath.IOErrorPolicy(r.Disk.OnIOError), DataIntegrityAlg: r.Net.DataIntegrityAlg,
@@ -152,7 +152,7 @@ func koCount(n int) int {
 // newResource makes the engine of one resource.
 func (a *Agent) newResource(c resourceConf) (*resource, error) {
 	dp := c.datapath
-	dp.Logger = a.log
+	dp.Logger, dp.SyncOrder = a.log, &a.syncOrder
 	dp.Events = func(level proto.Level, text string) { a.hub.list(level, c.name, "", text) }
 	kind := export.Kind(a.cfg.FrontEnd)
 	if kind == "" {
@@ -248,6 +248,9 @@ func Describe(cfg Config) ([]string, error) {
 		d := c.datapath
 		lines = append(lines, fmt.Sprintf("resource %s: %s on %s, %s > %s, protocol %s, resync %d KiB/s, peer %s",
 			c.name, c.device, c.diskPath, d.LocalAddr, d.PeerAddr, d.Protocol, d.ResyncRate>>10, c.peer))
+		if len(d.ResyncAfter) > 0 {
+			lines = append(lines, "  its resync waits for that of "+strings.Join(d.ResyncAfter, ", "))
+		}
 		if d.Size > 0 {
 			lines = append(lines, fmt.Sprintf("  at most %d bytes of the disk are used (size)", d.Size))
 		}

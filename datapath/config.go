@@ -188,6 +188,11 @@ type Config struct {
 	Listen func(ctx context.Context, addr string) (net.Listener, error)
 	Dial   func(ctx context.Context, laddr, raddr string) (net.Conn, error)
 
+	// SyncOrder is that of the resources of this node; those named in ResyncAfter are resynced before this one. nil: it does
+	// not wait, and nobody for it.
+	SyncOrder   *SyncOrder
+	ResyncAfter []string
+
 	Helper Helper // nil = no handlers
 
 	// Verified gets the outcome of each online verify. It must not block or call back.
@@ -319,6 +324,8 @@ func (c *Config) check() error {
 	case c.ResyncRate < 0 || c.YieldRate < 0 || c.KoCount < KoNever || c.ALExtents < 0 || c.MaxBuffers < 0 || c.MaxEpochSize < 0 ||
 		c.SndBuf < 0 || c.RcvBuf < 0 || c.CongestionFill < 0 || c.CongestionExtents < 0:
 		return bad("a negative limit makes no sense")
+	case slices.Contains(c.ResyncAfter, c.Resource) || len(c.ResyncAfter) > 0 && c.SyncOrder == nil:
+		return bad("resync-after %v: it cannot come after these", c.ResyncAfter)
 	case c.Size < 0 || c.Size%block.SectorSize != 0:
 		return bad("size %d is not whole sectors", c.Size)
 	case c.CRAMAlg != "" && !slices.Contains(CRAMAlgs, c.CRAMAlg):

@@ -80,6 +80,8 @@ type owner struct {
 	open    int
 	failure error // a disk effect of the present step failed
 
+	waits string // resources whose resync goes first
+
 	handlers handlers
 	told     uint64    // bits announced with the last UUIDs
 	calm     time.Time // since when, as Ahead, nothing is under way
@@ -121,6 +123,9 @@ func (r *Resource) own() {
 		if len(batch) > 0 && o.pace() < time.Second {
 			tick.Reset(o.pace())
 		}
+	}
+	if s := r.cfg.SyncOrder; s != nil {
+		s.leave(r.cfg.Resource)
 	}
 	o.leave()
 }
@@ -201,6 +206,9 @@ func (o *owner) handle(m any) {
 		o.verifyOutcome(m.v)
 	case congestion:
 		o.congested(m)
+	case syncTurn:
+		o.waits = m.waits
+		o.takeTurn()
 	case drained:
 		if m.q == o.demote {
 			o.demoteNow()
@@ -325,7 +333,11 @@ func (o *owner) step(ev state.Event) error {
 	o.widen()
 	o.publish()
 	if st != old {
+		if s := o.r.cfg.SyncOrder; s != nil {
+			s.report(o.r.cfg.Resource, goesFirst(&o.st))
+		}
 		o.again()
+		o.takeTurn()
 	}
 	return nil
 }
@@ -416,6 +428,7 @@ func (o *owner) tick() {
 		o.again()
 	}
 	o.catchUp()
+	o.takeTurn()
 	if q := o.demote; q != nil && q.ctx.Err() != nil {
 		o.demote = nil // writes go on
 		o.widen()

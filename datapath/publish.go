@@ -100,7 +100,7 @@ func (o *owner) observe() *Status {
 		At: now, Role: st.Role, PeerRole: st.PeerRole, Conn: st.Conn, Disk: st.Disk, PeerDisk: st.PeerDisk,
 		Open: o.open, Size: int64(st.Size) * 512, SizeLimit: int64(st.Limit) * 512,
 		UUIDs:     proto.UUIDs{Current: st.UUIDs.Current, Bitmap: st.UUIDs.Bitmap, History: [2]uint64{st.UUIDs.History0, st.UUIDs.History1}},
-		PauseHere: st.UserISP, PausePeer: st.PeerISP, Suspended: st.Suspended(),
+		PauseAfter: o.waits, PauseHere: st.UserISP, PausePeer: st.PeerISP, Suspended: st.Suspended(),
 	}
 	if p := st.PeerUUIDs; p.Known {
 		s.PeerUUIDs = proto.UUIDs{Current: p.Current, Bitmap: p.Bitmap, History: [2]uint64{p.History0, p.History1}}
@@ -171,6 +171,8 @@ func (o *owner) syncStatus(s *Status, now time.Time) *proto.Sync {
 	switch {
 	case y.Paused && s.PauseHere:
 		y.By = c.Node
+	case y.Paused && s.PauseAfter != "":
+		y.By = "resync-after " + s.PauseAfter
 	case y.Paused && s.PausePeer:
 		y.By = c.Peer
 	case !y.Paused && y.Rate > 0:

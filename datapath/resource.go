@@ -44,6 +44,9 @@ func New(cfg Config) (*Resource, error) {
 	c := make(chan struct{})
 	r.changed.Store(&c)
 	r.status.Store(&Status{At: time.Now(), Role: proto.Secondary, PeerDisk: proto.DUnknown})
+	if cfg.SyncOrder != nil {
+		cfg.SyncOrder.join(cfg.Resource, cfg.ResyncAfter, func(waits string) { r.inbox.put(syncTurn{waits}) })
+	}
 	go r.own()
 	return r, nil
 }

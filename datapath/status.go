@@ -32,6 +32,8 @@ type Status struct {
 	Problem string
 	// PauseHere and PausePeer: resync is paused by this node, by the peer.
 	PauseHere, PausePeer bool
+	// PauseAfter names the resources whose resync goes first, "" for none.
+	PauseAfter string
 	// PeerProtocol is the protocol version agreed with the peer, 0 while not connected.
 	PeerProtocol int
 }

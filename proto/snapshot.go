@@ -108,7 +108,7 @@ type Sync struct {
 	Limit   int64     `json:"limit"`            // configured rate, bytes a second
 	Finish  float64   `json:"finish"`           // seconds left at Rate, -1 while unknown
 	Paused  bool      `json:"paused"`           //
-	By      string    `json:"by,omitempty"`     // who paused it
+	By      string    `json:"by,omitempty"`     // who paused it: a node, or "resync-after r0"
 	Stalled bool      `json:"stalled"`          // nothing moved for a while
 	Want    int64     `json:"want,omitempty"`   // controller's target rate
 	OpID    string    `json:"op_id,omitempty"`  // the operation that started it

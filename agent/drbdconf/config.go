@@ -29,10 +29,13 @@ type Resource struct {
 	Net      Net
 	Startup  Startup
 	OnNoData string // on-no-data-accessible: io-error, suspend-io
+	// ResyncAfter are the resources whose resync goes first: the one that resync-after names, and those of lower groups (0.7).
+	ResyncAfter []string
 	// Handlers are command lines by event; 0.7's incon-degr-cmd is "pri-on-incon-degr".
 	Handlers    map[string]string
 	Unsupported []Finding
 
+	group      int           // of 0.7, for ResyncAfter
 	set        map[key]value // what the files set, common{} included
 	structural bool          // refused for its structure: checks that need two hosts do not apply
 }

@@ -63,6 +63,7 @@ func (p *parser) finish() {
 		p.checkResource(r)
 		u.resource(r)
 	}
+	p.order()
 	for _, f := range p.common.Unsupported {
 		f.Resource = ""
 		p.conf.Unsupported = append(p.conf.Unsupported, f)

@@ -292,7 +292,7 @@ func TestFindings(t *testing.T) {
 			t.Errorf("%s: refused as %v, want %q", c.section, err, c.want)
 		}
 	}
-	for _, ignored := range []string{"startup { become-primary-on both; }", "syncer { group 1; after r1; }",
+	for _, ignored := range []string{"startup { become-primary-on both; }", "syncer { cpu-mask f; }",
 		"disk { no-md-flushes; }", "disk { fencing resource-only; }", "disk { al-extents 7; }", "net { shared-secret x; }", "options { cpu-mask f; }"} {
 		conf, err := ParseReader(strings.NewReader("resource r0 { "+ignored+pairOfHosts+"}"), "x")
 		if err != nil {
@@ -457,6 +457,11 @@ func drawConfig(t *rapid.T) string {
 			case kWords:
 				v = word.Draw(t, "first") + " " + word.Draw(t, "second")
 			}
+			if o.name == "resync-after" { // a resource that exists, and no loop
+				if v = fmt.Sprintf("r%d", i-1); i == 0 {
+					continue
+				}
+			}
 			if o.name == "cram-hmac-alg" {
 				fmt.Fprintf(&b, "net{ shared-secret x; }")
 			}
@@ -564,4 +569,62 @@ func FuzzParse(f *testing.F) {
 		}
 		roundTrip(t, c)
 	})
+}
+
+// TestResyncOrder: resync-after and 0.7's group say which resources go first; what is unknown or goes round is a mistake.
+func TestResyncOrder(t *testing.T) {
+	conf := func(disk ...string) string {
+		var b strings.Builder
+		for i, d := range disk {
+			fmt.Fprintf(&b, "resource r%d { %s\n", i, d)
+			for n, node := range []string{"otter", "weasel"} {
+				fmt.Fprintf(&b, "on %s { device /dev/drbd%d; disk /dev/md%d; address 10.0.0.%d:%d; meta-disk internal; }\n", node, i, i, n+1, 7000+i)
+			}
+			b.WriteString("}\n")
+		}
+		return b.String()
+	}
+	for _, c := range []struct {
+		disk  []string
+		after string // of each resource, or a part of the message
+		wrong bool
+	}{
+		{disk: []string{"", "disk { resync-after r0; }", "syncer { after r1; }"}, after: "[[] [r0] [r1]]"},
+		{disk: []string{"disk { resync-after r1/0; }", ""}, after: "[[r1] []]"},
+		{disk: []string{"syncer { group 2; }", "syncer { group 1; }", "", "syncer { group 1; }"}, after: "[[r1 r2 r3] [r2] [] [r2]]"},
+		{disk: []string{"disk { resync-after r9; }"}, after: `r0 is to be resynced after "r9", which is not configured`, wrong: true},
+		{disk: []string{"disk { resync-after r1/1; }", ""}, after: "after volume 1 of r1", wrong: true},
+		{disk: []string{"disk { resync-after r0; }"}, after: "r0 would be resynced after itself: r0 after r0", wrong: true},
+		{disk: []string{"disk { resync-after r1; }", "disk { resync-after r2; }", "disk { resync-after r1; }"}, after: "r1 after r2 after r1", wrong: true},
+		{disk: []string{"syncer { group 1; }", "disk { resync-after r0; }"}, after: "after itself", wrong: true},
+	} {
+		got, err := ParseReader(strings.NewReader(conf(c.disk...)), "x")
+		if c.wrong {
+			if err == nil || !strings.Contains(err.Error(), c.after) {
+				t.Errorf("%q: %v", c.disk, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%q: %v", c.disk, err)
+			continue
+		}
+		var after [][]string
+		for _, r := range got.Resources {
+			after = append(after, r.ResyncAfter)
+			if len(r.Unsupported) > 0 {
+				t.Errorf("%q: %v", c.disk, r.Unsupported)
+			}
+		}
+		if s := fmt.Sprint(after); s != c.after {
+			t.Errorf("%q: %s, want %s", c.disk, s, c.after)
+		}
+	}
+	many := make([]string, 200)
+	for i := range many {
+		many[i] = fmt.Sprintf("syncer { group %d; }", i)
+	}
+	if _, err := ParseReader(strings.NewReader(conf(many...)), "x"); err != nil { // 20,000 dependencies, and 2^199 ways through them
+		t.Errorf("200 groups: %v", err)
+	}
 }

@@ -21,7 +21,8 @@
 // the peer's first state, after a comparison of histories, to Connected, WFBitMapS or WFBitMapT, or back to StandAlone
 // if the copies do not go together. WFBitMapS becomes SyncSource with the target's bitmap. WFBitMapT answers the source's
 // bitmap with its own, is WFSyncUUID then, and with the sync UUID SyncTarget. ResyncDone ends SyncTarget; the state it
-// announces ends SyncSource. A pause by either side turns SyncSource and SyncTarget into PausedSyncS and PausedSyncT.
+// announces ends SyncSource. A pause by either side, its operator's or because another resource goes first (ResyncAfter), turns
+// SyncSource and SyncTarget into PausedSyncS and PausedSyncT.
 //
 // A lost link is first one of Timeout to TearDown, or Disconnecting; the engine closes it and cleans up, and LinkClosed
 // leads to WFConnection, or from Disconnecting to StandAlone. A new link cannot come before that.
@@ -88,5 +89,5 @@
 // # Not in this version
 //
 // Refused by name: a dual Primary, invalidate without a connection.
-// Absent: several volumes, resync dependencies.
+// Absent: several volumes.
 package state

@@ -60,6 +60,9 @@ type (
 	// PauseSync and ResumeSync hold back the resync and let it go on.
 	PauseSync  struct{ ID CommandID }
 	ResumeSync struct{ ID CommandID }
+	// ResyncAfter says that the resync of another resource goes first, or does not any more. It is not answered; a Refusal
+	// that may be tried again is only for now.
+	ResyncAfter struct{ Wait bool }
 	// Invalidate asks for a full resync that overwrites the copy of this node, or with Peer that of the other one. The
 	// node that is overwritten must not be Primary.
 	Invalidate struct {
@@ -170,6 +173,7 @@ func (Promote) event()           {}
 func (Demote) event()            {}
 func (PauseSync) event()         {}
 func (ResumeSync) event()        {}
+func (ResyncAfter) event()       {}
 func (Invalidate) event()        {}
 func (SkipInitialSync) event()   {}
 func (Resize) event()            {}

@@ -122,6 +122,17 @@ func (m *machine) setPause(id CommandID, on bool) error {
 	return nil
 }
 
+// resyncAfter holds the resync back for another resource's, or lets it go on (drbd_pause_after, drbd_worker.c).
+func (m *machine) resyncAfter(wait bool) error {
+	if m.s.Pending.Kind != PendingNone {
+		return refuse(drbd.SSInTransientState, "resync-after") // as in setPause
+	}
+	ns := m.s
+	ns.AftrISP = wait
+	m.force(ns)
+	return nil
+}
+
 // peerChangeReply carries out what the peer agreed to.
 func (m *machine) peerChangeReply(e PeerChangeReply) error {
 	p := m.s.Pending

@@ -73,6 +73,8 @@ func (m *machine) dispatch(ev Event) error {
 		return m.setPause(e.ID, true)
 	case ResumeSync:
 		return m.setPause(e.ID, false)
+	case ResyncAfter:
+		return m.resyncAfter(e.Wait)
 	case Invalidate:
 		return m.invalidate(e)
 	case SkipInitialSync:
