@@ -52,7 +52,7 @@ func fuzzEvent(kind int, id CommandID, take func(int) uint64) Event {
 	on := flag&1 == 1
 	uuid := func() uint64 { return take(1) &^ 3 << (flag & 7) }
 	uuids := func() UUIDs { return UUIDs{uuid(), uuid(), uuid(), uuid()} }
-	switch kind % 35 {
+	switch kind % 36 {
 	case 0:
 		return AttachStart{}
 	case 1:
@@ -89,6 +89,8 @@ func fuzzEvent(kind int, id CommandID, take func(int) uint64) Event {
 		return Congested{}
 	case 34:
 		return CaughtUp{}
+	case 35:
+		return ResyncAfter{Wait: on}
 	case 29:
 		return SuspendIO{ID: id}
 	case 30:

@@ -88,6 +88,10 @@ func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 		cmd(func(id CommandID) Event { return Detach{ID: id, Force: force} })
 	case 15:
 		on := rapid.Bool().Draw(rt, "on")
+		if rapid.Bool().Draw(rt, "after") {
+			_ = n.do(ResyncAfter{Wait: on})
+			return
+		}
 		cmd(func(id CommandID) Event {
 			if on {
 				return PauseSync{ID: id}
@@ -144,6 +148,7 @@ func (p *simPair) repair(rt *rapid.T, r *rand.Rand) {
 	for range 3 {
 		for _, n := range p.n {
 			n.do(ResumeSync{})
+			n.do(ResyncAfter{})
 			n.do(ResumeIO{})
 			if n.own = max(n.own, n.peer.own); n.s.Conn < proto.WFReportParams && n.own > 1000 {
 				n.do(Resize{OwnSize: n.own}) // a node alone may have grown

@@ -381,6 +381,33 @@ func TestCrashedPrimary(t *testing.T) {
 	}
 }
 
+// TestResyncAfter: the flag travels in the state word, pauses the resync on both nodes, and is no state of the user's.
+func TestResyncAfter(t *testing.T) {
+	p, a, b := syncedPair(t)
+	if err := a.do(ResyncAfter{Wait: true}); err != nil || !a.s.Word().AftrISP {
+		t.Fatal(err, a.s.Word())
+	}
+	p.settle(rng())
+	if !b.s.PeerISP || b.s.UserISP || a.s.UserISP {
+		t.Fatal("the peer was not told")
+	}
+	p.cut()
+	p.settle(rng())
+	a.write(1, 1)
+	p.cable = true
+	p.settle(rng())
+	want(t, a, proto.Primary, proto.Secondary, proto.PausedSyncS, proto.UpToDate, proto.Inconsistent)
+	want(t, b, proto.Secondary, proto.Primary, proto.PausedSyncT, proto.Inconsistent, proto.UpToDate)
+	if err := a.do(ResyncAfter{}); err != nil {
+		t.Fatal(err)
+	}
+	p.settle(rng())
+	want(t, b, proto.Secondary, proto.Primary, proto.Connected, proto.UpToDate, proto.UpToDate)
+	if b.s.PeerISP {
+		t.Error("the peer still waits")
+	}
+}
+
 func TestPause(t *testing.T) {
 	p, a, b := syncedPair(t)
 	if err := b.do(PauseSync{}); err != nil {
