@@ -29,6 +29,9 @@ func describeMD(dev *agent.Backing) (string, error) {
 		sb.UUIDs.Current, sb.UUIDs.Bitmap, sb.UUIDs.History[0], sb.UUIDs.History[1])
 	fmt.Fprintf(&b, "flags        %s\nout of sync  %d KiB\nactivity log %s\n", sb.Flags, md.Bitmap().Weight()*4,
 		map[bool]string{true: "must be applied", false: "clean"}[md.NeedsApplyAL()])
+	if bad := md.Damage(); bad != "" {
+		fmt.Fprintf(&b, "damaged      %s\n", bad)
+	}
 	return b.String(), nil
 }
 

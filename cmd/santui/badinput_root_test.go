@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -86,8 +87,8 @@ func (s *site) agent(t *testing.T, code int, args string, words ...string) {
 	}
 }
 
-// start runs the agent until the test ends; it must end in order then.
-func (s *site) start(t *testing.T) {
+// start runs the agent until the test ends, or stop is called; it must end in order then.
+func (s *site) start(t *testing.T) (stop func()) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(bin, "santui-agent"), "--config", s.settings, "run") //nolint:noctx // the cleanup ends it in order
 	var log bytes.Buffer
@@ -95,7 +96,7 @@ func (s *site) start(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		kill := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
 		defer kill.Stop()
@@ -105,6 +106,8 @@ func (s *site) start(t *testing.T) {
 			t.Logf("agent:\n%s", &log)
 		}
 	})
+	t.Cleanup(stop)
+	return stop
 }
 
 // resource is what the running agent says of r0 and in its events.
@@ -310,19 +313,81 @@ func TestOtherSecret(t *testing.T) {
 	}
 }
 
-// TestSmallerPeer pairs disks of two sizes. Fresh copies agree on the smaller one.
+// TestSmallerPeer pairs disks of two sizes. Fresh copies agree on the smaller one, or on what size in either drbd.conf says;
+// a node with data takes no peer that is too small for it, and no size that its disk does not have.
 func TestSmallerPeer(t *testing.T) {
 	ports := freePair(t)
-	a, b := newSite(t, "otter", conf("x", ports), 16<<20), newSite(t, "weasel", conf("x", ports), 8<<20)
-	for _, s := range []*site{a, b} {
+	text := conf("x", ports)
+	a, b := newSite(t, "otter", text, 16<<20), newSite(t, "weasel", strings.Replace(text, "protocol C;", "protocol C; disk { size 6M; }", 1), 12<<20)
+	b.agent(t, 0, "check-config", "at most 6291456 bytes of the disk are used")
+	var stop [2]func()
+	for i, s := range []*site{a, b} {
 		s.agent(t, 0, "create-md r0")
-		s.start(t)
+		stop[i] = s.start(t)
 	}
-	poll(t, 15*time.Second, "both agree on the smaller size", func() (bool, string) {
-		ra, sa := a.resource(t)
-		rb, sb := b.resource(t)
-		return ra.Conn == proto.Connected && ra.Size == rb.Size && ra.Size > 0 && ra.Size < 8<<20, sa + sb
+	for _, s := range []*site{a, b} {
+		poll(t, 15*time.Second, "both agree on 6 MiB", func() (bool, string) {
+			r, said := s.resource(t)
+			return r.Conn == proto.Connected && r.Size == 6<<20 && r.SizeLimit == 6<<20, said
+		})
+	}
+	config := writeConfig(t, fmt.Sprintf("[[pair]]\nname='p'\n[[pair.node]]\nname='otter'\nsocket=%q\n[[pair.node]]\nname='weasel'\nsocket=%q\n", a.socket, b.socket))
+	if r := execute(t, "santui", "--config", config, "sync", "start", "--from", "otter", "--confirm", "otter-weasel"); r.code != 0 {
+		t.Fatal(r)
+	}
+	poll(t, 15*time.Second, "the sync", func() (bool, string) {
+		r, said := a.resource(t)
+		return r.DiskState == proto.UpToDate && r.PeerDisk == proto.UpToDate, said
 	})
+	stop[1]()
+	small := newSite(t, "weasel", text, 4<<20)
+	small.agent(t, 0, "create-md r0")
+	small.start(t)
+	a.says(t, "StandAlone", "too small")
+	b.agent(t, 0, "dump-md r0", "la-size      6291456 bytes")
+	if err := os.WriteFile(b.conf, []byte(strings.ReplaceAll(strings.Replace(text, "protocol C;", "protocol C; disk { size 60M; }", 1), "DISK", b.disk)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := b.sum(t)
+	b.start(t)
+	b.says(t, "Diskless", "size in drbd.conf says 122880")
+	if b.sum(t) != before {
+		t.Error("the disk was written to")
+	}
+}
+
+// TestDamagedLog: blocks of the activity log that are not what they were are named with their place and what was expected,
+// by dump-md, which changes nothing, and by run; without a valid one everything counts as out of sync.
+func TestDamagedLog(t *testing.T) {
+	const superblock, log = 8<<20 - 4096, 8<<20 - 4096 - 32<<10
+	for _, blocks := range []int64{1, 8} {
+		s := newSite(t, "otter", conf("x", freePair(t)), 8<<20)
+		s.agent(t, 0, "create-md r0")
+		f, err := os.OpenFile(s.disk, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.WriteAt([]byte{0, 0, 0, 0, 0, 0, 0x30, 0}, superblock) // 6 MiB
+		_, err2 := f.WriteAt([]byte{0, 0, 0, 0x13}, superblock+56)        // went down as Primary, UpToDate
+		if err := errors.Join(err, err2, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		for i := range blocks {
+			flip(t, s.disk, log+i*4096)
+		}
+		before := s.sum(t)
+		place := fmt.Sprintf("at %d the magic number is 0x", log)
+		s.agent(t, 0, "dump-md r0", "must be applied", place, "expected 0x")
+		if s.sum(t) != before {
+			t.Error("dump-md wrote to the disk")
+		}
+		stop := s.start(t)
+		s.says(t, place, "expected 0x")
+		if r, said := s.resource(t); (r.OutOfSync == 6<<20) != (blocks == 8) {
+			t.Errorf("%d blocks damaged: %d bytes are out of sync\n%s", blocks, r.OutOfSync, said)
+		}
+		stop()
+	}
 }
 
 func TestSecondAgent(t *testing.T) {
