@@ -83,7 +83,8 @@ func (w *world) verified(v *proto.Verify) {
 	w.stats.verifies++
 	switch {
 	case w.model.diskLost:
-		w.model.unread = w.model.unread || v.Differ+v.Failed > 0
+		// What was being compared when it ended early is marked after its outcome, if it could not be read.
+		w.model.unread = w.model.unread || v.Differ+v.Failed > 0 || v.Why != ""
 	case v.Differ > 0:
 		w.fail("%s compared %d bytes and found %d that differ: %v", v.By, v.Checked, v.Differ, v.Ranges)
 	}
