@@ -219,8 +219,8 @@ type Observation struct {
 	OpID     string            `json:"op_id,omitempty"`
 	OpStep   int               `json:"op_step,omitempty"` // the step of that operation that is under way now, -1 for none; 0 from agents that do not say
 	OpUndo   bool              `json:"op_undo,omitempty"` // it is being undone
-	Tools    map[string]string `json:"tools"`   // program -> path, "" if missing
-	Targets  []MountPoint      `json:"targets"` // the mount points asked for
+	Tools    map[string]string `json:"tools"`             // program -> path, "" if missing
+	Targets  []MountPoint      `json:"targets"`           // the mount points asked for
 	VGClash  []string          `json:"vg_clash,omitempty"`
 	Left     []string          `json:"left,omitempty"`     // what is left here of the volume groups asked for, and how to remove it
 	Managers []string          `json:"managers,omitempty"` // other cluster managers that run here
