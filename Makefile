@@ -72,7 +72,7 @@ torture: ## two engines through SEEDS (1000) lives of cut power, cables and disk
 
 lint: ## golangci-lint, pinned; the import arrows are among its rules
 	@test -x $(LINTBIN) || { echo "building golangci-lint v2.15.0 (some minutes, once)"; \
-	  tmp=$$(mktemp -d) && GOBIN=$$tmp $(GO) install $(LINT) && mv $$tmp/golangci-lint $(LINTBIN) && rm -rf $$tmp; }
+	  mkdir -p $(dir $(LINTBIN)) && tmp=$$(mktemp -d) && GOBIN=$$tmp $(GO) install $(LINT) && mv $$tmp/golangci-lint $(LINTBIN) && rm -rf $$tmp; }
 	$(LINTBIN) run --build-tags root,lab ./...
 
 screenshots: build ## pictures of the real screens, from recorded states

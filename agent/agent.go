@@ -251,8 +251,7 @@ func (a *Agent) snapshot() proto.Snapshot {
 	s.Lock, s.Op = a.lock, a.op
 	for _, r := range s.Resources {
 		if l, ok := a.ready[r.Name]; ok && r.Role == proto.Secondary && r.PeerRole != proto.Secondary {
-			s.Readiness = &l
-			break
+			s.Readiness = append(s.Readiness, l)
 		}
 	}
 	return s
@@ -301,8 +300,10 @@ func (a *Agent) readiness(ctx context.Context, r *resource) {
 	ctx, cancel := context.WithTimeout(ctx, readyPeriod)
 	defer cancel()
 	reply, err := a.runner.Look(ctx, proto.CheckRequest{Verb: proto.VerbFailover, Resource: r.name}, stackPeriod+time.Second)
-	if err != nil {
-		return // this node is on its way down or the resource is gone
+	if err != nil { // what could not be looked at is not ready, whatever it was before
+		code, _ := proto.CodeOf(proto.CheckFacts)
+		reply.Checks = proto.CheckList{Schema: proto.Schema, Verb: proto.VerbFailover, Resource: r.name, From: a.peerName, To: a.cfg.Node,
+			Checks: []proto.Check{{Code: code.Name, Node: a.cfg.Node, Result: proto.CheckUnknown, Title: code.Title, Evidence: []string{err.Error()}, Remedy: code.Remedy}}}
 	}
 	reply.Checks.At = time.Time{} // else every look would be news to every cockpit
 	a.mu.Lock()

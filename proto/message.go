@@ -42,19 +42,19 @@ type WatchEvent struct {
 
 // Delta says what changed between two snapshots. Sections that are nil did not change.
 type Delta struct {
-	Base      uint64     `json:"base"` // Seq of the snapshot it applies to
-	Seq       uint64     `json:"seq"`
-	At        time.Time  `json:"at"`
-	PeerLink  *PeerLink  `json:"peer_link,omitempty"`
-	Resources []Resource `json:"resources,omitempty"` // changed ones, whole
-	Removed   []string   `json:"removed,omitempty"`   // names of resources that are gone
-	OpSet     bool       `json:"op_set,omitempty"`    // Op is the new value, nil included; LockSet and ReadySet alike
-	Op        *Op        `json:"op,omitempty"`
-	LockSet   bool       `json:"lock_set,omitempty"`
-	Lock      *Lock      `json:"lock,omitempty"`
-	ReadySet  bool       `json:"readiness_set,omitempty"`
-	Readiness *CheckList `json:"readiness,omitempty"`
-	Events    []Event    `json:"events,omitempty"` // appended
+	Base      uint64      `json:"base"` // Seq of the snapshot it applies to
+	Seq       uint64      `json:"seq"`
+	At        time.Time   `json:"at"`
+	PeerLink  *PeerLink   `json:"peer_link,omitempty"`
+	Resources []Resource  `json:"resources,omitempty"` // changed ones, whole
+	Removed   []string    `json:"removed,omitempty"`   // names of resources that are gone
+	OpSet     bool        `json:"op_set,omitempty"`    // Op is the new value, nil included; LockSet and ReadySet alike
+	Op        *Op         `json:"op,omitempty"`
+	LockSet   bool        `json:"lock_set,omitempty"`
+	Lock      *Lock       `json:"lock,omitempty"`
+	ReadySet  bool        `json:"readiness_set,omitempty"`
+	Readiness []CheckList `json:"readiness,omitempty"`
+	Events    []Event     `json:"events,omitempty"` // appended
 }
 
 // CheckRequest asks for the checks or the plan of moving a resource to a node.

@@ -21,8 +21,8 @@ type Snapshot struct {
 	Lock      *Lock      `json:"lock,omitempty"` // who holds the pair's operation lock
 	// Readiness holds the checks of a planned failover in the direction that makes sense now (to the Secondary), as
 	// this agent sees it. Empty while neither node is Primary.
-	Readiness *CheckList `json:"readiness,omitempty"`
-	Events    []Event    `json:"events"` // newest last, at most MaxEvents
+	Readiness []CheckList `json:"readiness,omitempty"`
+	Events    []Event     `json:"events"` // newest last, at most MaxEvents
 }
 
 // AgentInfo identifies a running agent.

@@ -63,8 +63,8 @@ func printStatus(w io.Writer, st pairStatus) {
 		for _, r := range s.Resources {
 			printResource(w, r)
 		}
-		if s.Readiness != nil {
-			printReadiness(w, *s.Readiness)
+		for _, l := range s.Readiness {
+			printReadiness(w, l)
 		}
 	}
 }

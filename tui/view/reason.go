@@ -83,12 +83,16 @@ func (p Pair) whyNoFailover() string {
 	case p.Lock != nil:
 		return fmt.Sprintf("operation %s of %s holds the lock", p.Lock.OpID, p.Lock.Owner)
 	}
-	if r := to.Snapshot.Readiness; r != nil && r.To == to.Name && r.Resource == p.Resource {
+	for _, r := range to.Snapshot.Readiness {
+		if r.To != to.Name || r.Resource != p.Resource {
+			continue
+		}
 		if blocking := r.Blocking(); len(blocking) > 0 {
 			return blocked(blocking[0])
 		}
+		return ""
 	}
-	return ""
+	return "the agent of " + to.Name + " has not evaluated its checks yet"
 }
 
 // blocked tells a veto: what should hold, and what was seen instead.

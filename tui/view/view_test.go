@@ -16,7 +16,11 @@ func derive(s scene.Scene) view.Pair { return view.Derive("store-1", "", s.Input
 func TestScenes(t *testing.T) {
 	blockedInputs := scene.InSync()
 	list := scene.Checks(scene.Failed(proto.CheckBusyDevice, "otter", "loop3 holds /srv/store/disk.img"))
-	blockedInputs.Inputs[1].Snapshot.Readiness = &list
+	blockedInputs.Inputs[1].Snapshot.Readiness = []proto.CheckList{list}
+	second := scene.InSync() // the checks are of another resource: nobody has looked at this one
+	other := second.Inputs[1].Snapshot.Readiness[0]
+	other.Resource = "r1"
+	second.Inputs[1].Snapshot.Readiness = []proto.CheckList{other}
 	forked := scene.Moved()
 	forked.Inputs[0] = scene.InSync().Inputs[0]
 	for _, c := range []struct {
@@ -34,6 +38,7 @@ func TestScenes(t *testing.T) {
 		{scene.Moved(), "weasel", "otter", "", "", "ready: f moves r0 from weasel to otter", view.Good},
 		{scene.Waiting(), "", "", "otter and weasel do not answer", "otter and weasel do not answer", "do not answer", view.Warn},
 		{blockedInputs, "otter", "weasel", "", "loop3 holds /srv/store/disk.img", "loop3 holds", view.Warn},
+		{second, "otter", "weasel", "", "has not evaluated", "failover not possible now: the agent of weasel has not evaluated", view.Warn},
 		{forked, "otter", "weasel", "both nodes say they are Primary", "both nodes", "both nodes say they are Primary", view.Alert},
 	} {
 		p := derive(c.scene)

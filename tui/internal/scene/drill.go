@@ -135,6 +135,9 @@ func Moved() Scene {
 	a, b := snapshot("otter", "weasel"), primary(snapshot("weasel", "otter"))
 	op := Finished()
 	b.Op = &op
+	back := Checks()
+	back.From, back.To = back.To, back.From
+	a.Readiness = []proto.CheckList{back}
 	b.Events = []proto.Event{event(9, "weasel", -time.Minute, proto.LevelInfo, "failover of r0 to weasel done, service away 2.0 s")}
 	return Scene{"moved", []view.Input{live(a), live(b)}}
 }

@@ -109,7 +109,7 @@ func Failed(code, node string, evidence ...string) proto.Check {
 func InSync() Scene {
 	a, b := primary(snapshot("otter", "weasel")), snapshot("weasel", "otter")
 	ready := Checks()
-	b.Readiness = &ready
+	b.Readiness = []proto.CheckList{ready}
 	a.Events = []proto.Event{
 		event(1, "otter", 40*time.Minute, proto.LevelInfo, "full sync started by root@otter"),
 		event(2, "otter", 9*time.Minute, proto.LevelInfo, "r0: sync done after 0:31:00, 1.10 GiB/s"),
