@@ -14,11 +14,13 @@
 // while and deliver afterwards, connections can be reset at once or after so many bytes, and those of a node without power
 // are half open until it is back. The power of a node goes at any time, or after its k-th next call of disk or network, so
 // also in the middle of an attach, a transaction of the activity log, a write of the bitmap, a handshake or a resync.
-// From then on nothing the old engine does has an effect, and its goroutines must end.
+// From then on nothing the old engine does has an effect, and its goroutines must end. A node without power may get a disk
+// back that was taken out of it earlier, if its peer has that one's generation in its history.
 //
 // Applications write, zero, discard, flush and read in some windows of the device, overlapping, from several goroutines.
 // The operator attaches, detaches, connects, disconnects, pauses, and moves the application from node to node, with
-// discipline: a node that is not connected becomes Primary only if no other copy is better.
+// discipline: a node that is not connected becomes Primary only if no other copy is better. Handlers are called, and those
+// before a resync allow it.
 //
 // # The promise
 //
@@ -83,8 +85,14 @@
 //	4, 5   disks and device grow, with power cuts in the middle; 5: also suspend-io
 //	6, 7   split brains, which people decide; 7: after-sb policies do, as far as those drawn go, with and without always-asbp
 //	8      two fresh disks that are declared to be the same
+//	9      on-congestion pull-ahead (or now and then disconnect) under protocol A, and a network that stands still for a
+//	       moment; data damaged on the wire, with a data-integrity-alg
+//	10     on-io-error pass_on; thin resync; old disks put back
+//	11     on-io-error call-local-io-error; congestion as in 9; old disks put back
+//	12     damage, thin resync and old disks as above; bitmaps that are longer compressed than plain
 //
-// and half of 6 and 7 have rr-conflict call-pri-lost. By default a few of each kind run.
+// and half of 6 and 7 have rr-conflict call-pri-lost. By default three of each kind run. -v prints what was drawn, what came
+// of it, and how many packets of each kind travelled; by default the test fails if something expected was not among it.
 //
 // Seeds that are 1 modulo 3 keep the metadata on a second disk with a cache of its own, even ones in a slot of it.
 //

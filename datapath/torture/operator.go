@@ -460,7 +460,7 @@ func (w *world) heal() error {
 	w.stats.heals++
 	w.mu.Unlock()
 	w.net.set([2]bool{})
-	for since := time.Now(); ; {
+	for since, round := time.Now(), 0; ; round++ {
 		if w.failed() {
 			return nil
 		}
@@ -468,6 +468,11 @@ func (w *world) heal() error {
 			return err
 		}
 		time.Sleep(time.Second)
+		if round < 3 { // resyncs run just now
+			if err := w.virtualCut(); err != nil {
+				return err
+			}
+		}
 		if w.healed() {
 			break
 		}
