@@ -61,7 +61,7 @@ func TestTorture(t *testing.T) {
 		}
 	}
 	t.Logf("%d seeds in %v: %+v%s", len(seeds), time.Since(began).Round(time.Millisecond), total.stats, total.seen.table())
-	if *seedFlag == 0 && *seedsFlag == 0 && failed == 0 {
+	if *seedFlag == 0 && *seedsFlag == 0 && failed < *failFlag {
 		for _, kind := range total.seen.missing(expected) {
 			t.Errorf("never drawn: %s", kind)
 		}

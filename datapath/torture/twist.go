@@ -52,7 +52,7 @@ func twistOf(seed uint64) twist {
 	}
 	t := twists[seed%uint64(len(twists))]
 	t.fork.draw(seed)
-	if t.congestion != "" && seed/13%5 == 4 {
+	if t.congestion != "" && seed/13%5 == 1 {
 		t.congestion = datapath.CongestionDisconnect
 	}
 	return t

@@ -472,6 +472,11 @@ func (w *world) observe(inc *incarnation) {
 		return
 	}
 	p := peer.res.Status()
+	if s.Role == proto.Primary && s.Disk < proto.Inconsistent && s.PeerDisk == proto.UpToDate && p.Conn >= proto.Connected &&
+		m.level[i] == behind && m.level[1-i] == flushed {
+		w.note("what was not flushed may be lost: %s was the only copy and lost power", names[1-i])
+		m.settle()
+	}
 	if (s.Conn == proto.Connected && s.PeerDisk == proto.UpToDate && p.Conn != proto.Connected || s.Conn == proto.Ahead) && s.Disk == proto.UpToDate &&
 		m.level[1-i] == current && m.level[i] == behind {
 		w.note("%s has all, its source has not heard or has gone", inc.n.name)
