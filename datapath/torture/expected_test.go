@@ -39,7 +39,7 @@ var expected = []string{
 	"handler: unfence-peer", "handler: initial-split-brain", "handler: split-brain", "handler: local-io-error", "handler: pri-on-incon-degr",
 
 	"packet: Data", "packet: Zeroes", "packet: Barrier", "packet: BarrierAck", "packet: RecvAck", "packet: WriteAck", "packet: RSWriteAck",
-	"packet: NegAck", "packet: DataRequest", "packet: DataReply", "packet: RSDataRequest", "packet: RSDataReply", "packet: RSThinReq",
+	"packet: DataRequest", "packet: DataReply", "packet: RSDataRequest", "packet: RSDataReply", "packet: RSThinReq",
 	"packet: RSDeallocated", "packet: CSumRSRequest", "packet: RSIsInSync", "packet: OVRequest", "packet: OVReply", "packet: OVResult",
 	"packet: Bitmap", "packet: CompressedBitmap", "packet: OutOfSync", "packet: SyncUUID", "packet: UUIDs", "packet: Sizes", "packet: State",
 	"packet: StateChgReq", "packet: StateChgReply", "packet: ConnStChgReq", "packet: ConnStChgReply", "packet: Ping", "packet: PingAck",
