@@ -29,6 +29,7 @@ type resourceConf struct {
 	findings []drbdconf.Finding
 	handlers *engine.Handlers
 	service  proto.Service // what agent.toml adds
+	startup  drbdconf.Startup
 }
 
 // loadResources reads drbd.conf and returns the resources that this node takes part in. They all must have the same peer.
@@ -79,6 +80,7 @@ func fromDRBDConf(r *drbdconf.Resource, cfg Config) (resourceConf, error) {
 	h := &engine.Handlers{Commands: r.Handlers, Env: handlerEnv(r.Name, cfg.DRBDConf, here, there), MayHalt: cfg.HandlersMayHalt, Runner: lvmops.NewExec()}
 	c = resourceConf{
 		name: r.Name, handlers: h, peer: there.Name, device: here.Device, minor: here.Minor, diskPath: here.Disk, findings: r.Unsupported,
+		startup: r.Startup,
 		datapath: datapath.Config{
 			Helper:   h,
 			Resource: r.Name, Device: here.Device, Node: node, Peer: there.Name, DiskPath: here.Disk,

@@ -82,6 +82,8 @@ type owner struct {
 
 	waits string // resources whose resync goes first
 
+	degraded bool // see Status
+
 	handlers handlers
 	told     uint64    // bits announced with the last UUIDs
 	calm     time.Time // since when, as Ahead, nothing is under way
@@ -295,6 +297,7 @@ func (o *owner) diskOpened(f *found) {
 		Flags: state.MDFlags(sb.Flags) & mdFlags,
 		Size:  uint64(sb.AgreedSize / 512), OwnSize: uint64(f.disk.md.Layout().UsableSize / 512),
 	}
+	o.degraded = ev.Flags&(state.MDPrimary|state.MDConnected) == state.MDPrimary
 	if err := o.step(ev); err != nil {
 		// A handshake is under way; the disk waits for its end.
 		q := o.waiting[o.attach]

@@ -34,6 +34,8 @@ type Status struct {
 	PauseHere, PausePeer bool
 	// PauseAfter names the resources whose resync goes first, "" for none.
 	PauseAfter string
+	// Degraded says that the disk was found as one of a node that went down as Primary without its peer.
+	Degraded bool
 	// PeerProtocol is the protocol version agreed with the peer, 0 while not connected.
 	PeerProtocol int
 }

@@ -77,6 +77,8 @@ type Resource struct {
 	LastWrite time.Time `json:"last_write,omitzero"`
 	// WasPrimary is when this node was last made Primary.
 	WasPrimary time.Time `json:"was_primary,omitzero"`
+	// Degraded says that this node had gone down as Primary without its peer when its disk was attached.
+	Degraded bool `json:"degraded,omitempty"`
 	// NeedsRejoin says that this node took over and the other one has not followed it since, "" otherwise.
 	NeedsRejoin string `json:"needs_rejoin,omitempty"`
 	// SplitBrain says that both nodes were seen to have changed the data on their own.

@@ -109,7 +109,8 @@ type Net struct {
 	RRConflict          string // disconnect, call-pri-lost
 }
 
-// Startup are the options of section startup; 0 = wait for ever.
+// Startup says how long boot waits for the peer (santui-agent wait-connect); 0 = for ever. Degr counts on a node that went down
+// as Primary without its peer, Outdated on one whose copy is.
 type Startup struct {
 	WFCTimeout         time.Duration
 	DegrWFCTimeout     time.Duration

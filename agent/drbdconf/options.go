@@ -169,11 +169,11 @@ func otherOptions() []option {
 	dur := func(f func(*Startup) *time.Duration) func(*Resource, parsed) {
 		return func(r *Resource, v parsed) { *f(&r.Startup) = time.Duration(v.num) * time.Second }
 	}
-	const noWait = "ignored: the agent starts at once and waits for its peer in the background"
+	const noWait = "ignored: see santui-agent wait-connect for what waits at boot"
 	out := []option{
-		{section: "startup", name: "wfc-timeout", max: 300000, unit: seconds, def: "0", set: dur(func(s *Startup) *time.Duration { return &s.WFCTimeout }), ignored: noWait},
-		{section: "startup", name: "degr-wfc-timeout", max: 300000, unit: seconds, def: "0", set: dur(func(s *Startup) *time.Duration { return &s.DegrWFCTimeout }), ignored: noWait},
-		{section: "startup", name: "outdated-wfc-timeout", max: 300000, unit: seconds, def: "0", set: dur(func(s *Startup) *time.Duration { return &s.OutdatedWFCTimeout }), ignored: noWait},
+		{section: "startup", name: "wfc-timeout", max: 300000, unit: seconds, def: "0", set: dur(func(s *Startup) *time.Duration { return &s.WFCTimeout })},
+		{section: "startup", name: "degr-wfc-timeout", max: 300000, unit: seconds, def: "0", set: dur(func(s *Startup) *time.Duration { return &s.DegrWFCTimeout })},
+		{section: "startup", name: "outdated-wfc-timeout", max: 300000, unit: seconds, def: "0", set: dur(func(s *Startup) *time.Duration { return &s.OutdatedWFCTimeout })},
 		{section: "startup", name: "wait-after-sb", kind: kBool, def: "no", ignored: noWait},
 		{section: "startup", name: "stacked-timeouts", kind: kBool, def: "no", ignored: noWait},
 		{section: "startup", name: "become-primary-on", kind: kWords, ignored: manualOnly},

@@ -120,7 +120,7 @@ func (n *Native) Status() proto.Resource {
 		FrontEnd: string(n.cfg.FrontEnd), Protocol: c.Protocol, Size: st.Size, SizeLimit: st.SizeLimit,
 		Role: st.Role, PeerRole: st.PeerRole, Conn: st.Conn, DiskState: st.Disk, PeerDisk: st.PeerDisk,
 		Suspended: st.Suspended, UUIDs: st.UUIDs, OutOfSync: st.OutOfSync, Sync: st.Sync, Counters: st.Counters,
-		LastInSync: st.LastInSync, Problem: st.Problem,
+		LastInSync: st.LastInSync, Problem: st.Problem, Degraded: st.Degraded,
 	}
 	n.mu.Lock()
 	r.Verify = n.verify

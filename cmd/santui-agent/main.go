@@ -42,7 +42,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return cli.Exit(cli.ExitUsage, err) })
 	root.PersistentFlags().StringVar(&a.settings, "config", agent.DefaultConfigPath, "the agent's own settings")
 	root.PersistentFlags().StringVar(&a.drbdConf, "drbd-conf", "", "the resources (default: as in the settings, else /etc/drbd.conf)")
-	root.AddCommand(a.runCmd(), a.connectCmd(), a.checkConfigCmd(), a.createMDCmd(), a.dumpMDCmd(), a.bundleCmd(), a.versionCmd())
+	root.AddCommand(a.runCmd(), a.connectCmd(), a.checkConfigCmd(), a.createMDCmd(), a.dumpMDCmd(), a.waitCmd(), a.bundleCmd(), a.versionCmd())
 	cli.UsageErrors(root)
 	err := root.Execute()
 	if err != nil {

@@ -12,8 +12,6 @@ import (
 	"example.com/santui/agent"
 	"example.com/santui/cmd/internal/cli"
 	"example.com/santui/datapath/meta"
-	"example.com/santui/proto"
-	"example.com/santui/proto/session"
 )
 
 // describeMD words the superblock for people. It changes nothing: an activity log that waits to be applied stays so.
@@ -37,19 +35,10 @@ func describeMD(dev *agent.Backing) (string, error) {
 
 // bundle adds what the running agent says and the newest journal entries. An agent that does not answer is said to be so.
 func bundle(ctx context.Context, cfg agent.Config, w io.Writer) error {
-	conn, err := session.DialUnix(ctx, cfg.Socket)
+	snap, err := look(ctx, cfg)
 	if err != nil {
-		_, _ = fmt.Fprintf(w, "\nno running agent: %v\n", err)
+		_, _ = fmt.Fprintf(w, "\nno answer of a running agent: %v\n", err)
 	} else {
-		s, err := session.Client(ctx, conn, session.Options{Node: cfg.Node, Version: agent.Version, Kind: session.KindCockpit})
-		if err != nil {
-			return err
-		}
-		defer func() { _ = s.Close() }()
-		var snap proto.Snapshot
-		if err := s.Call(ctx, proto.MethodSnapshot, nil, &snap); err != nil {
-			return err
-		}
 		_, _ = fmt.Fprintln(w, "\nsnapshot:")
 		if err := cli.PrintJSON(w, snap); err != nil {
 			return err

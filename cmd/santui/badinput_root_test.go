@@ -331,6 +331,7 @@ func TestSmallerPeer(t *testing.T) {
 			return r.Conn == proto.Connected && r.Size == 6<<20 && r.SizeLimit == 6<<20, said
 		})
 	}
+	a.agent(t, 0, "wait-connect")
 	config := writeConfig(t, fmt.Sprintf("[[pair]]\nname='p'\n[[pair.node]]\nname='otter'\nsocket=%q\n[[pair.node]]\nname='weasel'\nsocket=%q\n", a.socket, b.socket))
 	if r := execute(t, "santui", "--config", config, "sync", "start", "--from", "otter", "--confirm", "otter-weasel"); r.code != 0 {
 		t.Fatal(r)
@@ -344,6 +345,7 @@ func TestSmallerPeer(t *testing.T) {
 	small.agent(t, 0, "create-md r0")
 	small.start(t)
 	a.says(t, "StandAlone", "too small")
+	a.agent(t, 3, "wait-connect r0", "StandAlone")
 	b.agent(t, 0, "dump-md r0", "la-size      6291456 bytes")
 	if err := os.WriteFile(b.conf, []byte(strings.ReplaceAll(strings.Replace(text, "protocol C;", "protocol C; disk { size 60M; }", 1), "DISK", b.disk)), 0o600); err != nil {
 		t.Fatal(err)
@@ -354,6 +356,25 @@ func TestSmallerPeer(t *testing.T) {
 	if b.sum(t) != before {
 		t.Error("the disk was written to")
 	}
+}
+
+// TestWaitConnect: boot does not wait for the peer of a node that went down as Primary without it for as long as it would
+// otherwise.
+func TestWaitConnect(t *testing.T) {
+	text := strings.Replace(conf("x", freePair(t)), "protocol C;", "protocol C; startup { wfc-timeout 300; degr-wfc-timeout 2; }", 1)
+	s := newSite(t, "otter", text, 8<<20)
+	s.agent(t, 0, "create-md r0")
+	f, err := os.OpenFile(s.disk, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt([]byte{0, 0, 0, 0x13}, 8<<20-4096+56) // went down as Primary, UpToDate, not connected
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s.agent(t, 2, "wait-connect r1", "r1")
+	s.start(t)
+	s.agent(t, 3, "wait-connect", "degr-wfc-timeout", "weasel is not there")
 }
 
 // TestDamagedLog: blocks of the activity log that are not what they were are named with their place and what was expected,
