@@ -4,6 +4,7 @@ package lab
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -21,7 +22,9 @@ var scenes = []script{
 	{name: "fencing", conf: fencing("resource-only"), play: fencePeer},
 	{name: "promote-while-connecting", play: promoteWhileConnecting},
 	{name: "two-primaries-reject", play: twoPrimaries},
-	{name: "resync-finish", play: resyncFinish},
+	{name: "resync-finish", conf: func(c *DRBDConf) { // a node that is mute lives on for a while
+		c.NetExtra = strings.Replace(c.NetExtra, "ping-timeout 20;", "ping-timeout 100;", 1)
+	}, play: resyncFinish},
 	{name: "busy-resync", conf: rate("3M"), play: busyResync},
 	{name: "c-min-rate", conf: func(c *DRBDConf) { c.DiskEnd += "    c-min-rate 1M;\n" }, mib: [2]int64{12, 12}, play: leastRate},
 	{name: "resync-controller", conf: func(c *DRBDConf) {

@@ -44,7 +44,6 @@ func resyncFinish(s *scene) {
 			return s.secondary.raw(1024, 256) == want && (!s.secondary.kernel || v.inSync())
 		})
 		if v := s.primary.now(); v.Conn != "SyncSource" || v.OutOfSync == 0 {
-			s.t.Log(s.secondary.sh("ss -tniHO; tc -s qdisc; tc -s filter show dev eth0"))
 			s.t.Fatalf("the end of the resync was not lost: %s", v.Text)
 		}
 		s.cut()
