@@ -21,7 +21,7 @@ var scenes = []script{
 	{name: "skip-initial-sync", fresh: true, play: skipInitialSync},
 	{name: "fencing", conf: fencing("resource-only"), play: fencePeer},
 	{name: "promote-while-connecting", play: promoteWhileConnecting},
-	{name: "two-primaries-reject", play: twoPrimaries},
+	{name: "two-primaries-reject", short: "santui", play: twoPrimaries},
 	{name: "resync-finish", conf: func(c *DRBDConf) { // a node that is mute lives on for a while
 		c.NetExtra = strings.Replace(c.NetExtra, "ping-timeout 20;", "ping-timeout 100;", 1)
 	}, play: resyncFinish},
@@ -34,7 +34,7 @@ var scenes = []script{
 	{name: "revert-older-data", play: revertOlderData},
 	{name: "resync-snapshot", play: snapshotUnderLoad},
 	{name: "stress-al", fresh: true, mib: [2]int64{400, 400}, play: stressAL},
-	{name: "attach-while-connected-not-uptodate", conf: rate("3M"), play: attachNotUpToDate},
+	{name: "attach-while-connected-not-uptodate", short: "kernel", conf: rate("3M"), play: attachNotUpToDate},
 	{name: "attach-while-connected-resize", play: attachAfterResize},
 	{name: "connect-differing-sizes", fresh: true, mib: [2]int64{32, 24}, play: differingSizes},
 	{name: "connect-differing-sizes smaller Primary", fresh: true, mib: [2]int64{24, 32}, play: differingSizes},
