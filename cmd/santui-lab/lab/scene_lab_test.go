@@ -567,7 +567,14 @@ func (s *scene) judged() {
 // travelled is what the Primary has sent so far, bytes: the kernel counts data, santui all that goes over the link.
 func (s *scene) travelled() int64 {
 	s.t.Helper()
-	return s.primary.now().Sent
+	for n := s.primary.now().Sent; ; { // what an agent says may be a moment old
+		time.Sleep(500 * time.Millisecond)
+		now := s.primary.now().Sent
+		if now == n {
+			return n
+		}
+		n = now
+	}
 }
 
 // resynced is synced, and between least and most bytes of data travelled since the count before.

@@ -82,7 +82,7 @@ func busyResync(s *scene) {
 // full is how long a full resync to the Secondary takes.
 func (s *scene) full(what string) time.Duration {
 	s.t.Helper()
-	began, before := time.Now(), s.travelled()
+	began, before := time.Now(), s.primary.now().Sent
 	s.primary.must("invalidate-remote")
 	s.primary.sees(what, func(v view) bool { return v.inSync() && v.Sent >= before+s.size })
 	s.secondary.sees(what, view.inSync)
