@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -196,6 +197,7 @@ func (l *link) sendData() error {
 		}
 		select {
 		case <-l.out.wake:
+			runtime.Gosched() // whoever is about to queue something may do so: it goes out in the same system call
 		case <-s.idle.C:
 			s.turn.take()
 			s.armed = false
@@ -595,6 +597,7 @@ func (l *link) sendMeta() error {
 		}
 		select {
 		case <-l.acks.wake:
+			runtime.Gosched() // as in sendData
 		case <-l.dead:
 			return nil
 		}
