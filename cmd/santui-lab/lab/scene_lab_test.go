@@ -567,8 +567,8 @@ func (s *scene) judged() {
 // travelled is what the Primary has sent so far, bytes: the kernel counts data, santui all that goes over the link.
 func (s *scene) travelled() int64 {
 	s.t.Helper()
-	for n := s.primary.now().Sent; ; { // what an agent says may be a moment old
-		time.Sleep(500 * time.Millisecond)
+	for n := s.primary.now().Sent; ; {
+		time.Sleep(3 * time.Second) // what an agent says while nothing happens may be a second or two old
 		now := s.primary.now().Sent
 		if now == n {
 			return n
