@@ -106,7 +106,8 @@ func leastRate(s *scene) {
 	s.end("fio", w)
 	s.synced("full resyncs")
 	least := time.Duration(s.size>>20) * time.Second
-	if busy < least/3 || busy < 3*idle/2 {
+	// The source decides; what the kernel's takes for a busy disk is its own affair.
+	if busy < 3*idle/2 || !s.primary.kernel && busy < least/3 {
 		s.t.Error("the resync did not give way")
 	}
 	if busy > 2*least {
