@@ -570,8 +570,8 @@ func (s *scene) travelled() int64 {
 	for n := s.primary.now().Sent; ; {
 		time.Sleep(3 * time.Second) // what an agent says while nothing happens may be a second or two old
 		now := s.primary.now().Sent
-		if now == n {
-			return n
+		if now < n+4096 { // santui counts pings too
+			return now
 		}
 		n = now
 	}
