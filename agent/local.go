@@ -204,7 +204,7 @@ func (l local) stillWanted(ctx context.Context, req proto.PeerStepRequest) error
 	}
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	o, err := l.peer.Observe(ctx, proto.ObserveRequest{Resource: req.Step.Resource, Brief: true})
+	o, err := l.askPeer(ctx, proto.ObserveRequest{Resource: req.Step.Resource, Brief: true})
 	switch {
 	case err != nil:
 		return l.cfg.errorf(proto.CodeUnreachable, "%s is not done: whether %s still wants it could not be asked: %v", kind, l.peerName, err)
@@ -214,6 +214,21 @@ func (l local) stillWanted(ctx context.Context, req proto.PeerStepRequest) error
 		return l.cfg.errorf(proto.CodeState, "%s is not done: the order for step %d is old, operation %s is at step %d now", kind, req.Step.Index, req.OpID, o.OpStep)
 	}
 	return nil
+}
+
+// askPeer asks again until ctx ends: after a restart of the other agent its link to this one may be back sooner than ours to it.
+func (l local) askPeer(ctx context.Context, req proto.ObserveRequest) (proto.Observation, error) {
+	for {
+		o, err := l.peer.Observe(ctx, req)
+		if err == nil {
+			return o, nil
+		}
+		select {
+		case <-ctx.Done():
+			return o, err
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
 }
 
 func (l local) do(ctx context.Context, r *resource, kind proto.StepKind, req proto.PeerStepRequest, res *proto.StepResult) error {
