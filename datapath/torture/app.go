@@ -164,7 +164,22 @@ func (w *world) flush(inc *incarnation) (ok bool) {
 	}
 	w.stats.flushes++
 	w.model.flush(inc.n.i, since)
+	for k := range w.nodes {
+		w.checkSafe(k, "after a flush")
+	}
 	return true
+}
+
+// checkSafe: a copy that counts has all that was flushed, whatever its cache loses. The other node, or its disk, may be
+// lost for good. The lock is held.
+func (w *world) checkSafe(i int, when string) {
+	m, n := w.model, w.nodes[i]
+	if m.level[i] == behind && m.forked != i || m.tainted[i] || w.failure != nil {
+		return
+	}
+	if err := m.safe(i, n.platters()); err != nil {
+		w.fail("%s, if %s loses power now and is all that is left: %v", when, n.name, err)
+	}
 }
 
 func (w *world) read(inc *incarnation, off, n int64) (ok bool) {

@@ -31,7 +31,8 @@
 //   - An acknowledged write is on both copies while the nodes are connected and both are UpToDate. If the Primary is alone,
 //     its copy has it, and the other one is behind from then on.
 //   - A Primary reads what was acknowledged, whatever happened to the other node.
-//   - A flush makes all that was acknowledged before it safe: it survives the loss of power of both nodes.
+//   - A flush makes all that was acknowledged before it safe on each copy that is current: it survives the loss of power of both
+//     nodes, and also if one of them never comes back.
 //   - Acknowledged and not flushed is lost only with the caches of all current copies, or, as on a single machine, with
 //     the cache of the Primary when that comes back, before its peer was taken into use, and goes on where it was. (DRBD's
 //     rule: after a crash the Primary's copy is the source.)
@@ -49,7 +50,9 @@
 // Each read, everything at each promotion, and both copies byte for byte after each healing, when the pair must have come
 // together by itself within half an hour. At any time: never two Primaries that see each other, no promotion without an
 // UpToDate copy, and, with both disks as a loss of power now would leave them, every block that differs is marked by bitmap
-// or activity log of one of them. In the end every goroutine has ended.
+// or activity log of one of them. When a flush has returned, when the power goes, and now and then, every sector of a copy
+// that counts is looked at with all contents that it may have after a loss of power: what was flushed is there, as the other
+// node may be lost for good. In the end every goroutine has ended.
 //
 // No more is resynced than the rules demand: the blocks written since both were last in sync, or so shortly before that the
 // peer may not have confirmed them; all extents that can be in the activity log of a node that went down as Primary, or

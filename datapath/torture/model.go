@@ -1,11 +1,14 @@
 package torture
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"example.com/santui/datapath/block/blocktest"
 )
 
 const sector = 512
@@ -139,12 +142,17 @@ func fill(p []byte, id uint32, off int64) {
 
 // identify gives the write whose content a sector has; 0 for zeroes.
 func identify(p []byte, off int64) (uint32, error) {
-	v := binary.LittleEndian.Uint64(p)
 	for k := 8; k < sector; k += 8 {
-		if binary.LittleEndian.Uint64(p[k:]) != v {
+		if !bytes.Equal(p[k:k+8], p[:8]) {
 			return 0, fmt.Errorf("sector %d is torn", off/sector)
 		}
 	}
+	return beginning(p, off)
+}
+
+// beginning is identify for a sector that is known not to be torn.
+func beginning(p []byte, off int64) (uint32, error) {
+	v := binary.LittleEndian.Uint64(p)
 	if v == 0 {
 		return 0, nil
 	}
@@ -256,6 +264,31 @@ func (m *model) verify(node int, p []byte, off int64, narrow, sure bool) error {
 		}
 	}
 	return nil
+}
+
+// safe looks at what a node's disk may hold after a loss of power: what was flushed must be there.
+func (m *model) safe(node int, d *blocktest.Mem) error {
+	for _, w := range m.windows {
+		cells := m.side(node, w)
+		err := d.AfterPowerCut(w.off, w.n, func(off int64, content []byte) error {
+			id, err := beginning(content, off)
+			c := &cells[(off-w.off)/sector]
+			if err == nil && !m.may(c.durable, id) {
+				err = fmt.Errorf("sector %d (block %d, extent %d) may then hold %s, flushed is %s",
+					off/sector, off/4096, off>>22, m.describe(id), m.list(c.durable))
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// may is whether seen gives any.
+func (m *model) may(list []uint32, id uint32) bool {
+	return slices.ContainsFunc(list, func(v uint32) bool { return v == id || id == 0 && m.writes[v].zero })
 }
 
 // snapshot remembers what a read that starts now may find.

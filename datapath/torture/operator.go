@@ -356,6 +356,9 @@ func (w *world) open(inc *incarnation) error {
 // by one of them.
 func (w *world) virtualCut() error {
 	w.mu.Lock()
+	for i := range w.nodes {
+		w.checkSafe(i, "at any time")
+	}
 	if w.model.diskLost {
 		w.mu.Unlock()
 		return nil

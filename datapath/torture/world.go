@@ -351,6 +351,7 @@ func (w *world) cut(inc *incarnation, why string) {
 	w.note("POWER CUT of %s.%d %s: %v %v %v, %d sectors in its cache, %d%% survive, copy %v", n.name, n.boot, why, s.Role, s.Conn, s.Disk,
 		inc.mem.Unflushed(), percent, w.model.level[n.i])
 	w.seen.saw("power: %s", why)
+	w.checkSafe(n.i, "at a power cut")
 	n.mem = inc.mem.CrashClone(w.seed+uint64(n.boot)*2+uint64(n.i), percent)
 	if inc.md != nil {
 		n.md = inc.md.CrashClone(w.seed+uint64(n.boot)*2+uint64(n.i)+1, percentOf(percent, n.boot))

@@ -67,6 +67,35 @@ func (m *Mem) CrashClone(seed uint64, survivePercent int) *Mem {
 	return c
 }
 
+// AfterPowerCut calls f with every content that a sector of a range may have after a power cut now, until f fails.
+func (m *Mem) AfterPowerCut(off, n int64, f func(off int64, content []byte) error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.begin("look at", off, n); err != nil {
+		return err
+	}
+	for s := off / sector; s < (off+n)/sector; s++ {
+		versions := m.cache[s]
+		if versions == nil {
+			content := noPage[:sector]
+			if pg := m.pages[s/perPage]; pg != nil {
+				content = pg[s%perPage*sector:][:sector]
+			}
+			if err := f(s*sector, content); err != nil {
+				return err
+			}
+		}
+		for _, v := range versions {
+			if err := f(s*sector, v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+var noPage [memPage]byte
+
 // Clone is an independent copy of the disk as it reads at one moment, all of it durable.
 func (m *Mem) Clone() *Mem {
 	m.mu.Lock()

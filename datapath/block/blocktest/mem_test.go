@@ -3,6 +3,7 @@ package blocktest
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"testing"
 
 	"example.com/santui/datapath/block"
@@ -50,6 +51,31 @@ func TestCrashClone(t *testing.T) {
 	}
 	if m.Unflushed() != 128 {
 		t.Errorf("%d sectors unflushed", m.Unflushed())
+	}
+}
+
+// TestAfterPowerCut: what was flushed, and every content since.
+func TestAfterPowerCut(t *testing.T) {
+	m := NewMem(1 << 20)
+	mustWrite(t, m, bytes.Repeat([]byte{1}, 1024), 512)
+	if err := m.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, m, bytes.Repeat([]byte{2}, 512), 1024)
+	mustWrite(t, m, bytes.Repeat([]byte{3}, 512), 1024)
+	got := ""
+	err := m.AfterPowerCut(0, 2048, func(off int64, content []byte) error {
+		if !bytes.Equal(content, bytes.Repeat(content[:1], 512)) {
+			t.Errorf("content at %d is mixed", off)
+		}
+		got += fmt.Sprint(off, ":", content[0], " ")
+		return nil
+	})
+	if want := "0:0 512:1 1024:1 1024:2 1024:3 1536:0 "; got != want || err != nil {
+		t.Errorf("%s, %v, want %s", got, err, want)
+	}
+	if err := m.AfterPowerCut(1<<20, 512, nil); !errors.Is(err, block.ErrRange) {
+		t.Error(err)
 	}
 }
 
