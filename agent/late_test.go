@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"example.com/santui/proto"
@@ -61,6 +62,37 @@ func TestLateOrders(t *testing.T) {
 	if err := ask(false); err != nil {
 		t.Errorf("this agent's own operation: %v", err)
 	}
+}
+
+// TestStillWantedOverALinkThatComesBack: after a restart of the other agent its orders arrive over its own link while this one's
+// link to it is not back yet. The order waits for that, no longer than a question may take.
+func TestStillWantedOverALinkThatComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		there := session.NewMux()
+		session.HandleFunc(there, proto.MethodPeerObserve, func(context.Context, session.Peer, proto.ObserveRequest) (proto.Observation, error) {
+			return proto.Observation{Node: "weasel", Pair: "lab", OpID: "op", OpStep: 3, Resource: proto.Resource{Protocol: proto.ProtocolC}}, nil
+		})
+		here, weasel, err := session.MemoryPair(session.Options{Node: "otter", Kind: session.KindPeer}, session.Options{Node: "weasel", Kind: session.KindPeer, Mux: there})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = here.Close(); _ = weasel.Close() }()
+		a := &Agent{cfg: Config{Node: "otter"}, pair: "lab", peerName: "weasel", hub: newHub("otter", slog.Default()), lock: &proto.Lock{OpID: "op", Node: "weasel"}}
+		a.peer = newPeer(a)
+		req := proto.PeerStepRequest{OpID: "op", Step: proto.Step{Index: 3, Resource: "r0", Kind: proto.StepDemote}}
+		began := time.Now()
+		if err := (local{a}).stillWanted(t.Context(), req); !errors.Is(err, &proto.Error{Code: proto.CodeUnreachable}) || time.Since(began) > askLimit {
+			t.Errorf("a link that stays down: %v after %v", err, time.Since(began))
+		}
+		time.AfterFunc(2*time.Second, func() {
+			a.peer.mu.Lock()
+			a.peer.cur = here
+			a.peer.mu.Unlock()
+		})
+		if err := (local{a}).stillWanted(t.Context(), req); err != nil {
+			t.Errorf("a link that is back after 2 s: %v", err)
+		}
+	})
 }
 
 // TestOneStepAtATime: a step waits until the one before has ended, also one that nobody waits for any more.
