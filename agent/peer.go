@@ -117,16 +117,29 @@ func (p *peer) down(err error) bool {
 	return was
 }
 
+// ping measures the round trip, unless the session's own keep-alive has done so just now.
 func (p *peer) ping(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, peerPing)
-	defer cancel()
-	begin := time.Now()
-	if err := p.call(ctx, proto.MethodPing, nil, nil); err != nil {
+	p.mu.Lock()
+	s := p.cur
+	p.mu.Unlock()
+	if s == nil {
 		return
 	}
+	rtt, at := s.RTT()
+	if time.Since(at) > peerPing {
+		ctx, cancel := context.WithTimeout(ctx, peerPing)
+		defer cancel()
+		begin := time.Now()
+		if err := s.Call(ctx, proto.MethodPing, nil, nil); err != nil {
+			return
+		}
+		rtt = time.Since(begin)
+	}
 	p.mu.Lock()
-	p.rtt = float64(time.Since(begin).Round(100*time.Microsecond)) / float64(time.Second)
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	if p.cur == s {
+		p.rtt = rtt.Round(100 * time.Microsecond).Seconds()
+	}
 }
 
 func (p *peer) link() proto.PeerLink {

@@ -8,7 +8,7 @@
 // State: a Session owns its connection; nobody else may read, write or close it. A Mux is filled before it is used and
 // is read-only afterwards. A Keeper owns the session it keeps.
 //
-// Goroutines: each Session runs an accept loop, and yamux a reader, a writer and a keep-alive. Each request being
+// Goroutines: each Session runs an accept loop and a keep-alive, and yamux a reader and a writer. Each request being
 // served has a goroutine for the handler and one that reads, because in yamux only a read notices that the other side
 // has gone. A handler must return soon after its context ends; Wait and Serve wait for all of them. A Keeper runs one
 // goroutine until Close.

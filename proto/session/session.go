@@ -18,7 +18,7 @@ const (
 	DefaultPrologueTimeout = 5 * time.Second  // for the whole prologue, TLS included
 	DefaultRequestTimeout  = 5 * time.Second  // from the start of a stream to its whole request
 	DefaultWriteTimeout    = 5 * time.Second  // one frame, or anything of yamux
-	DefaultKeepAlive       = 2 * time.Second  // between two pings
+	DefaultKeepAlive       = 2 * time.Second  // silence after which the other side is pinged
 	closeTimeout           = 10 * time.Second // a stream half closed
 	drainTimeout           = time.Second      // for the other side to close a stream that we ended
 )
@@ -46,7 +46,7 @@ type Options struct {
 	PrologueTimeout time.Duration
 	RequestTimeout  time.Duration
 	WriteTimeout    time.Duration
-	KeepAlive       time.Duration
+	KeepAlive       time.Duration // see DefaultKeepAlive
 }
 
 func (o Options) withDefaults() Options {
@@ -115,6 +115,8 @@ type muxer interface {
 	Accept() (stream, error) // its error says why the connection ended
 	Close() error
 	Done() <-chan struct{}
+	// RTT is the round trip that the newest keep-alive ping measured, and when; the zero time if none did.
+	RTT() (time.Duration, time.Time)
 }
 
 // stream is one stream of a muxer. Close ends our direction only; Read goes on until the other side closes or the read
@@ -198,6 +200,10 @@ func (s *Session) Err() error {
 		return nil
 	}
 }
+
+// RTT is the round trip that the newest keep-alive ping of this side measured, and when that was: the zero time if none has
+// been needed yet.
+func (s *Session) RTT() (time.Duration, time.Time) { return s.mx.RTT() }
 
 // Close ends the session and cancels every handler and request on it. It does not wait for handlers; Wait does.
 func (s *Session) Close() error {

@@ -6,7 +6,10 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/yamux"
 
@@ -15,23 +18,83 @@ import (
 
 // yamuxMuxer is yamux behind the muxer interface. What it adds: a write that yamux gave up on closes the whole session,
 // because yamux itself would leave the other side waiting (hashicorp/yamux issue 142).
-type yamuxMuxer struct{ s *yamux.Session }
+type yamuxMuxer struct {
+	s    *yamux.Session
+	trip *trip
+}
 
+// trip is what the newest keep-alive ping measured.
+type trip struct {
+	mu  sync.Mutex // protects both
+	rtt time.Duration
+	at  time.Time
+}
+
+// newYamuxClient asks a little sooner than the server would, so that one of the two asks and not both at the same moment.
 func newYamuxClient(conn io.ReadWriteCloser, o Options) (muxer, error) {
-	s, err := yamux.Client(conn, yamuxConfig(o))
-	return yamuxMuxer{s}, err
+	return newYamux(conn, o, yamux.Client, o.KeepAlive-o.KeepAlive/8)
 }
 
 func newYamuxServer(conn io.ReadWriteCloser, o Options) (muxer, error) {
-	s, err := yamux.Server(conn, yamuxConfig(o))
-	return yamuxMuxer{s}, err
+	return newYamux(conn, o, yamux.Server, o.KeepAlive)
+}
+
+func newYamux(conn io.ReadWriteCloser, o Options, open func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error), silence time.Duration) (muxer, error) {
+	h := &hearing{ReadWriteCloser: conn, began: time.Now()}
+	s, err := open(h, yamuxConfig(o))
+	if err != nil {
+		return nil, err
+	}
+	m := yamuxMuxer{s, new(trip)}
+	go m.keepAlive(h, silence)
+	return m, nil
+}
+
+// hearing notes when the other side was heard last.
+type hearing struct {
+	io.ReadWriteCloser
+	began time.Time
+	last  atomic.Int64 // since began
+}
+
+func (h *hearing) Read(b []byte) (int, error) {
+	n, err := h.ReadWriteCloser.Read(b)
+	h.last.Store(int64(time.Since(h.began)))
+	return n, err
+}
+
+func (h *hearing) silent() time.Duration { return time.Since(h.began) - time.Duration(h.last.Load()) }
+
+// keepAlive pings a side that has been silent for so long, and ends the session if it stays so. Whatever arrives, the other
+// side's pings included, shows that it lives; yamux's own keep-alive pings all the same, from both sides.
+func (m yamuxMuxer) keepAlive(h *hearing, silence time.Duration) {
+	t := time.NewTimer(silence)
+	defer t.Stop()
+	for {
+		select {
+		case <-m.s.CloseChan():
+			return
+		case <-t.C:
+		}
+		if h.silent() >= silence {
+			rtt, err := m.s.Ping()
+			if err != nil {
+				_ = m.s.Close()
+				return
+			}
+			m.trip.mu.Lock()
+			m.trip.rtt, m.trip.at = rtt, time.Now()
+			m.trip.mu.Unlock()
+		}
+		t.Reset(max(silence-h.silent(), time.Millisecond))
+	}
 }
 
 // yamuxConfig sets everything: the defaults notice a dead peer only after 39 s and log to stderr, over the cockpit.
 func yamuxConfig(o Options) *yamux.Config {
 	return &yamux.Config{
 		AcceptBacklog:          proto.MaxStreams,
-		EnableKeepAlive:        true,
+		EnableKeepAlive:        false, // see keepAlive
 		KeepAliveInterval:      o.KeepAlive,
 		ConnectionWriteTimeout: o.WriteTimeout,
 		MaxStreamWindowSize:    256 << 10,
@@ -73,8 +136,6 @@ func (m yamuxMuxer) Accept() (stream, error) {
 // before it had read everything.
 func endReason(err error) error {
 	switch {
-	case errors.Is(err, yamux.ErrKeepAliveTimeout):
-		return fmt.Errorf("the other side does not answer: %w", err)
 	case errors.Is(err, yamux.ErrSessionShutdown), errors.Is(err, yamux.ErrConnectionWriteTimeout):
 		return fmt.Errorf("the other side does not answer: %w", err)
 	case errors.Is(err, io.EOF):
@@ -88,6 +149,12 @@ func endReason(err error) error {
 
 func (m yamuxMuxer) Close() error          { return m.s.Close() }
 func (m yamuxMuxer) Done() <-chan struct{} { return m.s.CloseChan() }
+
+func (m yamuxMuxer) RTT() (time.Duration, time.Time) {
+	m.trip.mu.Lock()
+	defer m.trip.mu.Unlock()
+	return m.trip.rtt, m.trip.at
+}
 
 func (m yamuxMuxer) check(err error) {
 	if errors.Is(err, yamux.ErrConnectionWriteTimeout) {
