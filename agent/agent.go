@@ -20,9 +20,6 @@ import (
 	"example.com/santui/proto/session"
 )
 
-// readyPeriod is how often the node that could become Primary evaluates whether it could.
-const readyPeriod = 5 * time.Second
-
 // stopPatience is how long an agent that is asked to end waits for devices that are in use.
 const stopPatience = 30 * time.Second
 
@@ -52,11 +49,12 @@ type Agent struct {
 	op    *proto.Op                  // newest operation this agent runs or takes part in
 	opAt  time.Time                  // when it last got on
 	ready map[string]proto.CheckList // resource -> readiness
+	told  map[string]verdict         // resource -> what the event list says of it
 }
 
 // New reads drbd.conf and the journal and prepares everything, without touching disks or the network.
 func New(cfg Config, log *slog.Logger) (*Agent, error) {
-	a := &Agent{cfg: cfg, log: log, hub: newHub(cfg.Node, log), ready: map[string]proto.CheckList{}, stepping: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, log: log, hub: newHub(cfg.Node, log), ready: map[string]proto.CheckList{}, told: map[string]verdict{}, stepping: make(chan struct{}, 1)}
 	a.info = proto.AgentInfo{Version: Version, PID: os.Getpid(), StartedAt: time.Now(), Kernel: kernelRelease()}
 	var err error
 	if a.ops, err = lvmops.New(lvmops.Options{Runner: lvmops.NewExec(), Node: cfg.Node, Log: log}); err != nil {
@@ -266,48 +264,4 @@ func (a *Agent) snapshotNow(ctx context.Context) proto.Snapshot {
 	s := a.snapshot()
 	s.Seq, s.At = a.hub.cur.Load().Seq, time.Now()
 	return s
-}
-
-// readyLoop evaluates the checks of a failover to this node while it is Secondary, so that both panels can always say
-// whether it is ready, or why not.
-func (a *Agent) readyLoop(ctx context.Context) {
-	tick := time.NewTicker(readyPeriod)
-	defer tick.Stop()
-	for {
-		for _, r := range a.resources {
-			if a.moving() {
-				break
-			}
-			a.readiness(ctx, r)
-			a.compareHistories(ctx, r)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-func (a *Agent) readiness(ctx context.Context, r *resource) {
-	if st := r.eng.Status(); st.Role != proto.Secondary || st.PeerRole == proto.Secondary {
-		a.mu.Lock()
-		delete(a.ready, r.name)
-		a.mu.Unlock()
-		a.hub.poke()
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, readyPeriod)
-	defer cancel()
-	reply, err := a.runner.Look(ctx, proto.CheckRequest{Verb: proto.VerbFailover, Resource: r.name}, stackPeriod+time.Second)
-	if err != nil { // what could not be looked at is not ready, whatever it was before
-		code, _ := proto.CodeOf(proto.CheckFacts)
-		reply.Checks = proto.CheckList{Schema: proto.Schema, Verb: proto.VerbFailover, Resource: r.name, From: a.peerName, To: a.cfg.Node,
-			Checks: []proto.Check{{Code: code.Name, Node: a.cfg.Node, Result: proto.CheckUnknown, Title: code.Title, Evidence: []string{err.Error()}, Remedy: code.Remedy}}}
-	}
-	reply.Checks.At = time.Time{} // else every look would be news to every cockpit
-	a.mu.Lock()
-	a.ready[r.name] = reply.Checks
-	a.mu.Unlock()
-	a.hub.poke()
 }
