@@ -191,6 +191,10 @@ func TestExitCodes(t *testing.T) {
 		{"explain busy-proc", 0, "soft veto"},
 		{"explain SYNC", 0, "hard veto"},
 		{"explain FROG", 2, "FROG"},
+		{"explain sync --json", 0, "\"code\": \"SYNC\",\n      \"title\""},
+		{"explain --json", 0, "\"hard\": true"},
+		{"config check --json --config C", 0, "\"name\": \"p\",\n      \"nodes\": [\n        \"otter\",\n        \"weasel\"\n      ]"},
+		{"config path --json --config C", 0, "\"path\": \"" + config + "\""},
 		{"completion bash", 0, "__start_santui"},
 		{"completion zsh", 0, "#compdef santui"},
 		{"completion fish", 0, "santui"},
@@ -224,6 +228,10 @@ func TestJSONErrors(t *testing.T) {
 		{"check --to otter --json --config C", 5, proto.CodeUnreachable},
 		{"takeover --to otter --json --config C", 4, proto.CodeNotConfirmed},
 		{"ops --json --config C", 5, proto.CodeUnreachable},
+		{"explain FROG --json", 2, proto.CodeInvalid},
+		{"disk detach --on otter --json --config C", 5, proto.CodeUnreachable},
+		{"outdate --json --config C", 2, proto.CodeInvalid},
+		{"resize --on weasel --confirm p --json --config C", 5, proto.CodeUnreachable},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			t.Parallel()

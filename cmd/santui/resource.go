@@ -17,7 +17,7 @@ func (a *app) resourceCmds() []*cobra.Command {
 	resize.Long = "Enlarge the backing disks of both nodes (lvextend, a larger image), then ask on one of them. The metadata moves to the new\n" +
 		"end of each disk and the device gets the size of the smaller one, while it is in use; the new part is resynced from the\n" +
 		"Primary, or from NODE's peer if that decides. Then let what is on the device grow (pvresize, resize2fs, xfs_growfs).\n" +
-		"--confirm PAIR is the consent. Exit code 3 when the other node's disk, or a resync, does not allow it yet."
+		"--confirm PAIR is the consent. Exit code 3 when the other node's disk, or a resync, does not allow it yet.\n\n" + actedDoc
 	connect, req := a.resourceCmd(proto.ResourceConnect, "Let NODE look for its peer again, after StandAlone")
 	connect.Flags().BoolVar(&req.DiscardMyData, "discard-my-data", false, "after a split brain: give NODE's changes up (needs --confirm; santui resolve does it with checks)")
 	connect.Flags().StringVar(&req.Confirm, "confirm", "", "the pair's name: the consent to --discard-my-data")
@@ -41,6 +41,9 @@ func (a *app) resourceCmds() []*cobra.Command {
 	}
 }
 
+// actedDoc describes what a command that acts on one node prints with --json.
+const actedDoc = "--json prints {schema, action, node, resource} when it is done, resource only if it was named; a failure is {schema, error, exit}."
+
 // resourceCmd is a command that sends one request; more flags may fill the request in.
 func (a *app) resourceCmd(action proto.ResourceAction, short string) (*cobra.Command, *proto.ResourceRequest) {
 	req := &proto.ResourceRequest{Action: action}
@@ -56,10 +59,19 @@ func (a *app) resourceCmd(action proto.ResourceAction, short string) (*cobra.Com
 				return err
 			}
 			req.By = owner()
-			_, err = call[proto.Empty](cmd.Context(), n, proto.MethodResource, *req)
-			return err
+			if _, err = call[proto.Empty](cmd.Context(), n, proto.MethodResource, *req); err != nil || !a.json {
+				return err
+			}
+			return cli.PrintJSON(a.stdout, struct {
+				Schema   string               `json:"schema"`
+				Action   proto.ResourceAction `json:"action"`
+				Node     string               `json:"node"`
+				Resource string               `json:"resource,omitempty"`
+			}{proto.Schema, req.Action, n.Name, req.Resource})
 		},
 	}
+	cmd.Long = short + ".\n\n" + actedDoc
+	a.jsonFlag(cmd)
 	cmd.Flags().StringVar(&on, "on", "", "the node")
 	cmd.Flags().StringVar(&req.Resource, "resource", "", "the resource (default: the only one)")
 	return cmd, req

@@ -20,7 +20,7 @@ const (
 	ExitNotAllowed  = 4 // not confirmed or not permitted
 	ExitUnreachable = 5 // an agent is unreachable, or its data stale
 	ExitUndone      = 6 // failed and undone
-	ExitAttention   = 7 // stopped half way
+	ExitAttention   = 7 // stopped half way, or a request failed: look at the state
 	ExitLocked      = 8 // another operation holds the lock
 	ExitDetached    = 9 // the operation goes on without us
 	ExitHUP         = 129
@@ -78,6 +78,8 @@ func codeOf(c proto.ErrorCode) int {
 		return ExitNotAllowed
 	case proto.CodeUnreachable, proto.CodeStale, proto.CodeTimeout, proto.CodeVersion:
 		return ExitUnreachable
+	case proto.CodeFailed:
+		return ExitAttention
 	case proto.CodeLocked:
 		return ExitLocked
 	case proto.CodeInvalid, proto.CodeNotFound, proto.CodeWrongNode:

@@ -57,6 +57,7 @@ func TestCodeOf(t *testing.T) {
 		nil: ExitDone, errors.New("x"): ExitBug, Usagef("x"): ExitUsage, context.Canceled: ExitInterrupted,
 		proto.Errorf(proto.CodeVeto, "x"): ExitVeto, proto.Errorf(proto.CodeLocked, "x"): ExitLocked,
 		proto.Errorf(proto.CodeUnreachable, "x"): ExitUnreachable, proto.Errorf(proto.CodeNotConfirmed, "x"): ExitNotAllowed,
+		proto.Errorf(proto.CodeFailed, "x"): ExitAttention, proto.Errorf(proto.CodeInternal, "x"): ExitBug,
 		Exit(ExitAttention, nil): ExitAttention,
 	} {
 		if got := CodeOf(err); got != want {
