@@ -22,6 +22,8 @@ import (
 func TestLongWideChecks(t *testing.T) {
 	p := newPair(t, Options{DiskSize: 320 << 20, Memory: "1024M"}, AgentOptions{})
 	p.sh(p.weasel, "mkdir -p /mnt/test")
+	p.synced("weasel")
+	bare := p.idle("an empty device")
 	p.sh(p.otter, `pvcreate -q /dev/drbd0; vgcreate -q --setautoactivation n storage /dev/drbd0
 lvcreate -q -y -L 64M -n test storage; for i in $(seq 49); do lvcreate -q -y -L 4M -n lv$i storage; done
 mkfs.ext4 -q /dev/storage/test; mkdir -p /mnt/test; mount /dev/storage/test /mnt/test`)
@@ -34,7 +36,7 @@ setsid sh /run/many >/dev/null 2>&1 </dev/null &`)
 		n, err := strconv.Atoi(p.sh(p.otter, "ls /proc | grep -c '^[0-9]'"))
 		return fmt.Sprint(n, err), n > 2000
 	})
-	p.idle("50 volumes and 2,000 processes")
+	full := p.idle("50 volumes and 2,000 processes")
 	weasel := p.cockpit(p.weasel)
 	look := func() (took float64) {
 		began := time.Now()
@@ -71,6 +73,10 @@ setsid sh /run/many >/dev/null 2>&1 </dev/null &`)
 		t.Errorf("one process of 2,001 works in /mnt/test: exit %d\n%s", code, out)
 	}
 	machine(t)
+	for i, n := range []*Node{p.otter, p.weasel} {
+		t.Logf("while idle the discovery of this stack takes %.2f %% of a core on %s: %.2f %% with it, %.2f %% without, for links, engine and timers",
+			full[i]-bare[i], n.Name(), full[i], bare[i])
+	}
 	t.Logf("checks over 50 volumes and 2,000 processes: agent's answer median %.2f s, worst %.2f s, after a new volume %.2f s",
 		median(took), slices.Max(took), changed)
 	t.Logf("command line median %.2f s, worst %.2f s, of which start and connecting take %.2f s, worst %.2f s",
@@ -132,34 +138,42 @@ func (p *pair) writer(f func()) string {
 	}
 }
 
-// cpu is the processor time, in seconds, that a node's agent and the programs that it has run have used, proc(5).
-func (p *pair) cpu(n *Node) float64 {
+// usage is the processor time, in seconds, that a node's agent has used, and the programs that it has run (proc(5)), and how often
+// a thread of the agent has waited for something.
+type usage struct{ own, programs, waits float64 }
+
+func (p *pair) usage(n *Node) usage {
 	p.t.Helper()
-	f := strings.Fields(p.sh(n, `cut -d' ' -f14-17 /proc/$(cat /run/santui-agent.pid)/stat; getconf CLK_TCK`))
-	var sum, hz float64
-	for i, x := range f {
-		v, err := strconv.ParseFloat(x, 64)
-		if err != nil {
+	f := strings.Fields(p.sh(n, `P=/proc/$(cat /run/santui-agent.pid); cut -d' ' -f14-17 $P/stat; getconf CLK_TCK; cat $P/task/*/status | awk '/^voluntary/ { n += $2 } END { print n }' `))
+	v := make([]float64, 6)
+	for i := range v {
+		var err error
+		if v[i], err = strconv.ParseFloat(f[i], 64); err != nil {
 			p.t.Fatal(err)
 		}
-		if i < 4 {
-			sum += v
-		} else {
-			hz = v
-		}
 	}
-	return sum / hz
+	return usage{own: (v[0] + v[1]) / v[4], programs: (v[2] + v[3]) / v[4], waits: v[5]}
 }
 
-// idle logs what the agents use of a core while nothing happens.
-func (p *pair) idle(what string) {
+func (p *pair) cpu(n *Node) float64 {
+	u := p.usage(n)
+	return u.own + u.programs
+}
+
+// idle logs what the agents use of a core while nothing happens, and returns it for each node in percent.
+func (p *pair) idle(what string) (percent []float64) {
 	p.t.Helper()
 	const wait = 60 * time.Second
 	time.Sleep(10 * time.Second) // what was begun comes to its end
 	began := time.Now()
-	before := []float64{p.cpu(p.otter), p.cpu(p.weasel)}
+	before := []usage{p.usage(p.otter), p.usage(p.weasel)}
 	time.Sleep(wait)
 	for i, n := range []*Node{p.otter, p.weasel} {
-		p.t.Logf("idle with %s: the agent of %s and its programs use %.2f %% of a core", what, n.Name(), 100*(p.cpu(n)-before[i])/time.Since(began).Seconds())
+		now, s := p.usage(n), time.Since(began).Seconds()
+		own, programs := 100*(now.own-before[i].own)/s, 100*(now.programs-before[i].programs)/s
+		p.t.Logf("idle with %s: %s uses %.2f %% of a core (the agent %.2f, its programs %.2f; %.0f waits a second)", what, n.Name(), own+programs, own, programs,
+			(now.waits-before[i].waits)/s)
+		percent = append(percent, own+programs)
 	}
+	return percent
 }
