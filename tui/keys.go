@@ -246,7 +246,20 @@ func (m *Model) filterKey(msg tea.KeyMsg) {
 	m.list.Top = 0
 }
 
-// fetchOps asks the live agents for the operations they remember.
+// askJournals asks once for what was done before, where no agent shows an operation: an agent that was started anew shows none.
+func (m *Model) askJournals() tea.Cmd {
+	live := slices.ContainsFunc(m.pair.Nodes, view.Node.Live)
+	if m.opsAsked || !live {
+		return nil
+	}
+	m.opsAsked = true
+	return m.fetchOps()
+}
+
+// journalOps is of how many operations, the newest, the steps are fetched.
+const journalOps = 8
+
+// fetchOps asks the live agents for the operations they remember, and for what the newest of them ran.
 func (m *Model) fetchOps() tea.Cmd {
 	var nodes []string
 	for _, n := range m.pair.Nodes {
@@ -259,6 +272,7 @@ func (m *Model) fetchOps() tea.Cmd {
 		defer cancel()
 		var all []proto.Op
 		var errs []error
+		from := map[string]string{} // operation to the node that knows it
 		for _, n := range nodes {
 			r, err := source.Call[proto.OpsReply](ctx, m.src, n, proto.MethodOps, proto.Empty{})
 			if err != nil {
@@ -268,10 +282,20 @@ func (m *Model) fetchOps() tea.Cmd {
 			for _, op := range r.Ops {
 				if !slices.ContainsFunc(all, func(o proto.Op) bool { return o.ID == op.ID }) {
 					all = append(all, op)
+					from[op.ID] = n
 				}
 			}
 		}
 		slices.SortStableFunc(all, func(a, b proto.Op) int { return b.Started.Compare(a.Started) })
+		all = all[:min(len(all), journalOps)]
+		for i, op := range all { // the lists hold no steps
+			r, err := source.Call[proto.Report](ctx, m.src, from[op.ID], proto.MethodReport, proto.OpRequest{ID: op.ID})
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			all[i] = r.Op
+		}
 		return opsMsg{all, errors.Join(errs...)}
 	})
 }

@@ -40,8 +40,9 @@ type Model struct {
 	focus    screen.Focus
 	node     string // of NodeDetail
 	list     screen.List
-	ops      []proto.Op // of CommandsScreen
+	ops      []proto.Op // what the agents' journals hold, newest first
 	opsErr   error
+	opsAsked bool // for them, because no agent shows an operation
 	note     view.Line
 	noteGen  int
 
@@ -169,6 +170,7 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return m, m.say(msg.note)
 	case opsMsg:
 		m.ops, m.opsErr = msg.ops, msg.err
+		m.opsAsked = m.opsAsked && (len(msg.ops) > 0 || msg.err == nil) // nobody answered: the next news of a node asks again
 	case wizardMsg:
 		if msg.wiz == m.wiz {
 			return m, m.exec(msg.apply(m.wiz))
@@ -198,7 +200,10 @@ func (m *Model) takeUpdates(list []source.Update) tea.Cmd {
 		m.in[u.Node] = u
 	}
 	m.derive()
-	if m.wiz == nil || m.pair.Op == nil {
+	if m.pair.Op == nil {
+		return m.askJournals()
+	}
+	if m.wiz == nil {
 		return nil
 	}
 	return m.exec(m.wiz.See(*m.pair.Op, m.o.now()))
@@ -218,7 +223,11 @@ func (m *Model) ctxFor() screen.Ctx {
 	if m.wiz != nil {
 		choices, verb = m.wiz.Offered(), m.wiz.Verb()
 	}
-	return screen.Ctx{Verb: verb, Choices: choices, Theme: m.theme, W: m.w, H: m.h, Pair: m.pair, Loc: m.o.Location, ReadOnly: m.o.ReadOnly, Note: m.note}
+	var last *proto.Op
+	if len(m.ops) > 0 {
+		last = &m.ops[0]
+	}
+	return screen.Ctx{Verb: verb, Last: last, Choices: choices, Theme: m.theme, W: m.w, H: m.h, Pair: m.pair, Loc: m.o.Location, ReadOnly: m.o.ReadOnly, Note: m.note}
 }
 
 // draw draws what is on top and says where its scrolled part ended up.

@@ -404,3 +404,42 @@ func TestParseRate(t *testing.T) {
 		}
 	}
 }
+
+// journals is a source whose agents show no operation and remember one.
+func journals(t *testing.T, op proto.Op) *recorder {
+	t.Helper()
+	brief := op
+	brief.Steps = nil
+	var list []source.Record
+	for m, v := range map[proto.Method]any{proto.MethodOps: proto.OpsReply{Schema: proto.Schema, Ops: []proto.Op{brief}}, proto.MethodReport: proto.Report{Op: op}} {
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, source.Record{Method: m, Out: b})
+	}
+	r := newRecorder()
+	r.replay = source.NewReplay(list, 1e6)
+	return r
+}
+
+// TestAFreshCockpitShowsWhatTheJournalsHold: agents that were started anew show no operation, but remember what was run.
+func TestAFreshCockpitShowsWhatTheJournalsHold(t *testing.T) {
+	p := newPilot(t, 160, 48, scene.InSync(), false, journals(t, scene.Finished()))
+	p.sees(t, "the agents show no operation")
+	p.opsAsked = false // newPilot runs no commands
+	p.run(p.takeUpdates(scene.InSync().Inputs))
+	p.sees(t, "from the journal: failover 11-22 14:02, done", "otter$ umount /srv/store")
+	if n := len(asked[proto.OpRequest](p.src)); n != 1 {
+		t.Errorf("%d reports were asked for", n)
+	}
+	p.run(p.takeUpdates(scene.InSync().Inputs))
+	if n := len(asked[proto.OpRequest](p.src)); n != 1 {
+		t.Errorf("asked again with every snapshot: %d", n)
+	}
+	p.keys("c")
+	p.sees(t, "failover otter > weasel", "vgchange")
+	p.keys("esc")
+	p.Update(updatesMsg(scene.Moved().Inputs))
+	p.sees(t, "commands of failover 11-22 14:02, done")
+}

@@ -278,7 +278,7 @@ func wizardKeys() []Binding {
 			return ""
 		}),
 		bind(DryRun, k("d"), "d", "dry run", "let both agents validate every step without acting", PlanPage),
-		bind(PageBack, k("b"), "b", "back", "the page before", PlanPage),
+		bind(PageBack, k("esc", "b"), "esc", "back", "the page before", PlanPage),
 		choice(bind(PauseOp, k("p"), "p", "pause", "choose to stop before the next step (enter does it)", RunPage), proto.ChoicePause),
 		choice(bind(Resume, k("g"), "g", "go on", "resume a paused operation (enter does it)", RunPage), proto.ChoiceResume),
 		choice(bind(Retry, k("t"), "t", "try again", "choose to try the failed step again (enter does it)", RunPage), proto.ChoiceRetry),
@@ -289,7 +289,7 @@ func wizardKeys() []Binding {
 		bind(Detach, k("x"), "x", "detach", "leave; the operation goes on on the agents", RunPage),
 		bind(Enter, k("enter"), "enter", "close", "back to the overview", ReportPage),
 		bind(Copy, k("y"), "y", "copy", "copy to the clipboard of the terminal (OSC 52)", slices.Concat(wizard, lists)...),
-		bind(Write, k("w"), "w", "write file", "write the plan or report to a file", PlanPage, ReportPage),
+		bind(Write, k("w"), "w", "write", "write the plan or report to a file", PlanPage, ReportPage),
 	}
 }
 
@@ -301,7 +301,7 @@ func commonKeys() []Binding {
 		quiet(bind(PageDown, k("pgdown", "ctrl+f", " "), "pgdown", "page down", "scroll a page down", scrolls...)),
 		quiet(bind(Top, k("home", "g"), "home g", "top", "to the first line", scrolls...)),
 		quiet(bind(Bottom, k("end", "G"), "end G", "bottom", "to the last line", scrolls...)),
-		bind(Back, k("esc"), "esc", "back", "leave this page; never changes or ends anything", NodeDetail, SyncScreen, EventsScreen, CommandsScreen, HelpScreen, CheckPage, PlanPage, ReportPage),
+		bind(Back, k("esc"), "esc", "back", "leave this page; never changes or ends anything", NodeDetail, SyncScreen, EventsScreen, CommandsScreen, HelpScreen, CheckPage, ReportPage),
 		quiet(bind(Back, k("esc"), "esc", "back", "leave; the operation goes on", Overview, RunPage)),
 		quiet(bind(Theme, k("T"), "T", "theme", "next colour scheme")),
 		quiet(bind(Redraw, k("ctrl+l"), "ctrl+l", "redraw", "draw the screen anew")),

@@ -44,8 +44,9 @@ type Overview struct {
 }
 
 // ForOverview arranges the home screen. middle is how many lines of text the panel between the nodes and the events
-// needs; it gets at least 2 and never so many that the events lose their frame.
-func ForOverview(w, h, middle int) Overview {
+// needs; it gets at least 2 and never so many that the events lose their frame. next is how many lines the one that says
+// what to do next needs; a second one is taken from the events if that leaves them a line.
+func ForOverview(w, h, middle, next int) Overview {
 	o := Overview{Size: SizeOf(w, h)}
 	if o.Size == Tiny {
 		o.Header = Rect{0, 0, max(w, 0), max(h, 0)}
@@ -70,13 +71,19 @@ func ForOverview(w, h, middle int) Overview {
 	rest := h - y - 2 // without the next line and the keys
 	mid := min(max(middle, 2)+2, rest-3)
 	o.Middle = Rect{0, y, w, mid}
+	if next > 1 && rest-mid > 3 {
+		rest--
+		next = 2
+	} else {
+		next = 1
+	}
 	o.Events = Rect{0, y + mid, w, rest - mid}
 	if o.Size == Wide {
 		left := w * 3 / 5
 		o.Events.W = left
 		o.Commands = Rect{left, y + mid, w - left, rest - mid}
 	}
-	o.Next, o.Keys = Rect{0, h - 2, w, 1}, Rect{0, h - 1, w, 1}
+	o.Next, o.Keys = Rect{0, h - 1 - next, w, next}, Rect{0, h - 1, w, 1}
 	return o
 }
 

@@ -81,7 +81,7 @@ func TestOverviewDrawings(t *testing.T) {
 				want = append(want, row)
 			}
 		}
-		if got := draw(c.w, c.h, ForOverview(c.w, c.h, c.middle).parts()); got != strings.Join(want, "\n") {
+		if got := draw(c.w, c.h, ForOverview(c.w, c.h, c.middle, 1).parts()); got != strings.Join(want, "\n") {
 			t.Errorf("%dx%d:\n%s\nwant\n%s", c.w, c.h, got, strings.Join(want, "\n"))
 		}
 	}
@@ -111,7 +111,7 @@ func tiles(w, h int, parts map[string]Rect) bool {
 func TestEveryWindowIsTiled(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w, h := rapid.IntRange(1, 300).Draw(t, "w"), rapid.IntRange(1, 100).Draw(t, "h")
-		o := ForOverview(w, h, rapid.IntRange(-1, 60).Draw(t, "middle"))
+		o := ForOverview(w, h, rapid.IntRange(-1, 60).Draw(t, "middle"), rapid.IntRange(0, 3).Draw(t, "next"))
 		if !tiles(w, h, o.parts()) {
 			t.Fatalf("overview %dx%d: %+v", w, h, o)
 		}
@@ -126,7 +126,7 @@ func TestEveryWindowIsTiled(t *testing.T) {
 }
 
 func TestNothingForNoWindow(t *testing.T) {
-	for _, o := range []Rect{ForOverview(0, 0, 2).Header, ForPage(-1, -1, 2).Header} {
+	for _, o := range []Rect{ForOverview(0, 0, 2, 1).Header, ForPage(-1, -1, 2).Header} {
 		if o != (Rect{}) {
 			t.Errorf("%+v", o)
 		}

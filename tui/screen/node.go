@@ -25,7 +25,7 @@ func (c Ctx) NodeDetail(name string, top int) (string, int) {
 	if n.Resource != nil {
 		lines = append(lines, c.more(n)...)
 	}
-	return c.Draw(Page{Screen: keymap.NodeDetail, Title: c.name() + "  NODE " + n.Name, Top: top, Foot: []string{c.NextLine()}, Wide: true,
+	return c.Draw(Page{Screen: keymap.NodeDetail, Title: c.name() + "  NODE " + n.Name, Top: top, Foot: []string{c.NextLines(1)[0]}, Wide: true,
 		Panel: widget.Panel{Title: c.nodeTitle(n), Lines: lines, Dim: !n.Live()}})
 }
 
@@ -140,6 +140,6 @@ func (c Ctx) SyncScreen(top int) (string, int) {
 		}
 	}
 	lines = append(lines, c.helpLines(own)...)
-	return c.Draw(Page{Screen: keymap.SyncScreen, Title: c.name() + "  SYNC", Top: top, Foot: []string{c.NextLine()}, Wide: true,
+	return c.Draw(Page{Screen: keymap.SyncScreen, Title: c.name() + "  SYNC", Top: top, Foot: []string{c.NextLines(1)[0]}, Wide: true,
 		Panel: widget.Panel{Title: title, Lines: lines}})
 }

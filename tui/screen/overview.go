@@ -29,7 +29,11 @@ const (
 // Overview draws the home screen.
 func (c Ctx) Overview(f Focus) string {
 	title, body := c.middle()
-	l := layout.ForOverview(c.W, c.H, len(body))
+	next := c.NextLines(2)
+	l := layout.ForOverview(c.W, c.H, len(body), len(next))
+	if l.Next.H < len(next) {
+		next = c.NextLines(1)
+	}
 	if l.Size == layout.Tiny {
 		return c.Tiny("")
 	}
@@ -50,12 +54,30 @@ func (c Ctx) Overview(f Focus) string {
 	}
 	events := widget.Panel{Title: "events", Lines: c.EventLines(""), Foot: foot, Focus: f == EventList}.Draw(c.Theme, l.Events.W, l.Events.H)
 	if l.Commands.W > 0 {
-		cmds := c.CommandLines(c.Pair.Commands, "")
-		shown, _ := widget.Window(cmds, len(cmds), l.Commands.H-2)
-		events = widget.Beside(events, widget.Panel{Title: "commands that were run", Lines: shown, Foot: "c: all", Focus: f == CommandList}.Draw(c.Theme, l.Commands.W, l.Commands.H))
+		events = widget.Beside(events, c.commandPanel(l.Commands.H-2, f == CommandList).Draw(c.Theme, l.Commands.W, l.Commands.H))
 	}
 	lines = append(lines, events...)
-	return join(append(lines, c.NextLine(), c.Keys(keymap.Overview)))
+	return join(append(append(lines, next...), c.Keys(keymap.Overview)))
+}
+
+// commandPanel shows the last of what the newest operation ran, and whose words that are.
+func (c Ctx) commandPanel(room int, focus bool) widget.Panel {
+	op, title := c.Pair.Op, "commands of"
+	if op == nil {
+		op, title = c.Last, "from the journal:"
+	}
+	p := widget.Panel{Title: "commands", Foot: "c: all", Focus: focus}
+	if op == nil {
+		p.Lines = []string{"the agents show no operation"}
+		return p
+	}
+	p.Title = fmt.Sprintf("%s %s %s, %s", title, op.Plan.Verb, op.Started.In(c.Loc).Format("01-02 15:04"), op.State)
+	cmds := c.CommandLines(view.Executions(*op), "")
+	if len(cmds) == 0 {
+		cmds = []string{"it has run no program"}
+	}
+	p.Lines, _ = widget.Window(cmds, len(cmds), room)
+	return p
 }
 
 func (c Ctx) nodeAt(i int) view.Node {
@@ -142,7 +164,8 @@ func (c Ctx) factLines(facts []view.Fact, w int) []string {
 		if f.Old {
 			ink = c.Theme.Dim
 		}
-		text := ink.Render(strings.TrimRight(widget.FitPaths(c.Theme, f.Text(), w-label-2), " "))
+		room, mark := w-label-2, f.OldMark()
+		text := ink.Render(strings.TrimRight(widget.FitPaths(c.Theme, f.Value, max(room-len(mark), 0)), " ") + mark)
 		out = append(out, c.Theme.Dim.Render(widget.Fit(c.Theme, f.Label, label))+"  "+text)
 	}
 	return out

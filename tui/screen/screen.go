@@ -23,6 +23,7 @@ type Ctx struct {
 	Loc      *time.Location // of the clock times shown
 	ReadOnly bool
 	Note     view.Line      // what just happened; takes the place of the next line
+	Last     *proto.Op      // the newest operation in the agents' journals, shown while no agent shows one
 	Verb     proto.Verb     // of the wizard, "" outside
 	Choices  []proto.Choice // what the wizard's operation offers now
 }
@@ -69,22 +70,28 @@ func (c Ctx) name() string {
 	return s
 }
 
-// Keys is the last line: the keys of this screen, the ones that do not work now in parentheses.
+// Keys is the last line: the keys of this screen, the ones that do not work now in parentheses. The way back, help and quit
+// have their places first.
 func (c Ctx) Keys(s keymap.Screen) string {
 	var right []string
 	var left strings.Builder
-	room := c.W - ansi.StringWidth("  ? help  q quit")
-	used := 0
+	room, used := c.W, 0
+	stays := func(a keymap.Action) bool {
+		return a == keymap.Back || a == keymap.PageBack || a == keymap.Help || a == keymap.Quit
+	}
+	for _, b := range keymap.For(s) {
+		if stays(b.Action) && b.Line(true) {
+			text := b.Help().Key + " " + b.Desc(c.State())
+			right = append(right, text)
+			room -= ansi.StringWidth(text) + 2
+		}
+	}
 	for _, b := range keymap.For(s) {
 		off := b.Why(c.State()) != ""
-		if !b.Line(!off) {
+		if stays(b.Action) || !b.Line(!off) {
 			continue
 		}
 		text := b.Help().Key + " " + b.Desc(c.State())
-		if b.Action == keymap.Help || b.Action == keymap.Quit {
-			right = append(right, text)
-			continue
-		}
 		if off {
 			text = "(" + text + ")"
 		}
@@ -100,8 +107,8 @@ func (c Ctx) Keys(s keymap.Screen) string {
 	return widget.Fit(c.Theme, widget.Ends(c.Theme, l, strings.Join(right, "  "), c.W), c.W)
 }
 
-// NextLine says what to do next, or what just happened.
-func (c Ctx) NextLine() string {
+// NextLines say what to do next, or what just happened, in as many rows as there are: one or two.
+func (c Ctx) NextLines(rows int) []string {
 	l := c.Pair.Next
 	if c.Note.Text != "" {
 		l = c.Note
@@ -110,7 +117,18 @@ func (c Ctx) NextLine() string {
 	if l.Level >= view.Warn {
 		mark = "! "
 	}
-	return c.Ink(l.Level).Render(widget.Fit(c.Theme, mark+l.Text, c.W))
+	text := []string{l.Text}
+	if rows > 1 {
+		text = widget.Wrap(l.Text, c.W-2)
+	}
+	if len(text) > rows {
+		text = append(text[:rows-1], strings.Join(text[rows-1:], " "))
+	}
+	for i, t := range text {
+		text[i] = c.Ink(l.Level).Render(widget.Fit(c.Theme, mark+t, c.W))
+		mark = "  "
+	}
+	return text
 }
 
 // Tiny is what a window too small for panels shows.
@@ -151,7 +169,7 @@ func (c Ctx) Draw(p Page) (string, int) {
 	}
 	shown, top := widget.Window(p.Panel.Lines, p.Top, l.Main.H-2)
 	if n := len(p.Panel.Lines); n > len(shown) {
-		at := fmt.Sprintf("%d-%d of %d", top+1, top+len(shown), n)
+		at := shownOf(top, len(shown), n, "up/down")
 		if p.Panel.Foot != "" {
 			at += "  " + p.Panel.Foot
 		}
@@ -165,6 +183,15 @@ func (c Ctx) Draw(p Page) (string, int) {
 	lines := append([]string{c.Header(p.Title)}, main...)
 	lines = append(lines, widget.Block(c.Theme, p.Foot, c.W, l.Foot.H)...)
 	return join(append(lines, c.Keys(p.Screen))), top
+}
+
+// shownOf says which lines of a panel are shown and, as not everyone knows, with what keys the others are reached.
+func shownOf(top, shown, n int, keys string) string {
+	text := fmt.Sprintf("%d-%d of %d", top+1, top+shown, n)
+	if keys != "" {
+		text += ", " + keys + " scroll"
+	}
+	return text
 }
 
 // Inner is the width and height that a Page leaves for the panel's lines.

@@ -1,8 +1,6 @@
 package screen
 
 import (
-	"fmt"
-
 	"example.com/santui/tui/keymap"
 	"example.com/santui/tui/layout"
 	"example.com/santui/tui/view"
@@ -47,17 +45,20 @@ func (c Ctx) DrawStack(s Stack) (string, int) {
 	}
 	heights[fill] = left
 	out := []string{widget.Fit(c.Theme, widget.Ends(c.Theme, s.Left, s.Right, c.W), c.W)}
-	top := 0
+	top, keys := 0, "up/down"
+	if s.Screen == keymap.RunPage && len(c.Choices) > 1 {
+		keys = "pgup/pgdn" // the others choose
+	}
 	for i, p := range s.Parts {
 		w, side := c.W, p.Side && layout.SizeOf(c.W, c.H) == layout.Wide
 		if side {
 			w = c.W * 3 / 5
 		}
 		if p.Fill {
-			top = c.scroll(&p, heights[i]-2)
+			top = c.scroll(&p, heights[i]-2, keys)
 		} else if room := heights[i] - 2; room < len(p.Panel.Lines) {
 			p.Top = max(p.Keep-room/2, 0)
-			c.scroll(&p, room)
+			c.scroll(&p, room, "")
 		}
 		lines := p.Panel.Draw(c.Theme, w, heights[i])
 		if side {
@@ -69,15 +70,16 @@ func (c Ctx) DrawStack(s Stack) (string, int) {
 	return join(append(out, c.Keys(s.Screen))), top
 }
 
-// scroll cuts the panel to the lines shown, says so in its foot, and returns the first line shown.
-func (c Ctx) scroll(p *Part, room int) int {
+// scroll cuts the panel to the lines shown, says in its foot so and with what keys the others are reached, and returns the
+// first line shown.
+func (c Ctx) scroll(p *Part, room int, keys string) int {
 	n := len(p.Panel.Lines)
 	if p.Top < 0 {
 		p.Top = n
 	}
 	shown, top := widget.Window(p.Panel.Lines, p.Top, room)
 	if n > len(shown) {
-		at := fmt.Sprintf("%d-%d of %d", top+1, top+len(shown), n)
+		at := shownOf(top, len(shown), n, keys)
 		if p.Panel.Foot != "" {
 			at += "  " + p.Panel.Foot
 		}

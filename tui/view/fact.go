@@ -18,12 +18,12 @@ type Fact struct {
 	Rank  int
 }
 
-// Text is the value with its mark if it is old.
-func (f Fact) Text() string {
+// OldMark is what is written behind a value that may not hold any more.
+func (f Fact) OldMark() string {
 	if f.Old && f.Value != "-" {
-		return f.Value + " (old)"
+		return " (old)"
 	}
-	return f.Value
+	return ""
 }
 
 // Title is the node's role in words: PRIMARY, SECONDARY, "STALE 42 s otter, was PRIMARY" and so on.

@@ -94,9 +94,8 @@ type Pair struct {
 	Sync               *Sync
 	Op                 *proto.Op // the newest operation that any agent shows
 	Lock               *proto.Lock
-	Events             []proto.Event     // of both nodes, newest first
-	Commands           []proto.Execution // of Op, newest last
-	Danger             int               // 0 is healthy; grows with what is wrong
+	Events             []proto.Event // of both nodes, newest first
+	Danger             int           // 0 is healthy; grows with what is wrong
 	// Failover says why a planned failover cannot begin now, "" if it can. To is where it would go, From the other node: the
 	// Primary or, where no node is, the one that is to stay Secondary. Cold says that the service is to be brought up and not
 	// moved; To is then the node that was Primary last, if that is known.
@@ -195,7 +194,6 @@ func derive(pair, resource string, in []Input, now time.Time) Pair {
 	p.link()
 	p.sync()
 	p.Events = events(in)
-	p.Commands = commands(p.Op)
 	p.Danger = p.danger()
 	p.Check, p.Failover, p.Start = p.whyNoCheck(), p.whyNoFailover(), p.whyNoStart()
 	if p.Drill = p.Check; p.Cold && p.Drill == "" {
@@ -368,13 +366,6 @@ func events(in []Input) []proto.Event {
 	return slices.CompactFunc(out, func(a, b proto.Event) bool {
 		return a.Node == b.Node && a.Seq == b.Seq && a.At.Equal(b.At) && a.Text == b.Text
 	})
-}
-
-func commands(op *proto.Op) []proto.Execution {
-	if op == nil {
-		return nil
-	}
-	return Executions(*op)
 }
 
 // Executions lists the programs that an operation ran, in the order in which they started.

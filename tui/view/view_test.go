@@ -92,7 +92,7 @@ func TestOldValuesAreMarkedAndNeverGood(t *testing.T) {
 	p := derive(scene.StalePrimary())
 	n, _ := p.Node("otter")
 	for _, f := range p.Facts(n, time.UTC)[1:] {
-		if !f.Old || f.Level != view.Plain || f.Value != "-" && !strings.HasSuffix(f.Text(), "(old)") {
+		if !f.Old || f.Level != view.Plain || f.Value != "-" && f.OldMark() == "" {
 			t.Errorf("%+v", f)
 		}
 	}

@@ -92,9 +92,17 @@ func (m *Model) drawCheck(c screen.Ctx) (string, int) {
 		for _, k := range m.reply.Checks.Checks {
 			count[k.Result]++
 		}
-		title = fmt.Sprintf("preflight  %s  (%d ok, %d warnings, %d blocking)", m.reply.Checks.At.In(c.Loc).Format(time.TimeOnly),
-			count[proto.CheckOK], count[proto.CheckWarn], count[proto.CheckFail]+count[proto.CheckUnknown])
-		lines = append(lines, m.checkLines(c, w)...)
+		title = fmt.Sprintf("preflight  %s  (%d ok, %s, %d blocking)", m.reply.Checks.At.In(c.Loc).Format(time.TimeOnly),
+			count[proto.CheckOK], plural(count[proto.CheckWarn], "warning"), count[proto.CheckFail]+count[proto.CheckUnknown])
+		list := m.checkLines(c, w)
+		if m.stale {
+			title = fmt.Sprintf("preflight of %s, OLD", m.reply.Checks.At.In(c.Loc).Format(time.TimeOnly))
+			lines = append(lines, "", "What was found at "+m.reply.Checks.At.In(c.Loc).Format(time.TimeOnly)+", which may not hold any more:")
+			for i, l := range list {
+				list[i] = c.Theme.Dim.Render("(old) " + ansi.Strip(l))
+			}
+		}
+		lines = append(lines, list...)
 	}
 	parts := []screen.Part{{Panel: widget.Panel{Title: title, Lines: lines}, Fill: true, Top: m.top, Side: true}}
 	if sides := m.sides(); len(sides) > 0 {
@@ -107,7 +115,27 @@ func (m *Model) drawCheck(c screen.Ctx) (string, int) {
 	return m.stack(c, parts, append(m.verdict(c), m.notes(c))...)
 }
 
-func (m *Model) notes(c screen.Ctx) string { return c.Say(c.Note) }
+// notes is what just happened, or else which agent does not answer here: what a page shows of its node may be old.
+func (m *Model) notes(c screen.Ctx) string { return c.Say(m.noted(c)) }
+
+func (m *Model) noted(c screen.Ctx) view.Line {
+	if c.Note.Text != "" {
+		return c.Note
+	}
+	for _, n := range c.Pair.Stale() {
+		if m.verb != proto.VerbTakeover || n.Name != m.from { // a takeover is about a silent node
+			return view.Line{Level: view.Warn, Text: fmt.Sprintf("%s has not answered this window for %s (%s)", n.Name, view.Age(n.Age), n.StaleError())}
+		}
+	}
+	return view.Line{}
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return fmt.Sprintf("%d %ss", n, word)
+}
 
 // verdict says in two lines whether it can go on.
 func (m *Model) verdict(c screen.Ctx) []string {
@@ -128,11 +156,21 @@ func (m *Model) judgement() view.Line {
 		return view.Line{}
 	case len(m.hard()) > 0:
 		k := m.hard()[0]
-		return view.Line{Level: view.Alert, Text: "Blocking: " + remedy(k) + ", then press r to check again."}
+		return view.Line{Level: view.Alert, Text: "Blocking, r checks again: " + remedy(k)}
 	case len(m.soft()) > 0:
-		return view.Line{Level: view.Warn, Text: fmt.Sprintf("%d of these can be accepted on page 3: %s", len(m.soft()), m.soft()[0].Code)}
+		return view.Line{Level: view.Warn, Text: plural(len(m.soft()), "check") + " that can be overridden on page 3, where each is accepted by hand: " + codes(m.soft())}
 	}
 	return view.Line{Level: view.Good, Text: "Nothing blocks. enter shows the plan."}
+}
+
+func codes(list []proto.Check) string {
+	var out []string
+	for _, k := range list {
+		if !slices.Contains(out, k.Code) {
+			out = append(out, k.Code)
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 func remedy(k proto.Check) string {
@@ -298,14 +336,26 @@ func (m *Model) drawConfirm(c screen.Ctx, now time.Time) string {
 		}
 		asks = append(asks, c.Theme.Warn.Render(widget.Fit(c.Theme, text, w)))
 	}
-	phrase := "Type  " + c.Theme.Strong.Render(m.phrase()) + "  to start:"
-	if m.verb == proto.VerbTakeover {
-		asks = append(asks, "How do you know that "+m.from+" is off? It is recorded.", m.cursor(m.statementAt())+" > "+tail(m.statement, w-8)+"_",
-			phrase, m.cursor(m.phraseAt())+" > "+m.typed+"_")
-	} else {
-		asks = append(asks, "", phrase, "", "   > "+m.typed+"_")
+	if m.steppable() {
+		box := "[ ]"
+		if m.stepwise {
+			box = "[x]"
+		}
+		asks = append(asks, m.cursor(m.stepAt())+box+" stop before every step and ask")
 	}
-	note := widget.Wrap(c.Note.Text, w)
+	phrase := "Type  " + c.Theme.Strong.Render(m.phrase()) + "  to start:"
+	typed, said := tail(m.typed, w-8)+"_", tail(m.statement, w-8)
+	if m.field() == &m.statement {
+		typed, said = tail(m.typed, w-8), said+"_"
+	}
+	if m.verb == proto.VerbTakeover {
+		asks = append(asks, "How do you know that "+m.from+" is off? It is recorded.", m.cursor(m.statementAt())+" > "+said,
+			phrase, m.cursor(m.phraseAt())+" > "+typed)
+	} else {
+		asks = append(asks, "", phrase, "", "   > "+typed)
+	}
+	noted := m.noted(c)
+	note := widget.Wrap(noted.Text, w)
 	var tells []string
 	for _, x := range m.changes() {
 		tells = append(tells, widget.Fit(c.Theme, x[0], 12)+" "+x[1])
@@ -325,7 +375,7 @@ func (m *Model) drawConfirm(c screen.Ctx, now time.Time) string {
 	room := c.H - 8 - len(asks) - len(note) // header, keys, frame, buttons and blank lines
 	lines := append(tells[:max(min(room, len(tells)), 0)], asks...)
 	for _, l := range note {
-		lines = append(lines, c.Ink(c.Note.Level).Render(l))
+		lines = append(lines, c.Ink(noted.Level).Render(l))
 	}
 	start := "Start"
 	if why := m.whyNotStart(); why != "" {
@@ -336,8 +386,16 @@ func (m *Model) drawConfirm(c screen.Ctx, now time.Time) string {
 		focus = m.focus
 	}
 	header := widget.Ends(c.Theme, m.left(c), m.steps(c), c.W)
-	keys := widget.Ends(c.Theme, "tab to Start, then enter   space ticks   esc cancel", "checks are "+view.Age(now.Sub(m.at))+" old", c.W)
+	keys := widget.Ends(c.Theme, "tab to Start, then enter   "+ticks(m)+"esc cancel", "checks are "+view.Age(now.Sub(m.at))+" old", c.W)
 	return c.DrawDialog(screen.Dialog{Header: header, Title: m.question(), Lines: lines, Buttons: []string{"Cancel", start}, Focus: focus}, keys)
+}
+
+// ticks is the key of what can be ticked.
+func ticks(m *Model) string {
+	if len(m.soft()) == 0 && !m.steppable() {
+		return ""
+	}
+	return "space ticks   "
 }
 
 // cursor marks what has the focus.
@@ -356,11 +414,11 @@ func tail(s string, w int) string {
 
 func (m *Model) drawRun(c screen.Ctx, now time.Time) (string, int) {
 	op := m.op
-	title := fmt.Sprintf("op %s  %s", op.ID, strings.ToUpper(string(op.State)))
-	if op.Outage > 0 && m.verb != VerbUndo {
+	title := fmt.Sprintf("op %s  %s  by %s", op.ID, strings.ToUpper(string(op.State)), op.Owner)
+	if op.Outage > 0 && m.verb != VerbUndo && m.verb != proto.VerbTakeover {
 		title += "  service away " + view.Seconds(op.Outage)
 	}
-	title += fmt.Sprintf("  started %s by %s", op.Started.In(c.Loc).Format(time.TimeOnly), op.Owner)
+	title += "  since " + op.Started.In(c.Loc).Format(time.TimeOnly)
 	steps := m.stepLines(c, now)
 	var out []string
 	for _, l := range append(m.said(*op), m.outputLines()...) {
@@ -376,14 +434,14 @@ func (m *Model) drawRun(c screen.Ctx, now time.Time) (string, int) {
 	}
 	return m.stack(c, []screen.Part{
 		{Panel: widget.Panel{Title: title, Lines: steps}, H: rows, Keep: m.activeStep(), Side: true},
-		{Panel: widget.Panel{Title: m.outputTitle(), Lines: out, Foot: "o: all / failed step"}, Fill: true, Top: top},
+		{Panel: widget.Panel{Title: m.outputTitle(c), Lines: out, Foot: "o: all / failed step"}, Fill: true, Top: top},
 	}, m.runFoot(c, now)...)
 }
 
 func (m *Model) stepLines(c screen.Ctx, now time.Time) []string {
 	var out []string
 	for _, s := range m.op.Steps {
-		word, level := stateWord(s), view.Plain
+		word, level := stateWord(*m.op, s), view.Plain
 		switch s.Result.State {
 		case proto.StepFailed:
 			level = view.Alert
@@ -439,9 +497,14 @@ func (m *Model) failedStep() (proto.StepStatus, bool) {
 	return proto.StepStatus{}, false
 }
 
-func (m *Model) outputTitle() string {
+// outputTitle tells when the failed step was tried, so that a second try that fails alike can be told from the first.
+func (m *Model) outputTitle(c screen.Ctx) string {
 	if s, ok := m.failedStep(); ok && !m.allOutput {
-		return fmt.Sprintf("step %d output", s.Step.Index)
+		at := s.Result.Started
+		if s.Undo.State == proto.StepFailed {
+			at = s.Undo.Started
+		}
+		return fmt.Sprintf("step %d output, tried at %s", s.Step.Index, at.In(c.Loc).Format(time.TimeOnly))
 	}
 	return "output"
 }
@@ -479,17 +542,16 @@ func (m *Model) runFoot(c screen.Ctx, now time.Time) []string {
 	}
 	switch {
 	case op.State == proto.OpStopped || op.State == proto.OpPaused:
-		text := op.Outcome
-		if text == "" {
-			text = "the operation is " + string(op.State)
+		text, ink := op.Outcome, c.Ink(view.Alert)
+		if op.State == proto.OpPaused {
+			text, ink = "Paused. "+m.nextStep(), c.Ink(view.Warn)
 		}
-		wrapped := widget.Wrap(text, c.W-2)
 		room := 2 // in a low window the choices matter more
 		if c.H >= roomy {
 			room = 4
 		}
-		for _, l := range wrapped[:min(room, len(wrapped))] {
-			out = append(out, c.Ink(view.Alert).Render(widget.Fit(c.Theme, l, c.W)))
+		for _, l := range ends(c, widget.Wrap(text, c.W-2), room) {
+			out = append(out, ink.Render(widget.Fit(c.Theme, l, c.W)))
 		}
 		out = append(out, "")
 		for i, ch := range op.Choices {
@@ -528,6 +590,29 @@ func (m *Model) runFoot(c screen.Ctx, now time.Time) []string {
 	return append(out, m.notes(c))
 }
 
+// ends cuts the middle out of lines that are too many: a failure begins with what failed and ends with how things stand now.
+func ends(c screen.Ctx, lines []string, room int) []string {
+	if len(lines) <= room {
+		return lines
+	}
+	head := room / 2
+	out := slices.Clone(lines[:head])
+	if head > 0 {
+		out[head-1] += " " + c.Theme.Glyphs.Ellipsis
+	}
+	return append(out, lines[len(lines)-(room-head):]...)
+}
+
+// nextStep names the step that waits for the operator.
+func (m *Model) nextStep() string {
+	for _, s := range m.op.Steps {
+		if s.Result.State == proto.StepWaiting || s.Result.State == "" {
+			return fmt.Sprintf("Next is step %d on %s: %s", s.Step.Index, s.Step.Node, view.Command(s.Step.Argv))
+		}
+	}
+	return "Every step has run."
+}
+
 // undoNote lists what undoing would run.
 func (m *Model) undoNote(ch proto.Choice) string {
 	if ch != proto.ChoiceUndo {
@@ -560,6 +645,12 @@ func (m *Model) said(op proto.Op) []string {
 
 // outageText says how long the service, and where it was measured the storage, was away, each move of its own.
 func outageText(op proto.Op) string {
+	if op.Plan.Verb == proto.VerbTakeover { // the service had been away before anybody asked
+		if op.State != proto.OpDone {
+			return ""
+		}
+		return "service up " + view.Seconds(op.Outage) + " after the start   "
+	}
 	if len(op.Outages) == 0 {
 		if op.Outage == 0 {
 			return ""
@@ -618,14 +709,14 @@ func (m *Model) drawReport(c screen.Ctx) (string, int) {
 	}
 	lines = append(lines, "")
 	for _, s := range op.Steps {
-		lines = append(lines, hang(fmt.Sprintf("%-8s%2d %s ", stateWord(s), s.Step.Index, widget.Fit(c.Theme, s.Step.Node, 8)), view.Command(s.Step.Argv)+"  "+took(s.Result), w)...)
+		lines = append(lines, hang(fmt.Sprintf("%-8s%2d %s ", stateWord(op, s), s.Step.Index, widget.Fit(c.Theme, s.Step.Node, 8)), view.Command(s.Step.Argv)+"  "+took(s.Result), w)...)
 	}
 	for _, b := range []struct {
 		when string
 		list []proto.Resource
 	}{{"before", r.Before}, {"after", r.After}} {
 		for _, x := range b.list {
-			lines = append(lines, hang(fmt.Sprintf("%-7s ", b.when), fmt.Sprintf("%s  %s/%s  peer %s/%s  %s", x.Name, x.Role, x.DiskState, x.PeerRole, x.PeerDisk, x.Conn), w)...)
+			lines = append(lines, hang(fmt.Sprintf("%-7s ", b.when), fmt.Sprintf("%s on %s  %s/%s  peer %s/%s  %s", x.Name, op.Runner, x.Role, x.DiskState, x.PeerRole, x.PeerDisk, x.Conn), w)...)
 		}
 	}
 	lines = append(lines, "", c.Theme.Accent.Render("commands"))

@@ -119,18 +119,25 @@ func (m *Model) readText() string {
 	return planText(m.reply.Plan)
 }
 
-// The tab key visits, on the third page: Cancel, Start, the ticks, and in a takeover the two fields of text. Cancel has the
+// The tab key visits, on the third page: Cancel, Start, the ticks of what is accepted, that of step by step, and in a takeover the two fields of text. Cancel has the
 // focus first, or else the first of the fields, where the enter key does nothing but go on.
 func (m *Model) cancelAt() int    { return 0 }
 func (m *Model) startAt() int     { return 1 }
-func (m *Model) statementAt() int { return 2 + len(m.soft()) }
+func (m *Model) stepAt() int      { return 2 + len(m.soft()) }
+func (m *Model) statementAt() int { return m.stepAt() + 1 }
 func (m *Model) phraseAt() int    { return m.statementAt() + 1 }
 
+// steppable says whether the operation can be made to stop before every step.
+func (m *Model) steppable() bool { return m.undoing == nil }
+
 func (m *Model) stops() int {
-	if m.verb == proto.VerbTakeover {
+	switch {
+	case m.verb == proto.VerbTakeover:
 		return m.phraseAt() + 1
+	case m.steppable():
+		return m.statementAt()
 	}
-	return m.statementAt()
+	return m.stepAt()
 }
 
 // confirmKey handles the third page, where letters are text. Pasted text fills the field and nothing else.
@@ -194,6 +201,10 @@ func (m *Model) typeText(s string) {
 
 // tick turns the tick that has the focus over, and says whether one has.
 func (m *Model) tick() bool {
+	if m.steppable() && m.focus == m.stepAt() {
+		m.stepwise = !m.stepwise
+		return true
+	}
 	i := m.focus - 2
 	if i < 0 || i >= len(m.soft()) {
 		return false

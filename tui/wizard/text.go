@@ -103,7 +103,7 @@ func opText(op proto.Op) string {
 		fmt.Fprintf(&b, "%s\n", op.Outcome)
 	}
 	for _, s := range op.Steps {
-		fmt.Fprintf(&b, "%-8s %d %s  %s  %s\n", stateWord(s), s.Step.Index, s.Step.Node, view.Command(s.Step.Argv), took(s.Result))
+		fmt.Fprintf(&b, "%-8s %d %s  %s  %s\n", stateWord(op, s), s.Step.Index, s.Step.Node, view.Command(s.Step.Argv), took(s.Result))
 		for _, l := range stepOutput(s) {
 			fmt.Fprintf(&b, "    %s\n", l)
 		}
@@ -132,7 +132,8 @@ func reportText(r proto.Report) string {
 }
 
 // stateWord is where a step stands, its undoing included.
-func stateWord(s proto.StepStatus) string {
+func stateWord(op proto.Op, s proto.StepStatus) string {
+	waits := s.Result.State == "" || s.Result.State == proto.StepWaiting
 	switch {
 	case s.Undo.State == proto.StepFailed:
 		return "UNDO!"
@@ -140,7 +141,9 @@ func stateWord(s proto.StepStatus) string {
 		return string(s.Undo.State)
 	case s.Result.State == proto.StepFailed:
 		return "FAILED"
-	case s.Result.State == "":
+	case waits && op.State.Final():
+		return "not run"
+	case waits:
 		return string(proto.StepWaiting)
 	}
 	return string(s.Result.State)

@@ -103,6 +103,7 @@ type Model struct {
 	gen     int
 	loading bool
 	loadErr error
+	stale   bool // reply is of an earlier look than the one that failed
 	reply   *proto.PlanReply
 	at      time.Time // when reply came, our clock
 
@@ -113,6 +114,7 @@ type Model struct {
 	typed     string
 	statement string // how the operator knows that the other node is off
 	ticks     map[string]bool
+	stepwise  bool // stop before every step
 	focus     int
 	starting  bool
 	requestID string
@@ -207,9 +209,12 @@ func (m *Model) Loaded(gen int, r proto.PlanReply, err error, now time.Time) {
 		var pe *proto.Error
 		if errors.As(err, &pe) && len(pe.Checks) > 0 {
 			m.reply = &proto.PlanReply{Checks: proto.CheckList{Verb: m.verb, From: m.from, To: m.to, At: now, Checks: pe.Checks}}
+		} else {
+			m.stale = m.reply != nil
 		}
 		return
 	}
+	m.stale = false
 	old, ticks := m.reply, len(m.soft())
 	m.reply, m.at = &r, now
 	if ticks != len(m.soft()) {
@@ -285,7 +290,7 @@ func (m *Model) whyNotNext() string {
 func (m *Model) request(dry bool) proto.OpStartRequest {
 	r := proto.OpStartRequest{
 		RequestID: m.o.NewID(), Verb: m.verb, Resource: m.resource, To: m.to, Confirm: m.confirmed(),
-		PlanHash: m.reply.Hash, DryRun: dry, Owner: m.o.Owner, Statement: strings.TrimSpace(m.statement),
+		PlanHash: m.reply.Hash, DryRun: dry, StepByStep: m.stepwise && !dry, Owner: m.o.Owner, Statement: strings.TrimSpace(m.statement),
 	}
 	for _, c := range m.soft() {
 		if m.ticks[c.Code] && !slices.Contains(r.Accept, c.Code) {

@@ -13,6 +13,7 @@ import (
 	"example.com/santui/tui/keymap"
 	"example.com/santui/tui/screen"
 	"example.com/santui/tui/theme"
+	"example.com/santui/tui/view"
 	tea "github.com/charmbracelet/bubbletea"
 	"github.com/muesli/termenv"
 	"pgregory.net/rapid"
@@ -463,4 +464,115 @@ func TestNothingStartsUnconfirmed(t *testing.T) {
 		}
 	})
 	t.Logf("started %v", started)
+}
+
+func drawn(m *Model, p view.Pair) string {
+	text, _ := m.Draw(screen.Ctx{Theme: theme.New(theme.Dark, true, termenv.Ascii), W: 80, H: 24, Loc: time.UTC, Pair: p}, scene.Now)
+	return text
+}
+
+func TestStepByStepIsTicked(t *testing.T) {
+	for _, v := range verbs {
+		m, reqs := begun(v)
+		feed(m, reqs)
+		press(m, enter, enter)
+		if v == VerbUndo {
+			if m.steppable() || strings.Contains(drawn(m, view.Pair{}), "stop before every step") {
+				t.Error("an undo offers what it cannot do")
+			}
+			continue
+		}
+		m.statement, m.typed = "pulled the plug", m.phrase()
+		m.focus = m.stepAt()
+		press(m, tea.KeyMsg{Type: tea.KeySpace, Runes: []rune(" ")})
+		if text := drawn(m, view.Pair{}); !strings.Contains(text, "> [x] stop before every step") {
+			t.Errorf("%s: no tick:\n%s", v, text)
+		}
+		m.focus = m.startAt()
+		if r, ok := begin(press(m, enter)); !ok || !r.StepByStep {
+			t.Errorf("%s started %v, step by step %v", v, ok, r.StepByStep)
+		}
+	}
+	m := loaded(t, options())
+	if r, ok := begin(press(m, enter, enter, runes("store-1"), tab, enter)); !ok || r.StepByStep {
+		t.Errorf("started %v, step by step without a tick: %v", ok, r.StepByStep)
+	}
+}
+
+func TestChecksThatCouldNotBeMadeAgainAreOld(t *testing.T) {
+	m := loaded(t, options())
+	l := press(m, runes("r"))[0].(Load)
+	m.Loaded(l.Gen, proto.PlanReply{}, errors.New("the session broke"), scene.Now)
+	text := drawn(m, view.Pair{})
+	for _, w := range []string{"the session broke", "OLD", "(old) ok      both agents answer"} {
+		if !strings.Contains(text, w) {
+			t.Errorf("no %q in\n%s", w, text)
+		}
+	}
+	if press(m, enter); m.Page() != Check {
+		t.Error("old checks lead on")
+	}
+	l = press(m, runes("r"))[0].(Load)
+	m.Loaded(l.Gen, scene.Reply(), nil, scene.Now)
+	if text := drawn(m, view.Pair{}); strings.Contains(text, "(old)") || strings.Contains(text, "OLD") {
+		t.Errorf("fresh checks are called old:\n%s", text)
+	}
+}
+
+// TestEveryPageSaysWhoIsSilent: an agent that went away in the middle of the wizard is named, but in a takeover the gone node.
+func TestEveryPageSaysWhoIsSilent(t *testing.T) {
+	p := view.Derive("store-1", "r0", scene.StalePrimary().Inputs, scene.Now)
+	m := loaded(t, options())
+	for _, page := range []Page{Check, Plan, Confirm} {
+		if text := drawn(m, p); m.Page() != page || !strings.Contains(text, "otter has not answered this window for 42 s") {
+			t.Errorf("page %d:\n%s", m.Page(), text)
+		}
+		press(m, enter)
+	}
+	over, reqs := begun(proto.VerbTakeover)
+	feed(over, reqs)
+	if text := drawn(over, p); strings.Contains(text, "has not answered this window") {
+		t.Errorf("a takeover warns of what it is for:\n%s", text)
+	}
+}
+
+func TestALongOutcomeKeepsHowThingsStand(t *testing.T) {
+	op := scene.Stopped()
+	op.Outcome = "step 6 (activate on weasel) failed: " + strings.Repeat("words of a program ", 40) + ". Now: otter is Secondary, weasel is Primary"
+	m, _ := Attach(options(), op, scene.Now)
+	text := drawn(m, view.Pair{})
+	for _, w := range []string{"step 6 (activate on weasel) failed", "Now: otter is Secondary", "> t  try the failed step again", "step 6 output, tried at 14:02:16"} {
+		if !strings.Contains(text, w) {
+			t.Errorf("no %q in\n%s", w, text)
+		}
+	}
+}
+
+func TestAPauseNamesWhatIsNext(t *testing.T) {
+	op := scene.Done(scene.Op(), 1)
+	op.Steps[1].Result = proto.StepResult{State: proto.StepWaiting}
+	op.State, op.Choices = proto.OpPaused, []proto.Choice{proto.ChoiceResume, proto.ChoiceUndo}
+	m, _ := Attach(options(), op, scene.Now)
+	if text := drawn(m, view.Pair{}); !strings.Contains(text, "Next is step 2 on otter: vgchange") || !strings.Contains(text, "> g  go on") {
+		t.Errorf("%s", text)
+	}
+	end := scene.Undone()
+	end.Rev = 99
+	m.See(end, scene.Now)
+	if text := drawn(m, view.Pair{}); !strings.Contains(text, "not run  7") || strings.Contains(text, "waiting") {
+		t.Errorf("a step that never ran still waits:\n%s", text)
+	}
+}
+
+func TestEscGoesOnePageBack(t *testing.T) {
+	m := loaded(t, options())
+	press(m, enter, enter, runes("store-1"))
+	for _, page := range []Page{Plan, Check} {
+		if reqs := press(m, esc); len(reqs) != 0 || m.Page() != page {
+			t.Fatalf("page %d, %+v", m.Page(), reqs)
+		}
+	}
+	if reqs := press(m, esc); len(reqs) != 1 || reqs[0] != (Close{}) {
+		t.Errorf("%+v", reqs)
+	}
 }
