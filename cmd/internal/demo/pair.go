@@ -326,7 +326,7 @@ func (n *node) makeDisk(size int64) error {
 // the child's death signal is tied to it: the goroutine that waits keeps it.
 func (n *node) start(agent string) error {
 	var err error
-	if n.log, err = os.Create(filepath.Join(n.dir, "agent.log")); err != nil {
+	if n.log, err = os.OpenFile(filepath.Join(n.dir, "agent.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
 		return err
 	}
 	n.cmd = exec.Command(agent, "--config", n.settings, "run")
@@ -505,6 +505,34 @@ func (n *node) end() error {
 	_ = n.cmd.Process.Kill() // it may have ended at this very moment
 	<-n.done
 	return fmt.Errorf("the agent of %s did not stop and was killed", n.name)
+}
+
+// Kill ends a node's agent at once, as a power cut does: with it goes the device that it served.
+func (p *Pair) Kill(name string) error {
+	n := p.node(name)
+	if err := n.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill the agent of %s: %w", name, err)
+	}
+	<-n.done
+	return nil
+}
+
+// Boot starts a killed node's agent again as after a boot: with a mount namespace and a loop device of its own, nothing
+// mounted.
+func (p *Pair) Boot(name string) error {
+	n := p.node(name)
+	if n.alive() {
+		return fmt.Errorf("the agent of %s runs", name)
+	}
+	linked := map[string]bool{}
+	if dev, err := os.Readlink(n.device); err == nil {
+		linked[dev] = true
+	}
+	err := errors.Join(n.ns.Close(), n.log.Close(), freeLoops(n.dir, linked)) // the mounts of the dead go with their namespace
+	if err != nil {
+		return fmt.Errorf("clear what the dead agent of %s left: %w", name, err)
+	}
+	return n.start(n.cmd.Path)
 }
 
 // Close takes everything away: mounts, agents, loop devices, files.
