@@ -60,6 +60,7 @@ type link struct {
 	limit    budget    // bytes taken from the peer and not yet on disk
 	reads    budget    // bytes read for the peer and not yet sent
 	asked    askedBlocks
+	refusals refusals
 	ov       verifyBook
 	bits     *drbd.BitmapDecoder // of a bitmap that is arriving
 	sum      digest              // of the block that is arriving; the receiver's
@@ -161,6 +162,7 @@ func (l *link) join() {
 	l.work.close()
 	l.workers.Wait()
 	l.asked.abandon(l)
+	l.refusals.tell(l, true, false)
 	l.ov.abandon(l.r.traffic)
 }
 

@@ -228,9 +228,9 @@ func (n nine) becomesTarget() {
 	n.state(drbd.State{Role: proto.Secondary, Peer: proto.Secondary, Conn: proto.SyncTarget, Disk: proto.Inconsistent, PeerDisk: proto.UpToDate})
 }
 
-// asksForAll is the rest of the resync: 1 MiB at once, with handles, acknowledged with ID_SYNCER (drbd_receiver.c:2825). At
-// the end UUIDS and STATE come twice.
-func (n nine) asksForAll() {
+// copiesAll is the rest of the resync but for its end: 1 MiB at once, with handles, acknowledged with ID_SYNCER
+// (drbd_receiver.c:2825).
+func (n nine) copiesAll() {
 	n.t.Helper()
 	size := n.n.Size()
 	for off := int64(0); off < size; off += 1 << 20 {
@@ -245,6 +245,12 @@ func (n nine) asksForAll() {
 	}
 	n.ack(drbd.CmdPing, drbd.Empty{})
 	n.expectMeta(drbd.CmdPingAck)
+}
+
+// asksForAll is all of it. At the end UUIDS and STATE come twice.
+func (n nine) asksForAll() {
+	n.t.Helper()
+	n.copiesAll()
 	u := ofStatus(n.n.Status())
 	for range 2 {
 		n.send(drbd.CmdUUIDs, drbd.UUIDs{Current: u.Current, History0: u.History0})

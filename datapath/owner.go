@@ -235,9 +235,9 @@ func (o *owner) deliver(m fromPeer) {
 func (o *owner) fromPeer(ev state.Event) {
 	if e, ok := ev.(state.PeerState); ok {
 		if o.disk != nil {
-			e.Bits = o.disk.bm.Weight()
+			e.Bits, e.Failed = o.disk.bm.Weight(), o.link.asked.bad(o.disk.bm)
 		}
-		e.Failed, e.Told = o.link.asked.bad(), o.told
+		e.Told = o.told
 		ev = e
 	}
 	if e, ok := ev.(state.PeerSizes); ok && o.st.Conn == proto.Connected && e.Sizes.Disk > o.st.PeerSize && o.disk != nil {
@@ -432,6 +432,9 @@ func (o *owner) tick() {
 	}
 	o.catchUp()
 	o.takeTurn()
+	if l := o.link; l != nil {
+		l.refusals.tell(l, false, o.st.PeerDisk < proto.Inconsistent)
+	}
 	if q := o.demote; q != nil && q.ctx.Err() != nil {
 		o.demote = nil // writes go on
 		o.widen()

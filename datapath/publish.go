@@ -162,8 +162,8 @@ func (o *owner) syncStatus(s *Status, now time.Time) *proto.Sync {
 	if s.Conn == proto.SyncTarget || s.Conn == proto.PausedSyncT {
 		y.Source, y.Target = c.Peer, c.Node
 	}
-	if o.link != nil {
-		y.Failed = int64(o.link.asked.bad()) * block4k
+	if o.link != nil && o.disk != nil {
+		y.Failed = int64(o.link.asked.bad(o.disk.bm)) * block4k
 	}
 	if d := now.Sub(p.started).Seconds(); d > 0 {
 		y.Mean = max(int64(float64(p.total-left)/d), 0)

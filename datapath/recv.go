@@ -778,7 +778,7 @@ func (l *link) blockAck(cmd drbd.Cmd, p drbd.BlockAck) error {
 		if a == nil {
 			return badMeta(cmd, "%d bytes at sector %d: nobody asked for them", p.Size, p.Sector)
 		}
-		l.r.event(proto.LevelAlert, "%s cannot read %d bytes at sector %d of its disk: they stay out of sync", l.r.cfg.Peer, p.Size, p.Sector)
+		l.refusals.add(&l.refusals.reads, p.Sector, p.Size)
 		l.asked.done(l, a, false)
 		return nil
 	}
@@ -793,8 +793,10 @@ func (l *link) resyncAck(cmd drbd.Cmd, p drbd.BlockAck) error {
 	}
 	off := int64(p.Sector) * block.SectorSize
 	if cmd == drbd.CmdNegAck {
-		l.asked.srcBad.Add(uint64(p.Size+block4k-1) / block4k)
-		l.r.event(proto.LevelAlert, "%s cannot write %d bytes at sector %d of its disk: they stay out of sync", l.r.cfg.Peer, p.Size, p.Sector)
+		l.refusals.add(&l.refusals.writes, p.Sector, p.Size)
+		l.asked.mu.Lock()
+		defer l.asked.mu.Unlock()
+		l.asked.fail(size, off, int64(p.Size))
 		return nil
 	}
 	t := l.r.traffic

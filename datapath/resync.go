@@ -28,9 +28,8 @@ type askedBlocks struct {
 	mu     sync.Mutex
 	m      map[int64]*askedBlock // by offset
 	bytes  int64
-	failed *meta.Bitmap  // blocks that could not be read or written; nil: none
+	failed *meta.Bitmap  // blocks that could not be read or written, as target or as source; nil: none
 	kick   chan struct{} // capacity 1: something arrived
-	srcBad atomic.Uint64 // as source: blocks that failed
 	equal  atomic.Int64  // bytes that were the same already, by their checksums
 	came   int64         // bytes that were asked for and came, or will not
 }
@@ -60,14 +59,24 @@ func (a *askedBlocks) flow() (came, inFlight int64) {
 	return a.came, a.bytes
 }
 
-// bad is how many blocks failed.
-func (a *askedBlocks) bad() uint64 {
+// bad is how many blocks failed and are still out of sync. A refusal from before the disk came back may overtake, on the meta
+// socket, what began the present resync; and an application may have written a block since. DRBD counts such blocks too
+// (drbd_rs_failed_io, drbd_actlog.c), and leaves a target Inconsistent that has them all.
+func (a *askedBlocks) bad(bm *meta.Bitmap) (n uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.failed == nil {
-		return a.srcBad.Load()
+	if a.failed == nil || bm == nil {
+		return 0
 	}
-	return a.failed.Weight()
+	for bit, ok := a.failed.NextSet(0); ok; {
+		end, more := a.failed.NextClear(bit)
+		if !more {
+			end = a.failed.Bits()
+		}
+		n += bm.CountRange(int64(bit)*meta.BlockSize, int64(end-bit)*meta.BlockSize)
+		bit, ok = a.failed.NextSet(end)
+	}
+	return n
 }
 
 func (a *askedBlocks) isBad(bit uint64) bool {
@@ -81,7 +90,16 @@ func (a *askedBlocks) forget() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.failed = nil
-	a.srcBad.Store(0)
+}
+
+// fail notes that a block could not be read or written. a.mu is held.
+func (a *askedBlocks) fail(size, off, n int64) {
+	if a.failed == nil {
+		a.failed, _ = meta.NewBitmap(size)
+	}
+	if a.failed != nil {
+		a.failed.SetRange(off, n)
+	}
 }
 
 // claim finds the block that an answer is for. Nobody may send a block that was not asked for, or twice.
@@ -180,13 +198,8 @@ func (a *askedBlocks) done(l *link, b *askedBlock, ok bool) {
 	delete(a.m, b.off)
 	a.bytes -= b.n
 	a.came += b.n
-	if !ok {
-		if a.failed == nil {
-			a.failed, _ = meta.NewBitmap(size)
-		}
-		if a.failed != nil {
-			a.failed.SetRange(b.off, b.n)
-		}
+	if !ok && !b.stale {
+		a.fail(size, b.off, b.n)
 	}
 	a.mu.Unlock()
 	a.wake()
@@ -384,7 +397,7 @@ func (rs *resync) finish(ctx context.Context) {
 		rs.l.r.event(proto.LevelInfo, "checksum based resync: %d KiB were the same already and were not copied", n>>10)
 	}
 	if rs.l.roundTrip(ctx) {
-		rs.l.r.inbox.put(resyncFinished{rs: rs, failed: rs.l.asked.bad()})
+		rs.l.r.inbox.put(resyncFinished{rs: rs, failed: rs.l.asked.bad(rs.d.bm)})
 	}
 }
 
