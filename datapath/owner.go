@@ -75,6 +75,7 @@ type owner struct {
 	waiting map[state.CommandID]*request
 	retries []*request
 	attach  state.CommandID // the attach under way
+	asked   time.Time       // since when the peer is silent about a disk that was attached; zero: it is not
 	demote  *request        // waits until writes are drained
 	closing *request
 	open    int
@@ -435,12 +436,27 @@ func (o *owner) tick() {
 	if l := o.link; l != nil {
 		l.refusals.tell(l, false, o.st.PeerDisk < proto.Inconsistent)
 	}
+	o.askedLong()
 	if q := o.demote; q != nil && q.ctx.Err() != nil {
 		o.demote = nil // writes go on
 		o.widen()
 		q.reply <- o.r.explain(q.cmd, fmt.Errorf("demote: the peer has not confirmed all writes: %w", q.ctx.Err()))
 	}
 	o.publish()
+}
+
+// askedLong gives up a late attach about which the peer is silent.
+func (o *owner) askedLong() {
+	limit := o.r.cfg.patience()
+	switch {
+	case o.st.Disk != proto.Negotiating || o.st.PeerDisk < proto.Inconsistent || o.link == nil || o.link.held.Load() || limit == 0:
+		o.asked = time.Time{}
+	case o.asked.IsZero():
+		o.asked = time.Now()
+	case time.Since(o.asked) > limit:
+		o.asked = time.Time{}
+		_ = o.step(state.AttachUnanswered{})
+	}
 }
 
 // command starts a command. Its answer comes from an effect, now or later, or from a refusal.

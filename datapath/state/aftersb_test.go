@@ -250,7 +250,7 @@ func TestAfterSBLateAttach(t *testing.T) {
 	}
 	p.settle(rng())
 	a.md.UUIDs = UUIDs{Current: 0x1000, History0: 0x77}
-	a.s.UUIDs = a.md.UUIDs
+	a.s.UUIDs, b.s.PeerUUIDs.UUIDs = a.md.UUIDs, a.md.UUIDs
 	b.md.UUIDs = UUIDs{Current: 0x2000, History0: 0x77}
 	a.bits, b.bits = map[int]bool{1: true}, map[int]bool{2: true, 3: true}
 	if err := b.attach(); err != nil {

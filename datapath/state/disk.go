@@ -26,7 +26,11 @@ func (m *machine) attached(e Attached) error {
 	if m.s.Disk != proto.Attaching || m.s.Conn == proto.WFReportParams {
 		return refuse(drbd.SSInTransientState, "attach")
 	}
-	if r := m.unfit(e); r != nil {
+	r := m.unfit(e)
+	if r == nil {
+		r = m.foreign(e)
+	}
+	if r != nil {
 		m.dropDisk()
 		m.answer(e.ID, r)
 		return nil
@@ -111,6 +115,42 @@ func (m *machine) unfit(e Attached) *Refusal {
 			Text:   "attach: the disk does not hold the generation of data that is in use",
 			Remedy: "connect to the peer that has it"}
 	}
+	return nil
+}
+
+// foreign says why a disk does not go together with the copy of the peer that is connected. A kernel's DRBD that finds this out
+// says so in its log only (receive_state, drbd_receiver.c), and the attaching node waits for its word for ever.
+func (m *machine) foreign(e Attached) *Refusal {
+	if m.s.Conn < proto.Connected || !m.s.PeerUUIDs.Known || m.s.PeerDisk < proto.Inconsistent {
+		return nil
+	}
+	disk, _ := m.diskOf(e.Flags)
+	v := Compare(Side{e.UUIDs, m.s.Role, e.Flags&(MDCrashedPrimary|MDPrimary) != 0},
+		Side{m.s.PeerUUIDs.UUIDs, m.s.PeerRole, m.s.PeerUUIDs.Flags&drbd.UUIDCrashedPrimary != 0},
+		Caps{Features: m.s.Features, ResolveConflicts: m.s.ResolveConflicts})
+	result := m.byDisks(v.Result, disk, m.s.PeerDisk)
+	remedy := "if it is the wrong disk, attach the right one. If the peer's data shall be copied to this one, recreate its metadata (create-md) and attach it again"
+	switch {
+	case v.Result == Unrelated || v.Result == NeedFeature:
+	case result == SplitBrain && m.s.AfterSB == [3]uint32{}, result == SplitBrain2 && !m.s.AlwaysASBP:
+	case result > 0 && result < SplitBrain && m.s.PeerRole == proto.Primary && m.s.PeerDisk > proto.Inconsistent:
+		remedy = "a Primary is never overwritten: see which data is wanted first. " + remedy
+	default:
+		return nil
+	}
+	return &Refusal{Code: drbd.SSNoLocalDisk,
+		Text:   fmt.Sprintf("attach: the data on the disk does not go together with that of the peer: %s (rule %d). Nothing was copied", v.Text, v.Rule),
+		Remedy: remedy}
+}
+
+// attachUnanswered: the peer has not said for long what a late attach comes to. It may have refused without a word.
+func (m *machine) attachUnanswered() error {
+	if m.s.Disk != proto.Negotiating || m.s.Conn < proto.Connected || m.s.PeerDisk < proto.Inconsistent {
+		return nil
+	}
+	m.notify(proto.LevelAlert, "the peer does not say whether the disk that was attached goes together with its own, which may mean that it refuses: "+
+		"the disk is let go, nothing was copied. The peer's log says why. If the peer's data shall be copied to this disk, recreate its metadata (create-md) and attach it again")
+	m.dropDisk()
 	return nil
 }
 

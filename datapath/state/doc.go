@@ -30,7 +30,9 @@
 // # Disk
 //
 // Diskless goes by AttachStart to Attaching and by Attached to what the metadata says, or with a peer connected to
-// Negotiating until the histories are compared. A disk is let go by way of Failed: ReleaseDisk, DiskReleased, Diskless.
+// Negotiating until the histories are compared. A disk whose history does not go together with what the peer has told is
+// refused before the peer hears of it, and one about which the peer says nothing is given up (AttachUnanswered): a kernel
+// refuses without a word. A disk is let go by way of Failed: ReleaseDisk, DiskReleased, Diskless.
 //
 // # Agreement
 //

@@ -27,6 +27,8 @@ type (
 		ID  CommandID
 		Err error
 	}
+	// AttachUnanswered: the disk is Negotiating, and the peer has been silent about it for longer than it may be.
+	AttachUnanswered struct{}
 	// Detach lets go of the disk. With Force the peer is not asked.
 	Detach struct {
 		ID    CommandID
@@ -166,6 +168,7 @@ type (
 func (AttachStart) event()       {}
 func (Attached) event()          {}
 func (AttachFailed) event()      {}
+func (AttachUnanswered) event()  {}
 func (Detach) event()            {}
 func (Connect) event()           {}
 func (Disconnect) event()        {}

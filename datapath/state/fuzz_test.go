@@ -52,7 +52,7 @@ func fuzzEvent(kind int, id CommandID, take func(int) uint64) Event {
 	on := flag&1 == 1
 	uuid := func() uint64 { return take(1) &^ 3 << (flag & 7) }
 	uuids := func() UUIDs { return UUIDs{uuid(), uuid(), uuid(), uuid()} }
-	switch kind % 36 {
+	switch kind % 37 {
 	case 0:
 		return AttachStart{}
 	case 1:
@@ -91,6 +91,8 @@ func fuzzEvent(kind int, id CommandID, take func(int) uint64) Event {
 		return CaughtUp{}
 	case 35:
 		return ResyncAfter{Wait: on}
+	case 36:
+		return AttachUnanswered{}
 	case 29:
 		return SuspendIO{ID: id}
 	case 30:

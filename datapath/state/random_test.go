@@ -60,7 +60,7 @@ func (p *simPair) together(rt *rapid.T) {
 func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 	n := p.n[rapid.IntRange(0, 1).Draw(rt, "node")]
 	cmd := func(mk func(CommandID) Event) { n.command(mk) }
-	switch rapid.IntRange(0, 27).Draw(rt, "action") {
+	switch rapid.IntRange(0, 28).Draw(rt, "action") {
 	case 0, 1, 2, 3:
 		p.deliver(r)
 	case 4, 5:
@@ -120,6 +120,8 @@ func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 		cmd(func(id CommandID) Event { return ResumeIO{ID: id} })
 	case 25:
 		cmd(func(id CommandID) Event { return SuspendIO{ID: id} })
+	case 28:
+		n.do(AttachUnanswered{})
 	case 26:
 		cmd(func(id CommandID) Event { return Connect{ID: id, DiscardMyData: true} })
 	case 27:

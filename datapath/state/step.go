@@ -59,6 +59,8 @@ func (m *machine) dispatch(ev Event) error {
 		return m.attached(e)
 	case AttachFailed:
 		return m.attachFailed(e)
+	case AttachUnanswered:
+		return m.attachUnanswered()
 	case Detach:
 		return m.detach(e)
 	case DiskError:
