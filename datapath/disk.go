@@ -140,15 +140,19 @@ func (c *Config) openMeta(ctx context.Context, d *disk) (*found, error) {
 		opts.MetaDisk = meta.MetaDisk{Device: d.mdDev, Index: c.MetaIndex}
 	}
 	md, err := meta.Open(dev, opts)
-	if last := c.LastSize(); last > 0 && last < dev.Size() && countsAsBefore(md, err, opts.MetaDisk, last) {
-		opts.DeviceSize = last
-		md, err = meta.Open(dev, opts)
+	f := &found{disk: d}
+	if last := c.LastSize(); last > 0 && last < dev.Size() {
+		if opts.MetaDisk.Device == nil && err == nil {
+			err = f.twoEnds(dev, opts, md, last)
+		} else if countsAsBefore(md, err, opts.MetaDisk, last) {
+			opts.DeviceSize = last
+			md, err = meta.Open(dev, opts)
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	d.md, d.bm = md, md.Bitmap()
-	f := &found{disk: d}
 	if opts.DeviceSize != 0 {
 		f.notes = append(f.notes, note{proto.LevelWarn, fmt.Sprintf(
 			"the disk has grown from %d to %d MiB; the end is where it was. Resize the resource to use the rest", opts.DeviceSize>>20, dev.Size()>>20)})
@@ -182,6 +186,33 @@ func (c *Config) openMeta(ctx context.Context, d *disk) (*found, error) {
 		}
 	}
 	return f, nil
+}
+
+// twoEnds looks, on a disk that is larger than the last one was and has metadata at its end, whether there is some where the
+// end was too. What a volume grows into may hold that of another resource, with its own idea of which blocks are good; which
+// one is right cannot be told, unless one is a copy of the other one (a move that was cut short) or was just made.
+func (f *found) twoEnds(dev block.Device, opts meta.OpenOptions, md *meta.Metadata, last int64) error {
+	at := md.Superblock()
+	if at.UUIDs.Current == meta.JustCreated {
+		return nil
+	}
+	opts.DeviceSize = last
+	old, err := meta.Open(dev, opts)
+	if err != nil {
+		f.notes = append(f.notes, note{proto.LevelAlert, fmt.Sprintf(
+			"this is another disk than before, of %d MiB instead of %d, and it has metadata already: generation %016X. If it comes from another pair, detach it",
+			dev.Size()>>20, last>>20, at.UUIDs.Current)})
+		return nil
+	}
+	defer func() { _ = old.Close() }()
+	was := old.Superblock()
+	if at.UUIDs == was.UUIDs {
+		return nil
+	}
+	defer func() { _ = md.Close() }()
+	return fmt.Errorf("%w: the disk has grown from %d to %d bytes; the metadata at its end (superblock at %d) has generation %016X, the one where the "+
+		"end was (superblock at %d) %016X. Nothing was changed", ErrTwoMetadata, last, dev.Size(), md.Layout().MDOffset, at.UUIDs.Current,
+		old.Layout().MDOffset, was.UUIDs.Current)
 }
 
 // countsAsBefore says whether a disk that has grown since it had last bytes counts as it was until it is resized: internal

@@ -28,3 +28,6 @@ var (
 
 // ErrClosed: the resource was closed.
 var ErrClosed = errors.New("resource is closed")
+
+// ErrTwoMetadata: a disk that has grown has metadata at its end, and other metadata where its end was.
+var ErrTwoMetadata = errors.New("metadata at the end of the disk, and other metadata where the end was")

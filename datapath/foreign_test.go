@@ -47,7 +47,9 @@ func TestForeignDisk(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "does not go together") || !strings.Contains(err.Error(), "create-md") {
 			t.Errorf("attach: %v", err)
 		}
-		b.await("no disk", func(s *Status) bool { return s.Disk == proto.Diskless && s.PeerDisk == proto.UpToDate && s.Conn == proto.Connected })
+		b.await("no disk", func(s *Status) bool {
+			return s.Disk == proto.Diskless && s.PeerDisk == proto.UpToDate && s.Conn == proto.Connected
+		})
 		a.await("no disk there", func(s *Status) bool { return s.PeerDisk == proto.Diskless && s.Conn == proto.Connected })
 		if !sameContent(t, before, disk) {
 			t.Error("the foreign disk was changed")

@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -168,6 +169,71 @@ func TestResizeRestart(t *testing.T) {
 	n = restart()
 	if err := n.Attach(bg()); err == nil || !strings.Contains(err.Error(), "no DRBD metadata") {
 		t.Errorf("%v", err)
+	}
+}
+
+// tail copies the metadata at the end of a disk to the end of one as large.
+func tail(t *testing.T, from, to *blocktest.Mem) {
+	t.Helper()
+	md, err := meta.Open(from, meta.OpenOptions{ALExtents: 67})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := md.Layout().BMOffset
+	b := make([]byte, from.Size()-at)
+	_, err = from.ReadAt(b, at)
+	_, err2 := to.WriteAt(b, at)
+	if err := errors.Join(err, err2, to.Flush()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestGrownIntoMetadata: a volume has grown into what was another resource's, whose metadata is at the end now. Which one is
+// right cannot be told: attach says so, and changes nothing. Another disk that has metadata at its end only is taken, and named;
+// one whose metadata was just made is taken.
+func TestGrownIntoMetadata(t *testing.T) {
+	t.Parallel()
+	const small, large = 32 << 20, 64 << 20
+	other := newPair(t, large, large, nil)
+	other.synced()
+	p := newPair(t, small, small, nil)
+	p.synced()
+	_ = other.node[1].Close()
+	_ = p.node[1].Close()
+	foreign, disk := other.node[1].disk.(*blocktest.Mem), p.node[1].disk.(*blocktest.Mem)
+	var last atomic.Int64
+	p.tweak = func(_ int, c *Config) {
+		c.LastSize, c.KeepSize = last.Load, func(n int64) error { last.Store(n); return nil }
+	}
+	attach := func(d *blocktest.Mem) (*node, error) {
+		last.Store(small)
+		n := p.boot(1, d)
+		t.Cleanup(func() { _ = n.Close() })
+		return n, n.Attach(bg())
+	}
+	disk.Extend(large)
+	foreign.Reopen()
+	disk.Reopen()
+	tail(t, foreign, disk)
+	before := disk.Clone()
+	if _, err := attach(disk); !errors.Is(err, ErrTwoMetadata) || !strings.Contains(err.Error(), "superblock at 67104768") {
+		t.Errorf("%v", err)
+	}
+	if !sameContent(t, before, disk) || last.Load() != small {
+		t.Error("something was changed")
+	}
+	n, err := attach(foreign)
+	n.ok("attach", err)
+	if !n.heard("this is another disk than before") {
+		n.dump()
+		t.Error("another disk is not named")
+	}
+	fresh := freshDisk(t, large)
+	n, err = attach(fresh)
+	n.ok("attach", err)
+	if n.heard("another disk") || n.Status().Disk != proto.Inconsistent {
+		n.dump()
+		t.Error("a fresh disk")
 	}
 }
 

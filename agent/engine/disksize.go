@@ -3,8 +3,14 @@ package engine
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"sync"
 )
+
+// sizeFile is where the size of a resource's backing disk is kept.
+func sizeFile(c *NativeConfig) string {
+	return filepath.Join(c.StateDir, "disk-"+c.Datapath.Resource+".json")
+}
 
 // diskSize keeps the size of a backing disk in a file: its metadata is at the end of that many bytes until it is moved, even
 // if the disk grows while the resource is down. A file that cannot be read says nothing.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -52,7 +51,7 @@ func NewNative(cfg NativeConfig) (*Native, error) {
 	n := &Native{}
 	cfg.Datapath.Verified = n.keepVerify
 	if cfg.StateDir != "" {
-		cfg.Datapath.LastSize, cfg.Datapath.KeepSize = diskSize(filepath.Join(cfg.StateDir, "disk-"+cfg.Datapath.Resource+".json"))
+		cfg.Datapath.LastSize, cfg.Datapath.KeepSize = diskSize(sizeFile(&cfg))
 	}
 	res, err := datapath.New(cfg.Datapath)
 	if err != nil {
@@ -309,7 +308,12 @@ func (n *Native) Disconnect(ctx context.Context) error {
 
 // AttachDisk implements Engine.
 func (n *Native) AttachDisk(ctx context.Context) error {
-	return n.wrap("attach "+n.cfg.Datapath.DiskPath, n.res.Attach(ctx))
+	err := n.res.Attach(ctx)
+	if errors.Is(err, datapath.ErrTwoMetadata) {
+		return n.errorf(proto.CodeState, "attach: %v", err).WithRemedy("decide which one is this resource's. The one at the end: remove %s. "+
+			"The one where the end was: erase the superblock at the end, 4096 bytes there, with dd. Then attach", sizeFile(&n.cfg))
+	}
+	return n.wrap("attach "+n.cfg.Datapath.DiskPath, err)
 }
 
 // DetachDisk implements Engine.
