@@ -60,6 +60,31 @@ func TestForeignDisk(t *testing.T) {
 	}
 }
 
+// TestForeignDiskConnects: the disk of another pair is attached alone and then connected: StandAlone, both as they were, and
+// the reason says what it may be before it says how a split brain is resolved.
+func TestForeignDiskConnects(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	a, b := p.node[0], p.node[1]
+	a.write(0, pattern(1, 1<<20))
+	_ = b.Close()
+	a.await("the loss", func(s *Status) bool { return s.Conn < proto.Connected })
+	b = p.boot(1, elsewhere(t))
+	b.ok("attach", b.Attach(bg()))
+	b.ok("connect", b.Connect(bg(), false))
+	p.await("StandAlone", alone)
+	for i, n := range p.node {
+		if !strings.Contains(n.Status().Problem, "neither is the disk of another pair") {
+			n.dump()
+			t.Errorf("problem: %s", n.Status().Problem)
+		}
+		if string(n.content()[:1<<20]) != string(pattern([]uint64{1, 99}[i], 1<<20)) {
+			t.Errorf("%s was changed", n.name)
+		}
+	}
+}
+
 // TestSilentRefusal: a peer that does not say a word to a late attach, as a kernel that does not accept the disk: the disk is
 // let go.
 func TestSilentRefusal(t *testing.T) {

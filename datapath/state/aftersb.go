@@ -111,7 +111,7 @@ func (f fork) leastChanges() int {
 
 // splitBrain resolves a split brain: by the policies if they are configured, else by what the operator said of the side
 // that loses. told is how many blocks this node said that it has changed.
-func (m *machine) splitBrain(result int, peerRole proto.Role, told uint64) (int, bool) {
+func (m *machine) splitBrain(result int, peerRole proto.Role, told uint64, strangers bool) (int, bool) {
 	if result != SplitBrain && result != SplitBrain2 {
 		return result, true
 	}
@@ -143,8 +143,12 @@ func (m *machine) splitBrain(result int, peerRole proto.Role, told uint64) (int,
 		m.tellLoss("split brain, resolved as asked", r, told)
 		return r, true
 	}
-	m.notify(proto.LevelAlert, "split brain: both nodes have changed the data on their own. Nothing is resynced and the link stays down. "+
-		"Decide which node's changes are to be lost, make it Secondary and connect it with discard-my-data; then connect the other one")
+	caution := ""
+	if strangers {
+		caution = "No generation is known that both copies had: see first that neither is the disk of another pair. "
+	}
+	m.notify(proto.LevelAlert, "split brain: both nodes have changed the data on their own. Nothing is resynced and the link stays down. %s"+
+		"Decide which node's changes are to be lost, make it Secondary and connect it with discard-my-data; then connect the other one", caution)
 	m.handler("split-brain")
 	return 0, false
 }

@@ -40,6 +40,9 @@ type Verdict struct {
 	Text   string
 	Self   UUIDs
 	Peer   UUIDs
+	// Strangers: of a split brain, all that the two have in common is that neither has much of a history. DRBD's rule does not
+	// tell this from a generation that both had.
+	Strangers bool
 }
 
 // syncUUIDOffset is what a source adds to its bitmap UUID when it starts a resync (UUID_NEW_BM_OFFSET, drbd_int.h).
@@ -153,8 +156,21 @@ func (v Verdict) unrelated(s, p UUIDs) Verdict {
 	case s.Bitmap == p.Bitmap && s.Bitmap != 0:
 		return v.is(SplitBrain, 90, "both copies have changed since they were the same")
 	case s.History0 == p.History0 || s.History0 == p.History1 || s.History1 == p.History0 || s.History1 == p.History1:
+		if v.Strangers = !shared(s, p); v.Strangers {
+			return v.is(SplitBrain2, 100, "both copies have changed, and no generation is known that both had")
+		}
 		return v.is(SplitBrain2, 100, "both copies have changed")
 	default:
 		return v.is(Unrelated, 100, "the copies have nothing in common")
 	}
+}
+
+// shared says whether the histories have a generation in common that is one.
+func shared(s, p UUIDs) bool {
+	for _, u := range []uint64{s.History0, s.History1} {
+		if u != 0 && u != drbd.UUIDJustCreated && (u == p.History0 || u == p.History1) {
+			return true
+		}
+	}
+	return false
 }

@@ -51,11 +51,15 @@ func TestCompareRules(t *testing.T) {
 		{"split brain", Side{UUIDs: UUIDs{x, a | 1, b, c}}, Side{UUIDs: UUIDs{y, a, d, e}}, all, 100, 90, nil, nil},
 		{"split brain by history", Side{UUIDs: UUIDs{x, a, b, c}}, Side{UUIDs: UUIDs{y, d, e, c}}, all, -100, 100, nil, nil},
 		{"empty histories", Side{UUIDs: UUIDs{x, a, b, 0}}, Side{UUIDs: UUIDs{y, d, e, 0}}, all, -100, 100, nil, nil},
+		{"created alike", Side{UUIDs: UUIDs{x, 0, b, 4}}, Side{UUIDs: UUIDs{y, 0, e, 4}}, all, -100, 100, nil, nil},
 		{"unrelated", Side{UUIDs: UUIDs{x, a, b, c}}, Side{UUIDs: UUIDs{y, d, e, f}}, all, -1000, 100, nil, nil},
 	} {
 		v := Compare(tt.self, tt.peer, tt.caps)
 		if v.Result != tt.result || v.Rule != tt.rule || v.Text == "" {
 			t.Errorf("%s: result %d by rule %d, want %d by rule %d", tt.name, v.Result, v.Rule, tt.result, tt.rule)
+		}
+		if v.Strangers != (tt.name == "empty histories" || tt.name == "created alike") {
+			t.Errorf("%s: strangers %v", tt.name, v.Strangers)
 		}
 		wantSelf, wantPeer := tt.self.UUIDs, tt.peer.UUIDs
 		if tt.fixSelf != nil {

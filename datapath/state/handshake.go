@@ -196,7 +196,7 @@ func (m *machine) handshake(peerRole proto.Role, peerDisk proto.DiskState, bits,
 	result := m.byDisks(v.Result, disk, peerDisk)
 	own := m.s.UUIDs
 	m.s.UUIDs, m.s.PeerUUIDs.UUIDs = v.Self, v.Peer
-	result, ok := m.splitBrain(result, peerRole, told)
+	result, ok := m.splitBrain(result, peerRole, told, v.Strangers)
 	if !ok {
 		return 0, false
 	}
