@@ -99,7 +99,8 @@ func TestSizeOptionRefused(t *testing.T) {
 	}
 }
 
-// TestSizeOptionRaised: with a larger size on both nodes the device grows when they meet.
+// TestSizeOptionRaised: with a larger size on both nodes the device grows when they meet. As with DRBD nothing resyncs the new
+// part by itself; the nodes say so and what to do, and that does it: a Primary that loses the peer begins a generation.
 func TestSizeOptionRaised(t *testing.T) {
 	t.Parallel()
 	const before, after = 8 << 20, 12 << 20
@@ -117,6 +118,20 @@ func TestSizeOptionRaised(t *testing.T) {
 	if string(p.node[1].content()[:before]) != string(p.node[0].content()[:before]) {
 		t.Error("the copies differ")
 	}
+	a, b := p.node[0], p.node[1]
+	for _, n := range p.node {
+		if !strings.Contains(n.Status().Problem, "verify repair") {
+			n.dump()
+			t.Errorf("problem: %q", n.Status().Problem)
+		}
+	}
+	b.spoil(after-8192, pattern(3, 4096))
+	a.ok("promote", a.Promote(bg(), false))
+	a.ok("disconnect", a.Disconnect(bg(), false))
+	b.await("the loss", func(s *Status) bool { return s.Conn < proto.Connected })
+	a.ok("connect", a.Connect(bg(), false))
+	p.await("the new part", func(s *Status) bool { return inSync(s) && s.Problem == "" })
+	p.equal()
 }
 
 // TestSizeOfPeer: a limit that travels in P_SIZES holds from the handshake on, and a connected peer that was resized lifts it

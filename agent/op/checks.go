@@ -212,7 +212,11 @@ func (c *checker) replication(v View) {
 			}
 			bad = append(bad, text)
 		} else if r.OutOfSync > 0 {
-			bad = append(bad, fmt.Sprintf("%s: %d KiB out of sync", o.Node, r.OutOfSync/1024))
+			text := fmt.Sprintf("%s: %d KiB out of sync", o.Node, r.OutOfSync/1024)
+			if r.Conn == proto.Connected && r.DiskState == proto.UpToDate && r.PeerDisk == proto.UpToDate {
+				text += ", and no resync runs: copy them with santui verify repair"
+			}
+			bad = append(bad, text)
 		}
 	}
 	c.judge(proto.CheckSync, "", bad, "0 B out of sync")

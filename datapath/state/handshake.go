@@ -227,7 +227,8 @@ func (m *machine) handshake(peerRole proto.Role, peerDisk proto.DiskState, bits,
 	case result < 0:
 		return proto.WFBitMapT, true
 	case bits > 0:
-		m.notify(proto.LevelWarn, "no resync, although %d blocks are marked out of sync", bits)
+		m.notify(proto.LevelAlert, "%d blocks are marked out of sync, and no resync begins by itself, as the nodes agree about their history: a verify found "+
+			"them, or the device has grown while the nodes were apart. Copy them with verify repair, from the node whose data counts (either, for what is new)", bits)
 	}
 	return proto.Connected, true
 }

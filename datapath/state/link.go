@@ -169,7 +169,7 @@ func (m *machine) peerSizes(e PeerSizes) error {
 		m.peerResized(ns, size, p)
 		return nil
 	case size > ns.Size && ns.Size != 0 && ns.Disk > proto.Inconsistent:
-		m.notify(proto.LevelWarn, "the device grows from %d to %d sectors; the new part is marked out of sync, and a resync of it has to be asked for", ns.Size, size)
+		m.notify(proto.LevelWarn, "the device grows from %d to %d sectors; the new part is marked out of sync", ns.Size, size)
 	}
 	if m.s.Conn > proto.WFReportParams && (size != ns.Size || size == ns.Limit && p.Current > size) {
 		m.out.sizes = &SendSizes{} // a peer that attached late has not counted with the limit here
