@@ -106,7 +106,7 @@ func (r *resource) costlyFacts(ctx context.Context, ops *lvmops.Ops, st proto.Re
 // guard watches the backing disk, whatever the role and whether or not a move is planned: what uses it beside
 // replication makes the copies diverge without anybody noticing.
 func (a *Agent) guard(ctx context.Context, r *resource) {
-	tick := time.NewTicker(guardPeriod)
+	tick := time.NewTimer(untilBeat(guardPeriod))
 	defer tick.Stop()
 	for {
 		users, err := r.backingUsers(a.ops, 0)
@@ -117,6 +117,7 @@ func (a *Agent) guard(ctx context.Context, r *resource) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Reset(untilBeat(guardPeriod))
 		}
 	}
 }

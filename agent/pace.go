@@ -21,6 +21,16 @@ func paceOf(cost time.Duration, share float64, least time.Duration) time.Duratio
 	return min(max(time.Duration(float64(cost)/share), least), longestPause)
 }
 
+// untilBeat is how long to wait until the clock shows the next multiple of period, and no less than half of it: whoever looks again
+// and again does it when the others do, because what an idle agent costs is how often it wakes.
+func untilBeat(period time.Duration) time.Duration {
+	d := period - time.Duration(time.Now().UnixNano())%period
+	if d < period/2 {
+		d += period
+	}
+	return d
+}
+
 // stackShare is what looks at one resource's stack may take now.
 func (a *Agent) stackShare() float64 {
 	share := idleShare

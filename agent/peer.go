@@ -43,13 +43,14 @@ func (p *peer) run(ctx context.Context) {
 		return session.DialPeer(ctx, c.Address, p.a.identity, c.Pin)
 	}, p.a.sessionOptions(session.KindPeer, nil), p.up, p.lost)
 	defer func() { _ = keeper.Close() }()
-	tick := time.NewTicker(peerPing)
+	tick := time.NewTimer(untilBeat(peerPing))
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Reset(untilBeat(peerPing))
 			p.ping(ctx)
 		}
 	}

@@ -15,7 +15,7 @@ const readyPeriod = 5 * time.Second
 // readyLoop evaluates the checks of a failover to this node while it is Secondary, so that both panels can always say
 // whether it is ready, or why not.
 func (a *Agent) readyLoop(ctx context.Context) {
-	tick := time.NewTicker(readyPeriod)
+	tick := time.NewTimer(untilBeat(readyPeriod))
 	defer tick.Stop()
 	for {
 		for _, r := range a.resources {
@@ -29,6 +29,7 @@ func (a *Agent) readyLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Reset(untilBeat(readyPeriod))
 		}
 	}
 }

@@ -180,7 +180,7 @@ func (r *resource) due(now time.Time, glance string, share float64) bool {
 // followed by a look at once; what only a look shows, such as a process that opens a file, may take until the next one. It
 // lets the steps of an operation go first.
 func (r *resource) stackLoop(ctx context.Context, ops *lvmops.Ops, moving func() bool, share func() float64, poke func()) {
-	tick := time.NewTicker(stackPeriod)
+	tick := time.NewTimer(untilBeat(stackPeriod))
 	defer tick.Stop()
 	const anew = 1 // ns: no look that was there before is so young
 	for {
@@ -194,6 +194,7 @@ func (r *resource) stackLoop(ctx context.Context, ops *lvmops.Ops, moving func()
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Reset(untilBeat(stackPeriod))
 		case <-r.news:
 		}
 	}
