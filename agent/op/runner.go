@@ -97,6 +97,10 @@ func (r *Runner) reply(verb proto.Verb, v View) proto.PlanReply {
 	}
 }
 
+// peerLook is how long the other agent may take for its answer: more than a look at its node takes at most (10 s, stackLimit of
+// package agent), and less than a command waits for ours (15 s). A check says that an agent is silent; it is not silent itself.
+const peerLook = 12 * time.Second
+
 // view asks both agents the same, and what a verb needs to know beside it.
 func (r *Runner) view(ctx context.Context, here proto.ObserveRequest, verb proto.Verb) (View, error) {
 	resource, ask := here.Resource, here
@@ -106,7 +110,9 @@ func (r *Runner) view(ctx context.Context, here proto.ObserveRequest, verb proto
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		v.From, v.FromErr = r.peer.Observe(ctx, ask)
+		asked, cancel := context.WithTimeout(ctx, peerLook)
+		defer cancel()
+		v.From, v.FromErr = r.peer.Observe(asked, ask)
 		v.Heard = time.Now()
 	})
 	var err error

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -473,4 +475,34 @@ func TestUnsentWritesAreNotLeftBehind(t *testing.T) {
 			t.Errorf("%d bytes only on otter: promoted %v; %s: %s", lost, promoted, o.State, o.Outcome)
 		}
 	}
+}
+
+// mute is an agent that has stopped in the middle of everything: it takes a request and never answers.
+type mute struct{ Node }
+
+func (mute) Observe(ctx context.Context, _ proto.ObserveRequest) (proto.Observation, error) {
+	<-ctx.Done()
+	return proto.Observation{}, ctx.Err()
+}
+
+// TestCheckBesideAMuteAgent: whoever asks waits 15 s. Until then the checks say that the other agent is silent.
+func TestCheckBesideAMuteAgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, otter, weasel := newWorld()
+		j, err := OpenJournal(filepath.Join(t.TempDir(), "ops"), "weasel")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := NewRunner("lab", weasel, mute{otter}, j, func(proto.Op) {})
+		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+		defer cancel()
+		reply, err := r.Look(ctx, proto.CheckRequest{Verb: proto.VerbTakeover, Resource: "r0", To: "weasel"}, 0)
+		if err != nil || ctx.Err() != nil {
+			t.Fatalf("%v, %v", err, ctx.Err())
+		}
+		if len(reply.Checks.Checks) == 0 || reply.Checks.From != "otter" {
+			t.Errorf("%+v", reply.Checks)
+		}
+		r.Close()
+	})
 }
