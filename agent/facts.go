@@ -53,6 +53,11 @@ func (r *resource) lookAround(ctx context.Context, ops *lvmops.Ops, of age) (pro
 	note(err)
 	f.DiskSize, f.DiskSector = ops.DiskGeometry(r.conf.diskPath)
 	f.DiskErrors = ops.DiskErrors(r.conf.diskPath)
+	r.mu.Lock()
+	if r.guarded {
+		f.Link = r.linkLook.facts()
+	}
+	r.mu.Unlock()
 	if st.Node != "" {
 		_, f.DeviceSector = ops.DiskGeometry(st.Node)
 	}
@@ -103,12 +108,17 @@ func (r *resource) costlyFacts(ctx context.Context, ops *lvmops.Ops, st proto.Re
 	return c
 }
 
-// guard watches the backing disk, whatever the role and whether or not a move is planned: what uses it beside
-// replication makes the copies diverge without anybody noticing.
+// guard watches the backing disk and the link, whatever the role and whether or not a move is planned: what uses the disk beside
+// replication makes the copies diverge without anybody noticing, and that a link is a poor one shows over minutes only.
 func (a *Agent) guard(ctx context.Context, r *resource) {
 	tick := time.NewTimer(untilBeat(guardPeriod))
 	defer tick.Stop()
 	for {
+		info := r.eng.LinkInfo()
+		r.mu.Lock()
+		r.linkLook.note(time.Now(), info)
+		r.guarded = true
+		r.mu.Unlock()
 		users, err := r.backingUsers(a.ops, 0)
 		if err == nil {
 			a.alarm(r, users)

@@ -36,6 +36,9 @@ type resource struct {
 	beside  beside  // of serviceFacts
 	backing backing // of backingUsers
 	alarm   string  // what uses the backing disk beside replication
+
+	linkLook linkLook
+	guarded  bool // linkLook has been fed
 }
 
 // stackPeriod is how often the agent glances at the stack of a Primary, and looks at it unless that takes too much of a

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"example.com/santui/proto"
@@ -21,6 +22,7 @@ type sock struct {
 	kind     drbd.Socket
 	accepted bool
 	since    time.Time
+	told     atomic.Int64 // segments sent when LinkInfo was asked last
 }
 
 const (

@@ -259,6 +259,9 @@ func (o *owner) linkLost(m linkLost) {
 	if m.cause.kind == proto.ProtocolError {
 		o.r.traffic.badPackets.Add(1)
 	}
+	if breaks(m.cause.kind) {
+		o.r.broken.Add(1)
+	}
 	if time.Since(o.lastUp) < shortLink {
 		o.upFails++
 	}
@@ -282,6 +285,7 @@ func (o *owner) linkMade(m linkMade) {
 	o.link = newLink(o.r, m.socks, m.agree)
 	_ = o.step(state.LinkUp{ResolveConflicts: m.socks.resolve(), Features: m.agree.features, DRBD9: m.agree.nine})
 	if o.link != nil {
+		o.r.linked.Store(o.link)
 		o.link.start()
 	}
 }

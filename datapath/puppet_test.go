@@ -388,6 +388,9 @@ func TestSilentPeerIsDropped(t *testing.T) {
 		p.n.dump()
 		t.Error("does not say why")
 	}
+	if i := p.n.LinkInfo(); i.Broken != 1 || !i.Since.IsZero() {
+		t.Errorf("link: %+v", i)
+	}
 }
 
 func TestUnansweredWrite(t *testing.T) {

@@ -21,6 +21,8 @@ type Resource struct {
 	seals    *digester // nil without data-integrity-alg
 	status   atomic.Pointer[Status]
 	changed  atomic.Pointer[chan struct{}]
+	linked   atomic.Pointer[link] // the newest one; it may have died
+	broken   atomic.Int64         // see LinkInfo
 
 	background sync.WaitGroup // what the owner started and does not wait for itself
 	closeOnce  sync.Once

@@ -237,6 +237,27 @@ func TestDiskReturnsWithoutFullSync(t *testing.T) {
 	}
 }
 
+// TestLinkInfo: what the kernel counts of a link, and that an end which a node makes is no break.
+func TestLinkInfo(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, testSize, testSize, nil)
+	a := p.node[0]
+	if i := a.LinkInfo(); i != (LinkInfo{}) {
+		t.Errorf("before there is a link: %+v", i)
+	}
+	p.synced()
+	a.write(0, pattern(1, 64<<10))
+	i := a.LinkInfo()
+	if i.Since.IsZero() || i.Sent < 1 || i.Resent > i.Sent || i.RTT <= 0 || i.BestRTT <= 0 || i.BestRTT > time.Second || i.MTU < 1280 || i.Broken != 0 {
+		t.Errorf("link: %+v", i)
+	}
+	a.ok("disconnect", a.Disconnect(bg(), false))
+	a.await("it", alone)
+	if i := a.LinkInfo(); i != (LinkInfo{}) {
+		t.Errorf("after a disconnect: %+v", i)
+	}
+}
+
 // TestFencePeerCodes: what each exit code of fence-peer means to a Primary that lost its peer, and to a Secondary that
 // restarted alone and is to take over.
 func TestFencePeerCodes(t *testing.T) {

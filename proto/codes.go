@@ -21,6 +21,7 @@ const (
 	CheckRoles      = "ROLES"
 	CheckDisagree   = "DISAGREE"
 	CheckLink       = "LINK"
+	CheckLinkPoor   = "LINK-POOR"
 	CheckSync       = "SYNC"
 	CheckDisk       = "DISK"
 	CheckStack      = "STACK"
@@ -85,6 +86,9 @@ var Codes = []Code{
 	{CheckLink, "replication is connected", true,
 		"Without the link the target's copy is older than the source's.",
 		"repair the replication link; it reconnects by itself"},
+	{CheckLinkPoor, "the replication link is a good one", false,
+		"Each write waits for a link that loses packets, breaks or is slow; a move waits for it too, and a break in the middle of one stops it half way.",
+		"look at cable, switch port and interface statistics (ip -s link, ethtool -S) of both nodes, make the MTU the same on both nodes and the switch, and see what else uses the link"},
 	{CheckSync, "nothing is out of sync", true,
 		"A half-finished resync leaves a mixture of old and new blocks on its target.",
 		"wait until the resync is finished"},

@@ -1,5 +1,7 @@
 package proto
 
+import "time"
+
 // Facts are what a node says about itself beyond the resource: what the checks of a stack need. A fact that could not
 // be read is named in Errs; the field is then empty.
 type Facts struct {
@@ -16,7 +18,22 @@ type Facts struct {
 	ThinTools    string       `json:"thin_tools"`           // version of thin_check, "" if it is missing
 	Fstab        []FstabEntry `json:"fstab,omitempty"`
 	Health       []FSHealth   `json:"health,omitempty"` // of the stack's file systems, where something is to be said
+	Link         *LinkFacts   `json:"link,omitempty"`   // nil: nobody has looked yet
 	Errs         []string     `json:"errs,omitempty"`
+}
+
+// LinkFacts are what a node has seen of its replication link over the last minutes, from the kernel's view of the two TCP
+// connections (struct tcp_info, linux/tcp.h). Times are seconds.
+type LinkFacts struct {
+	Breaks    int       `json:"breaks"`    // how often the network ended it, as opposed to either node, within BreaksIn
+	BreaksIn  float64   `json:"breaks_in"` //
+	LastBreak time.Time `json:"last_break,omitzero"`
+	Sent      int64     `json:"sent"`      // segments with data, those sent again included, within Window
+	Resent    int64     `json:"resent"`    // segments sent again
+	Window    float64   `json:"window"`    //
+	RTT       float64   `json:"rtt"`       // round trip, smoothed, 0 if not known
+	UsualRTT  float64   `json:"usual_rtt"` // the shortest since the agent was started
+	MTU       int       `json:"mtu"`       // of the path to the other node as this node's kernel knows it, bytes, 0 if not known
 }
 
 // BackingLV is the logical volume that a backing disk is. Sizes are bytes.

@@ -2,9 +2,21 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	"example.com/santui/proto"
 )
+
+// LinkInfo describes the replication link. A zero field is not known.
+type LinkInfo struct {
+	Since   time.Time     // of this link; zero while there is none
+	Sent    int64         // segments with data, those sent again included
+	Resent  int64         // segments sent again
+	RTT     time.Duration // round trip, smoothed
+	BestRTT time.Duration // the shortest of the last minutes
+	MTU     int           // of the path, bytes
+	Broken  int64         // links that the network ended, since the engine was started
+}
 
 // Engine replicates one resource on this node. Methods are safe for concurrent use. Errors are *proto.Error where an
 // operator can act on them.
@@ -49,6 +61,8 @@ type Engine interface {
 	VerifyStop(ctx context.Context) error
 	// Repair resynchronises what is marked out of sync from this node's copy. The link is down for a moment.
 	Repair(ctx context.Context) error
+	// LinkInfo is what the kernel knows of the connections to the peer, at this moment. It does not wait.
+	LinkInfo() LinkInfo
 	// Node is the kernel's block device while Primary, "" otherwise.
 	Node() string
 	// Close takes the resource down in order. While the device is in use it fails with CodeBusy and everything stays up.

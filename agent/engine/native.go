@@ -181,6 +181,9 @@ func lights(peer string, st *datapath.Status) proto.Lights {
 // Changed implements Engine.
 func (n *Native) Changed() <-chan struct{} { return n.res.Changed() }
 
+// LinkInfo implements Engine.
+func (n *Native) LinkInfo() LinkInfo { return LinkInfo(n.res.LinkInfo()) }
+
 // Node implements Engine.
 func (n *Native) Node() string {
 	n.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"example.com/santui/lvmops"
 	"example.com/santui/proto"
@@ -128,6 +129,7 @@ func (c *checker) facts(v View) {
 	nodes := []proto.Observation{v.From, v.To}
 	c.backing(nodes...)
 	c.duplicates(nodes...)
+	c.link(nodes...)
 	var errs []string
 	for _, o := range nodes {
 		for _, e := range o.Facts.Errs {
@@ -147,6 +149,52 @@ func (c *checker) facts(v View) {
 	c.fileSystems(v)
 	c.fstab(v)
 	c.thinTools(v)
+}
+
+// What makes a link a poor one: so many breaks; so many segments sent again, and so much of all; a round trip so many times the
+// usual one and so much above it. TCP itself delays an acknowledgement by up to 0.04 s where little is sent (TCP_DELACK_MIN,
+// net/tcp.h), which is no sign of trouble.
+const (
+	poorBreaks = 3
+	poorResent = 10
+	poorLoss   = 0.01
+	poorTimes  = 5
+	poorMore   = 0.1
+)
+
+// link warns of a replication link that works and should not be relied on.
+func (c *checker) link(nodes ...proto.Observation) {
+	var bad []string
+	var mtu []string
+	sizes := map[int]bool{}
+	for _, o := range nodes {
+		if o.Facts == nil || o.Facts.Link == nil {
+			return
+		}
+		l := *o.Facts.Link
+		if l.Breaks >= poorBreaks {
+			bad = append(bad, fmt.Sprintf("%s: replication broke %d times within %.0f minutes, last at %s", o.Node, l.Breaks, l.BreaksIn/60, l.LastBreak.Format(time.TimeOnly)))
+		}
+		if l.Resent >= poorResent && float64(l.Resent) >= poorLoss*float64(l.Sent) {
+			bad = append(bad, fmt.Sprintf("%s: %.1f %% of what was sent in %.0f s had to be sent again (%d of %d segments)", o.Node,
+				100*float64(l.Resent)/float64(max(l.Sent, l.Resent)), l.Window, l.Resent, l.Sent))
+		}
+		if l.UsualRTT > 0 && l.RTT > poorTimes*l.UsualRTT && l.RTT > l.UsualRTT+poorMore {
+			bad = append(bad, fmt.Sprintf("%s: a round trip takes %.0f ms, %.1f ms at best", o.Node, 1000*l.RTT, 1000*l.UsualRTT))
+		}
+		if l.MTU > 0 {
+			sizes[l.MTU] = true
+			mtu = append(mtu, fmt.Sprintf("%s: %d bytes", o.Node, l.MTU))
+		}
+	}
+	if len(sizes) > 1 {
+		bad = append(bad, "the MTU of the path differs: "+strings.Join(mtu, ", "))
+	}
+	if len(bad) > 0 {
+		c.add(proto.CheckLinkPoor, "", proto.CheckWarn, bad...)
+	} else {
+		c.add(proto.CheckLinkPoor, "", proto.CheckOK)
+	}
 }
 
 // backing is the alarm: something uses a backing disk beside replication.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/santui/proto"
 )
@@ -17,6 +18,14 @@ func TestStackChecks(t *testing.T) {
 	}
 	lv := func(f func(*proto.LV)) func(*View) {
 		return func(v *View) { f(&v.From.Resource.Stack.VGs[0].LVs[0]) }
+	}
+	link := func(f func(a, b *proto.LinkFacts)) func(*View) {
+		return func(v *View) {
+			good := proto.LinkFacts{BreaksIn: 600, Sent: 1000, Window: 30, RTT: 0.0005, UsualRTT: 0.0004, MTU: 1500}
+			a, b := good, good
+			f(&a, &b)
+			v.From.Facts.Link, v.To.Facts.Link = &a, &b
+		}
 	}
 	entry := proto.FstabEntry{Source: "/dev/mapper/storage-test", Target: "/mnt", FSType: "ext4", Options: "noauto"}
 	cases := []struct {
@@ -79,6 +88,15 @@ func TestStackChecks(t *testing.T) {
 		}},
 		{proto.CheckKernels, proto.CheckOK, "6.12.5", func(v *View) { v.From.Agent.Kernel, v.To.Agent.Kernel = "6.1.0-28-amd64", "6.12.5" }},
 		{proto.CheckJournal, proto.CheckFail, "otter: /var/lib/santui/ops has 3 KiB free", func(v *View) { v.From.Journal = "/var/lib/santui/ops has 3 KiB free" }},
+		{proto.CheckLinkPoor, proto.CheckOK, "", link(func(a, b *proto.LinkFacts) {})},
+		{proto.CheckLinkPoor, proto.CheckOK, "", link(func(a, b *proto.LinkFacts) { a.Breaks, a.Resent, b.RTT = 2, 9, 0.09 })},
+		{proto.CheckLinkPoor, proto.CheckOK, "", link(func(a, b *proto.LinkFacts) { a.Resent, a.Sent, b.MTU = 900, 100_000, 0 })},
+		{proto.CheckLinkPoor, proto.CheckWarn, "otter: replication broke 3 times within 10 minutes, last at 03:04:05", link(func(a, b *proto.LinkFacts) {
+			a.Breaks, a.LastBreak = 3, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+		})},
+		{proto.CheckLinkPoor, proto.CheckWarn, "weasel: 2.0 % of what was sent in 30 s had to be sent again (20 of 1000 segments)", link(func(a, b *proto.LinkFacts) { b.Resent = 20 })},
+		{proto.CheckLinkPoor, proto.CheckWarn, "otter: a round trip takes 150 ms, 0.4 ms at best", link(func(a, b *proto.LinkFacts) { a.RTT = 0.15 })},
+		{proto.CheckLinkPoor, proto.CheckWarn, "the MTU of the path differs: otter: 9000 bytes, weasel: 1500 bytes", link(func(a, b *proto.LinkFacts) { a.MTU = 9000 })},
 		{proto.CheckFacts, proto.CheckUnknown, "otter: lvm hangs", func(v *View) { v.From.Facts.Errs = []string{"lvm hangs"} }},
 	}
 	for _, c := range cases {
