@@ -204,7 +204,7 @@ func (n *fakeNode) Observe(_ context.Context, req proto.ObserveRequest) (proto.O
 	o := proto.Observation{
 		Node: n.name, At: time.Now(), Agent: proto.AgentInfo{Version: "1"}, Lock: m.locked,
 		Tools: map[string]string{"vgchange": "/sbin/vgchange", "lvm": "/sbin/lvm", "mount": "/bin/mount", "umount": "/bin/umount", "thin_check": "/sbin/thin_check"},
-		Facts: &proto.Facts{LVM: proto.LVMFacts{Installed: true, Mechanism: proto.SelectFilter}, Filesystems: []string{"ext4"}, ThinTools: "0.9.0",
+		Facts: &proto.Facts{Link: &proto.LinkFacts{MTU: 1500}, LVM: proto.LVMFacts{Installed: true, Mechanism: proto.SelectFilter}, Filesystems: []string{"ext4"}, ThinTools: "0.9.0",
 			Backing: m.backing, BackingLV: m.lv, DiskSize: 1 << 21, DiskSector: 512, DeviceSector: 512},
 		Resource: proto.Resource{
 			Name: "r0", Device: "/dev/drbd0", Disk: "/dev/md3", Role: m.role, PeerRole: n.w.peer(n.name).role, Protocol: proto.ProtocolC,
