@@ -91,6 +91,7 @@ func (r *resource) costlyFacts(ctx context.Context, ops *lvmops.Ops, st proto.Re
 	note(err)
 	f.ThinTools, err = ops.ThinTools(ctx)
 	note(err)
+	f.Versions = ops.Versions(ctx)
 	running, err := ops.Running(slices.Sorted(maps.Keys(managers)))
 	note(err)
 	for _, p := range running {

@@ -1,8 +1,6 @@
 package lvmops
 
 import (
-	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -125,35 +123,6 @@ func (o *Ops) DiskErrors(path string) int64 {
 	text := readLine(filepath.Join(o.opt.Sys, "dev/block", devno{ma, mi}.String(), "device/ioerr_cnt"))
 	n, _ := strconv.ParseInt(strings.TrimPrefix(text, "0x"), 16, 64) // none: no errors known
 	return n
-}
-
-// ThinTools is the version of thin_check, which lvm runs when it activates a thin pool; "" if it is not installed. The
-// program runs once for each version of its file.
-func (o *Ops) ThinTools(ctx context.Context) (string, error) {
-	path := o.Tools()["thin_check"]
-	if path == "" {
-		return "", nil
-	}
-	fi, err := os.Stat(path)
-	if err != nil {
-		return "", o.failed(err, "looking at %s", path)
-	}
-	key := fmt.Sprintf("%s %d %d", path, fi.Size(), fi.ModTime().UnixNano())
-	o.mu.Lock()
-	v, known := o.thin[key]
-	o.mu.Unlock()
-	if known {
-		return v, nil
-	}
-	res, err := o.run(ctx, nil, Cmd{Argv: []string{"thin_check", "--version"}, Limit: LimitLook})
-	if err != nil {
-		return "", o.failed(err, "asking thin_check for its version")
-	}
-	v = cut(strings.Join(Lines(res.Stdout), " "), 64)
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.thin = map[string]string{key: v}
-	return v, nil
 }
 
 // Fstab reads /etc/fstab and the mount units beside it. Lines that make no sense are skipped, as mount(8) does.

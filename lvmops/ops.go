@@ -39,7 +39,7 @@ type Ops struct {
 	fsAt       string             // what they were found in
 	settings   map[string]string  // lvm's section devices
 	settingsAt string             // what settingsKey was then
-	thin       map[string]string  // version of thin_check, by file
+	versions   map[string]version // by program
 }
 
 // New checks the options.
@@ -69,7 +69,7 @@ func New(opt Options) (*Ops, error) {
 		opt.Dev = "/dev"
 	}
 	return &Ops{opt: opt, stuck: map[string]chan struct{}{}, cache: map[string]*cached{}, known: map[string]lvmVG{}, rest: map[string]*resting{}, around: map[string]*around{},
-		shown: map[string]map[devno]bool{}}, nil
+		shown: map[string]map[devno]bool{}, versions: map[string]version{}}, nil
 }
 
 // Outcome is what a step led to, read back from the system.

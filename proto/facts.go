@@ -8,18 +8,20 @@ type Facts struct {
 	LVM LVMFacts `json:"lvm"`
 	// Backing is what uses the backing disk beside replication: loop devices, logical volumes, mounts. Anything here is
 	// an alarm: it reads and writes behind replication's back.
-	Backing      []User       `json:"backing,omitempty"`
-	BackingLV    *BackingLV   `json:"backing_lv,omitempty"` // nil if the backing disk is no logical volume
-	DiskSize     int64        `json:"disk_size"`            // bytes of the backing disk, 0 if unknown
-	DiskSector   int          `json:"disk_sector"`          // logical block size of the backing disk in bytes, 0 if unknown
-	DeviceSector int          `json:"device_sector"`        // of the replicated device, 0 while it does not exist
-	DiskErrors   int64        `json:"disk_errors"`          // the kernel's error count of the backing disk (SCSI only)
-	Filesystems  []string     `json:"filesystems"`          // types that the kernel has or can load
-	ThinTools    string       `json:"thin_tools"`           // version of thin_check, "" if it is missing
-	Fstab        []FstabEntry `json:"fstab,omitempty"`
-	Health       []FSHealth   `json:"health,omitempty"` // of the stack's file systems, where something is to be said
-	Link         *LinkFacts   `json:"link,omitempty"`   // nil: nobody has looked yet
-	Errs         []string     `json:"errs,omitempty"`
+	Backing      []User     `json:"backing,omitempty"`
+	BackingLV    *BackingLV `json:"backing_lv,omitempty"` // nil if the backing disk is no logical volume
+	DiskSize     int64      `json:"disk_size"`            // bytes of the backing disk, 0 if unknown
+	DiskSector   int        `json:"disk_sector"`          // logical block size of the backing disk in bytes, 0 if unknown
+	DeviceSector int        `json:"device_sector"`        // of the replicated device, 0 while it does not exist
+	DiskErrors   int64      `json:"disk_errors"`          // the kernel's error count of the backing disk (SCSI only)
+	Filesystems  []string   `json:"filesystems"`          // types that the kernel has or can load
+	ThinTools    string     `json:"thin_tools"`           // version of thin_check, "" if it is missing
+	// Versions of the programs that a move runs, by package: lvm2, e2fsprogs, xfsprogs, util-linux, thin-provisioning-tools.
+	Versions map[string]string `json:"versions,omitempty"`
+	Fstab    []FstabEntry      `json:"fstab,omitempty"`
+	Health   []FSHealth        `json:"health,omitempty"` // of the stack's file systems, where something is to be said
+	Link     *LinkFacts        `json:"link,omitempty"`   // nil: nobody has looked yet
+	Errs     []string          `json:"errs,omitempty"`
 }
 
 // LinkFacts are what a node has seen of its replication link over the last minutes, from the kernel's view of the two TCP

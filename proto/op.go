@@ -233,7 +233,7 @@ type Op struct {
 	Outcome string   `json:"outcome"`           // one sentence
 	Err     *Error   `json:"err,omitempty"`
 	Rev     uint64   `json:"rev"` // grows with every change
-	// Versions are the agent's version and the kernel of each node when the operation began.
+	// Versions are those of the agent, the kernel and the programs of each node when the operation began, in words.
 	Versions map[string]string `json:"versions,omitempty"`
 }
 

@@ -238,8 +238,15 @@ func (r *Runner) prepare(ctx context.Context, req proto.OpStartRequest, v View) 
 func versions(v View) map[string]string {
 	out := map[string]string{}
 	for _, o := range []proto.Observation{v.From, v.To} {
-		if o.Agent.Version != "" {
-			out[o.Node] = "agent " + o.Agent.Version + ", kernel " + o.Agent.Kernel
+		if o.Agent.Version == "" {
+			continue
+		}
+		out[o.Node] = "agent " + o.Agent.Version + ", kernel " + o.Agent.Kernel
+		if o.Facts == nil {
+			continue
+		}
+		for _, name := range sortedKeys(o.Facts.Versions) {
+			out[o.Node] += ", " + name + " " + o.Facts.Versions[name]
 		}
 	}
 	return out

@@ -195,8 +195,8 @@ func TestLongChecks(t *testing.T) {
 		})
 	}
 	p.t = t
+	results[proto.CheckLinkPoor] = append(results[proto.CheckLinkPoor], p.flaps())
 	p.table(results)
-	p.ready()
 	p.failover("weasel")
 	if got := p.sh(p.weasel, wideListing); got != want {
 		t.Fatalf("files on weasel:\n%s\nwritten on otter:\n%s", got, want)
@@ -208,6 +208,30 @@ func TestLongChecks(t *testing.T) {
 	if got := p.sh(p.otter, wideListing); got != want {
 		t.Fatalf("files back on otter:\n%s\nwritten:\n%s", got, want)
 	}
+}
+
+// flaps pulls the cable until the check says that the link breaks too often. The condition lasts for ten minutes: it comes last.
+func (p *pair) flaps() string {
+	p.t.Helper()
+	c := condition{codes: []string{proto.CheckLinkPoor}, result: proto.CheckWarn, want: "replication broke"}
+	for range 3 {
+		if said, ok := c.shownIn(p.checks("weasel").Checks); ok {
+			return fmt.Sprintf("%-17s %-64s %-8s %s", proto.CheckLinkPoor, "the cable is pulled three times within ten minutes", c.result, said)
+		}
+		p.must(p.weasel.CutLink(p.t.Context()))
+		p.until("the break is noticed", 60*time.Second, func() (string, bool) {
+			out, _ := p.santui("status")
+			return out, strings.Contains(out, "WFConnection")
+		})
+		p.must(p.weasel.HealLink(p.t.Context()))
+		p.synced("weasel")
+	}
+	p.until("the breaks are told", 20*time.Second, func() (string, bool) {
+		list := p.checks("weasel").Checks
+		_, ok := c.shownIn(list)
+		return fmt.Sprint(unwell(list)), ok
+	})
+	return fmt.Sprintf("%-17s %-64s %-8s", proto.CheckLinkPoor, "the cable is pulled three times within ten minutes", c.result)
 }
 
 // table prints what was shown, in the order of the table of codes, and what no condition was made for.
@@ -401,6 +425,10 @@ func (p *pair) arranged() []condition {
 				p.sh(p.otter, "dd if=/dev/urandom of=/mnt/wide/much bs=1M count=20 conv=fsync status=none; rm /mnt/wide/much; sync")
 				p.must(p.weasel.HealLink(ctx))
 			}, remove: func() { p.must(p.weasel.HealLink(ctx)); p.do("sync", "rate", "200M") }},
+		{codes: []string{proto.CheckLinkPoor}, result: proto.CheckWarn, how: "otter's interface loses 4 % (netem), while it writes", want: "had to be sent again", limit: 90 * time.Second,
+			setup: func() { p.poor("loss 4%"); p.busy() }, remove: func() { p.poor(""); p.rest() }},
+		{codes: []string{proto.CheckLinkPoor}, result: proto.CheckWarn, how: "otter's interface delays by 0.15 s (netem), while it writes", want: "a round trip takes", limit: 90 * time.Second,
+			setup: func() { p.poor("delay 150ms"); p.busy() }, remove: func() { p.poor(""); p.rest() }},
 		{codes: []string{proto.CheckVersions, proto.CheckKernels}, result: proto.CheckWarn, how: "weasel's agent is another version, under setarch --uname-2.6", want: "weasel runs other",
 			setup: func() {
 				other := filepath.Join(p.t.TempDir(), "other")
@@ -446,6 +474,29 @@ func (p *pair) arranged() []condition {
 				}
 			}, remove: func() { p.sh(p.otter, "rm /usr/sbin/umount") }},
 	}
+}
+
+// poor makes otter's interface a bad one, or a good one again.
+func (p *pair) poor(how string) {
+	p.t.Helper()
+	script := "dev=$(ip -o addr show to " + p.otter.Addr() + " | awk '{ print $2; exit }'); "
+	if how == "" {
+		p.sh(p.otter, script+"tc qdisc del dev $dev root")
+		return
+	}
+	p.sh(p.otter, script+"tc qdisc replace dev $dev root netem limit 10000 "+how)
+}
+
+// busy writes on otter until rest.
+func (p *pair) busy() {
+	p.t.Helper()
+	p.sh(p.otter, `printf '#!/bin/sh\nwhile test -e /run/busy; do dd if=/dev/urandom of=/run/noise bs=64k count=4 status=none; cd /mnt/test; dd if=/run/noise of=noise bs=64k conv=fsync status=none; cd /; done\n' >/run/busy.sh
+touch /run/busy; chmod 755 /run/busy.sh; setsid /run/busy.sh >/dev/null 2>&1 </dev/null & echo $! >/run/busy.pid`)
+}
+
+func (p *pair) rest() {
+	p.t.Helper()
+	p.sh(p.otter, "rm /run/busy; while kill -0 $(cat /run/busy.pid) 2>/dev/null; do sleep 0.2; done; rm /mnt/test/noise; sync")
 }
 
 func (p *pair) must(err error) {
