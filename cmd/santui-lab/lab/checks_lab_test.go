@@ -211,12 +211,18 @@ func TestLongChecks(t *testing.T) {
 }
 
 // flaps pulls the cable until the check says that the link breaks too often. The condition lasts for ten minutes: it comes last.
-func (p *pair) flaps() string {
+func (p *pair) flaps() (line string) {
 	p.t.Helper()
 	c := condition{codes: []string{proto.CheckLinkPoor}, result: proto.CheckWarn, want: "replication broke"}
+	shown := func() (string, bool) {
+		list := p.checks("weasel").Checks
+		said, ok := c.shownIn(list)
+		line = fmt.Sprintf("%-17s %-64s %-8s %s", proto.CheckLinkPoor, "the cable is pulled three times within ten minutes", c.result, said)
+		return fmt.Sprint(unwell(list)), ok
+	}
 	for range 3 {
-		if said, ok := c.shownIn(p.checks("weasel").Checks); ok {
-			return fmt.Sprintf("%-17s %-64s %-8s %s", proto.CheckLinkPoor, "the cable is pulled three times within ten minutes", c.result, said)
+		if _, ok := shown(); ok {
+			return line
 		}
 		p.must(p.weasel.CutLink(p.t.Context()))
 		p.until("the break is noticed", 60*time.Second, func() (string, bool) {
@@ -226,12 +232,8 @@ func (p *pair) flaps() string {
 		p.must(p.weasel.HealLink(p.t.Context()))
 		p.synced("weasel")
 	}
-	p.until("the breaks are told", 20*time.Second, func() (string, bool) {
-		list := p.checks("weasel").Checks
-		_, ok := c.shownIn(list)
-		return fmt.Sprint(unwell(list)), ok
-	})
-	return fmt.Sprintf("%-17s %-64s %-8s", proto.CheckLinkPoor, "the cable is pulled three times within ten minutes", c.result)
+	p.until("the breaks are told", 20*time.Second, shown)
+	return line
 }
 
 // table prints what was shown, in the order of the table of codes, and what no condition was made for.
