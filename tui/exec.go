@@ -27,8 +27,9 @@ type wizardMsg struct {
 
 // opStream carries the newest state of a watched operation; err is valid once ch is closed.
 type opStream struct {
-	ch  chan proto.Op // capacity 1
-	err error
+	ch     chan proto.Op // capacity 1
+	err    error
+	begins bool // its first state is the answer to the start of a set-up
 }
 
 type opSeenMsg struct {
@@ -69,6 +70,8 @@ func (m *Model) exec(reqs []wizard.Request) tea.Cmd {
 				w.Loaded(r.Gen, p, err, m.o.now())
 				return nil
 			}))
+		case wizard.LoadSetup:
+			cmds = append(cmds, m.loadSetup(r))
 		case wizard.LoadOp:
 			cmds = append(cmds, ask(m, r.Node, proto.MethodReport, proto.OpRequest{ID: r.ID}, func(w *wizard.Model, rep proto.Report, err error) []wizard.Request {
 				w.LoadedOp(r.Gen, rep.Op, err, m.o.now())
@@ -123,10 +126,33 @@ func ask[T any](m *Model, node string, method proto.Method, in any, apply func(*
 	})
 }
 
+// loadSetup asks for checks and plan of a set-up: its dry run, of which there is one state.
+func (m *Model) loadSetup(r wizard.LoadSetup) tea.Cmd {
+	w, parent, src, now := m.wiz, m.wizCtx, m.src, m.o.now
+	return safe.Cmd(func() tea.Msg {
+		ctx, cancel := contextWithLimit(parent)
+		defer cancel()
+		var reply proto.PlanReply
+		err := src.Stream(ctx, r.Node, proto.MethodSetup, r.Req, func(raw json.RawMessage) error {
+			op, err := source.Decode[proto.Op](raw)
+			reply = proto.PlanReply{Plan: op.Plan, Hash: op.PlanHash, Checks: op.Checks}
+			return err
+		})
+		return wizardMsg{w, func(w *wizard.Model) []wizard.Request {
+			w.Loaded(r.Gen, reply, cleanErr(err), now())
+			return nil
+		}}
+	})
+}
+
 // watchOp follows an operation: one command reads the stream, another hands its newest state on.
 func (m *Model) watchOp(r wizard.Watch) []tea.Cmd {
 	w, ctx, src := m.wiz, m.wizCtx, m.src
-	s := &opStream{ch: make(chan proto.Op, 1)}
+	s := &opStream{ch: make(chan proto.Op, 1), begins: r.Setup != nil}
+	method, in := proto.MethodOpWatch, any(proto.OpRequest{ID: r.ID})
+	if r.Setup != nil {
+		method, in = proto.MethodSetup, *r.Setup
+	}
 	read := safe.Cmd(func() tea.Msg {
 		defer close(s.ch)
 		if !sleep(ctx, r.After) {
@@ -138,7 +164,7 @@ func (m *Model) watchOp(r wizard.Watch) []tea.Cmd {
 			ctx, cancel = context.WithTimeout(ctx, r.For)
 			defer cancel()
 		}
-		s.err = src.Stream(ctx, r.Node, proto.MethodOpWatch, proto.OpRequest{ID: r.ID}, func(raw json.RawMessage) error {
+		s.err = src.Stream(ctx, r.Node, method, in, func(raw json.RawMessage) error {
 			op, err := source.Decode[proto.Op](raw)
 			if err != nil {
 				return err
@@ -178,6 +204,10 @@ func (m *Model) opSeen(msg opSeenMsg) tea.Cmd {
 		return next // drain until the stream, whose context ended, closes
 	}
 	m.wiz.Answers(msg.node, m.o.now())
+	if msg.stream.begins {
+		msg.stream.begins, m.started = false, msg.op.ID
+		return tea.Batch(m.exec(m.wiz.SetupBegan(msg.op, m.o.now())), next)
+	}
 	return tea.Batch(m.exec(m.wiz.See(msg.op, m.o.now())), next)
 }
 

@@ -34,10 +34,16 @@ func (m *Model) key(msg tea.KeyMsg) tea.Cmd {
 	switch {
 	case m.ask != nil:
 		return m.ask.key(m, msg)
+	case m.form != nil:
+		return m.form.key(m, msg)
 	case m.list.Typing:
 		m.filterKey(msg)
 		return nil
 	case m.where() == keymap.ConfirmPage:
+		if b, ok := keymap.Match(keymap.ConfirmPage, msg); ok && b.Action == keymap.Help {
+			cmd, _ := m.commonKey(b.Action)
+			return cmd
+		}
 		return m.exec(m.wiz.Key(msg, keymap.Binding{}, m.o.now()))
 	}
 	b, ok := keymap.Match(m.where(), msg)
@@ -134,6 +140,12 @@ func (m *Model) homeKey(a keymap.Action) tea.Cmd {
 	case keymap.Commands:
 		m.show(keymap.CommandsScreen)
 		return m.fetchOps()
+	case keymap.Doctor:
+		return m.showDoctor()
+	case keymap.Refresh:
+		return m.askDoctor(nil, "")
+	case keymap.Fix:
+		m.ask = m.fixQuestion()
 	case keymap.Filter:
 		m.list.Typing = true
 	case keymap.Copy:
@@ -158,6 +170,8 @@ func (m *Model) homeKey(a keymap.Action) tea.Cmd {
 	case keymap.UndoOp:
 		w, reqs := wizard.NewUndo(m.wizardOptions(), *m.pair.Op)
 		return m.openWizard(w, reqs)
+	case keymap.Setup:
+		m.form = newForm(m.setup)
 	case keymap.Attach:
 		if m.pair.Running() {
 			m.started = m.pair.Op.ID

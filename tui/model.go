@@ -43,8 +43,13 @@ type Model struct {
 	ops      []proto.Op // what the agents' journals hold, newest first
 	opsErr   error
 	opsAsked bool // for them, because no agent shows an operation
+	form     *form
+	setup    proto.SetupRequest // what the form asked for last
+	doctor   screen.Diagnosis
 	note     view.Line
 	noteGen  int
+	// doctorGen counts the questions to the doctors; an answer to an older one is dropped.
+	doctorGen int
 
 	ask     *question
 	wiz     *wizard.Model
@@ -171,6 +176,8 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case opsMsg:
 		m.ops, m.opsErr = msg.ops, msg.err
 		m.opsAsked = m.opsAsked && (len(msg.ops) > 0 || msg.err == nil) // nobody answered: the next news of a node asks again
+	case doctorMsg:
+		return m, m.diagnosed(msg)
 	case wizardMsg:
 		if msg.wiz == m.wiz {
 			return m, m.exec(msg.apply(m.wiz))
@@ -227,7 +234,7 @@ func (m *Model) ctxFor() screen.Ctx {
 	if len(m.ops) > 0 {
 		last = &m.ops[0]
 	}
-	return screen.Ctx{Verb: verb, Last: last, Choices: choices, Theme: m.theme, W: m.w, H: m.h, Pair: m.pair, Loc: m.o.Location, ReadOnly: m.o.ReadOnly, Note: m.note}
+	return screen.Ctx{Verb: verb, Last: last, NoFix: m.doctor.WhyNoFix(), Choices: choices, Theme: m.theme, W: m.w, H: m.h, Pair: m.pair, Loc: m.o.Location, ReadOnly: m.o.ReadOnly, Note: m.note}
 }
 
 // draw draws what is on top and says where its scrolled part ended up.
@@ -239,6 +246,8 @@ func (m *Model) draw() (string, int) {
 	switch {
 	case m.ask != nil:
 		return m.ask.draw(c), m.list.Top
+	case m.form != nil:
+		return m.form.draw(c, m.pair.Resource, m.pair.Setup.To), m.list.Top
 	case m.wiz != nil:
 		return m.wiz.Draw(c, m.o.now())
 	}
@@ -249,6 +258,8 @@ func (m *Model) draw() (string, int) {
 		return c.SyncScreen(m.list.Top)
 	case keymap.EventsScreen:
 		return c.EventList(m.list)
+	case keymap.DoctorScreen:
+		return c.Doctor(m.doctor, m.list.Top)
 	case keymap.CommandsScreen:
 		note := ""
 		if m.opsErr != nil {

@@ -39,6 +39,9 @@ func (r *recorder) RetryNow(node string)                       { r.note("retry "
 func (r *recorder) note(v any)                                 { r.mu.Lock(); r.asked = append(r.asked, v); r.mu.Unlock() }
 func (r *recorder) Stream(ctx context.Context, n string, m proto.Method, in any, on func(json.RawMessage) error) error {
 	r.note(in)
+	if s, ok := in.(proto.SetupRequest); ok && s.DryRun {
+		return r.replay.Stream(ctx, n, m, in, on)
+	}
 	<-ctx.Done()
 	return ctx.Err()
 }
@@ -369,7 +372,7 @@ func TestNoSizeYetIsNothing(t *testing.T) {
 
 // TestAnyKeysNeverStartUnconfirmed presses keys anywhere in the program; requests must always carry the typed name.
 func TestAnyKeysNeverStartUnconfirmed(t *testing.T) {
-	all := []string{"enter", "tab", "esc", "up", "down", "backspace", "pgdown", "end", "store-1", "store-1 FORCE", "store-1 DISCARD weasel", "pulled", "s", "S", "P", "L", "30M", "f", "F", "D", "J", "u", "v", "a", "l", "c", "?", "/", "n", "p",
+	all := []string{"enter", "tab", "esc", "up", "down", "backspace", "pgdown", "end", "store-1", "store-1 FORCE", "store-1 DISCARD weasel", "pulled", "s", "S", "P", "L", "30M", "f", "F", "D", "J", "u", "v", "a", "l", "c", "?", "/", "n", "p", "V", "storage", "H", "W", "f1",
 		"t", "u", "k", "x", "d", "b", "r", "w", "T", " ", "g", "o"}
 	build := states()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -442,4 +445,133 @@ func TestAFreshCockpitShowsWhatTheJournalsHold(t *testing.T) {
 	p.keys("esc")
 	p.Update(updatesMsg(scene.Moved().Inputs))
 	p.sees(t, "commands of failover 11-22 14:02, done")
+}
+
+func fixes(r *recorder) (out []proto.DoctorRequest) {
+	for _, d := range asked[proto.DoctorRequest](r) {
+		if d.Fix {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+func TestDoctorWritesOnlyWithTheName(t *testing.T) {
+	p := newPilot(t, 80, 24, scene.InSync(), false, newRecorder())
+	p.keys("H")
+	p.sees(t, "DOCTOR", "otter  NOT SAFE", "weasel  healthy", "otter: would change /etc/lvm/lvm.conf", "W writes what is proposed")
+	p.keys("W", "store-", "tab", "enter", "esc", "W", "store-1", "enter") // a wrong name; the right one, but Cancel
+	if f := fixes(p.src); len(f) != 0 {
+		t.Fatalf("written without consent: %+v", f)
+	}
+	p.keys("W", "store-1", "tab", "enter")
+	if f := fixes(p.src); len(f) != 1 || f[0].Confirm != "store-1" || f[0].By != "root@laptop" || f[0].Resource != "r0" {
+		t.Fatalf("%+v: only otter proposes something", f)
+	}
+	p.sees(t, "written; the old files are kept")
+	late := p.askDoctor(nil, "")
+	p.keys("r")
+	p.doctor.Nodes = nil
+	p.Update(late())
+	if len(p.doctor.Nodes) != 0 {
+		t.Error("an answer to an older question was taken")
+	}
+	p.o.ReadOnly = true
+	p.keys("esc", "H", "W")
+	p.sees(t, "write the fix is not possible now: this session is read-only")
+}
+
+// TestHelpNamesEveryKey: on each screen, the help lists all that works there and elsewhere.
+func TestHelpNamesEveryKey(t *testing.T) {
+	p := newPilot(t, 200, 400, scene.InSync(), false, newRecorder())
+	for _, from := range []keymap.Screen{keymap.Overview, keymap.DoctorScreen, keymap.ConfirmPage, keymap.RunPage} {
+		text, _ := p.ctxFor().Help(from, 0)
+		for _, b := range keymap.Bindings {
+			if !strings.Contains(text, b.Help().Key) || !strings.Contains(text, b.Long) {
+				t.Errorf("the help of %s lacks %s (%s)", from, b.Help().Key, b.Action)
+			}
+		}
+	}
+	p = newPilot(t, 80, 24, scene.InSync(), false, newRecorder())
+	p.keys("f", "enter", "enter", "sto", "f1")
+	p.sees(t, "HELP", "keys of this screen: confirm", "press the button that has the focus")
+	p.keys("esc")
+	p.sees(t, "3 CONFIRM", "sto_")
+}
+
+func setups(r *recorder) (out []proto.SetupRequest) {
+	for _, s := range asked[proto.SetupRequest](r) {
+		if !s.DryRun {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func TestSetup(t *testing.T) {
+	p := newPilot(t, 80, 24, scene.Empty(), false, newRecorder())
+	p.sees(t, "It carries nothing yet: V sets LVM up")
+	p.keys("V")
+	p.sees(t, "set up r0", "Next (volume group is missing)")
+	for _, c := range []struct{ vg, lv, size, fs, mount, why string }{
+		{"-x", "data", "", "ext4", "", "volume group is no name for LVM"}, {"storage", "da ta", "", "ext4", "", "volume is no name for LVM"},
+		{"storage", "data", "10", "ext4", "", "size is no size"}, {"storage", "data", "-3G", "ext4", "", "size is no size"},
+		{"storage", "data", "1G", "ntfs", "", "file system is ext4 or xfs"}, {"storage", "data", "1G", "xfs", "srv", "mount point is a directory"},
+	} {
+		for i, text := range []string{c.vg, c.lv, c.size, c.fs, c.mount} {
+			p.form.fields[i].text = text
+		}
+		p.form.focus = p.form.next()
+		p.keys("enter")
+		if p.form == nil || !strings.HasPrefix(p.form.blocked(), c.why) {
+			t.Fatalf("%+v: %v", c, p.form)
+		}
+	}
+	p.keys("esc", "V", "storage", "enter", "data", "enter", "10G", "enter", "enter", "/srv/store", "enter")
+	p.sees(t, "> [ Cancel ]")
+	p.keys("tab", "enter")
+	p.sees(t, "SETUP store-1  r0 on otter", "1 CHECK", "Nothing blocks")
+	want := proto.SetupRequest{Resource: "r0", VG: "storage", LV: "data", Size: 10 << 30, FSType: "ext4", Mount: "/srv/store", DryRun: true, Owner: "root@laptop"}
+	if got := asked[proto.SetupRequest](p.src); len(got) != 1 || got[0] != want {
+		t.Fatalf("asked for %+v", got)
+	}
+	p.keys("enter")
+	p.sees(t, "2 PLAN", "vgcreate", "santui setup --vg storage --lv data --fs ext4 --size", "10737418240 --mount /srv/store --confirm store-1")
+	p.keys("enter", "store-", "tab", "enter")
+	p.sees(t, "write to r0, on both nodes?", "not started")
+	if got := setups(p.src); len(got) != 0 {
+		t.Fatalf("started without the name: %+v", got)
+	}
+	p.keys("1", "enter")
+	for limit := time.Now().Add(10 * time.Second); len(setups(p.src)) == 0 && time.Now().Before(limit); {
+		time.Sleep(time.Millisecond)
+	}
+	want.DryRun, want.Confirm = false, "store-1"
+	if got := setups(p.src); len(got) != 1 || got[0] != want {
+		t.Fatalf("started %+v", got)
+	}
+	if !p.busy() {
+		t.Error("a set-up that was asked for does not keep the cockpit from leaving unasked")
+	}
+	running := scene.SetupOp()
+	running.Steps[0].Result.State = proto.StepRunning
+	open := &opStream{ch: make(chan proto.Op), begins: true}
+	close(open.ch)
+	p.Update(opSeenMsg{p.wiz, open, running, "otter"})
+	p.sees(t, "4 RUN", "pvcreate")
+	end := running
+	end.State, end.Outcome, end.Rev = proto.OpDone, "r0 on otter carries volume group storage", 9
+	p.Update(opSeenMsg{p.wiz, open, end, "otter"})
+	p.sees(t, "5 REPORT", "carries volume group storage")
+}
+
+func TestSetupThatDoesNotBegin(t *testing.T) {
+	p := newPilot(t, 80, 24, scene.Empty(), false, newRecorder())
+	p.keys("V", "storage", "tab", "data", "tab", "tab", "tab", "tab", "tab", "enter", "enter", "enter", "store-1", "tab")
+	p.wiz.Key(scene.Key("enter"), keymap.Binding{}, scene.Now)
+	p.exec(p.wiz.WatchEnded("", proto.Errorf(proto.CodeLocked, "ann@desk holds the lock"), scene.Now))
+	p.sees(t, "3 CONFIRM", "ann@desk holds the lock")
+	if p.busy() {
+		t.Error("it counts as begun")
+	}
 }

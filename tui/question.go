@@ -232,9 +232,18 @@ func (m *Model) sync(node string, r proto.SyncRequest, done string) tea.Cmd {
 
 // ParseRate reads bytes a second: a whole number, with K, M or G for multiples of 1024.
 func ParseRate(s string) (int64, error) {
+	n, err := parseBytes(s)
+	if err != nil {
+		return 0, fmt.Errorf("not a rate")
+	}
+	return n, nil
+}
+
+// parseBytes reads a number of bytes, more than none, with K, M, G or T for multiples of 1024.
+func parseBytes(s string) (int64, error) {
 	s = strings.ToUpper(strings.TrimSpace(s))
 	shift := 0
-	for i, u := range []string{"K", "M", "G"} {
+	for i, u := range []string{"K", "M", "G", "T"} {
 		if t, ok := strings.CutSuffix(s, u); ok {
 			s, shift = t, 10*(i+1)
 			break
@@ -242,7 +251,7 @@ func ParseRate(s string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || n <= 0 || n > 1<<62>>shift {
-		return 0, fmt.Errorf("not a rate")
+		return 0, fmt.Errorf("%q is no number of bytes", s)
 	}
 	return n << shift, nil
 }

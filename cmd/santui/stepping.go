@@ -53,7 +53,7 @@ func (q *asker) choose(ctx context.Context, o proto.Op) (proto.Choice, error) {
 	question := clean.Value(o).Outcome
 	if o.State == proto.OpPaused {
 		question = "nothing is left to do"
-		if i := slices.IndexFunc(o.Steps, func(s proto.StepStatus) bool { return s.Result.State == proto.StepWaiting }); i >= 0 {
+		if i := slices.IndexFunc(o.Steps, view.NotRun); i >= 0 {
 			s := clean.Value(o.Steps[i].Step)
 			question = fmt.Sprintf("next: step %d on %s: %s", s.Index, s.Node, shown(s))
 		}

@@ -60,6 +60,12 @@ const (
 	Keep      Action = "keep"
 	Detach    Action = "detach"
 	Output    Action = "output"
+	Doctor    Action = "doctor"
+	Fix       Action = "fix"
+	Setup     Action = "setup"
+	Tick      Action = "tick"
+	Erase     Action = "erase"
+	Clear     Action = "clear"
 )
 
 // Screen is where the operator is.
@@ -72,6 +78,7 @@ const (
 	SyncScreen     Screen = "sync"
 	EventsScreen   Screen = "events"
 	CommandsScreen Screen = "commands"
+	DoctorScreen   Screen = "doctor"
 	HelpScreen     Screen = "help"
 	CheckPage      Screen = "check"
 	PlanPage       Screen = "plan"
@@ -84,13 +91,14 @@ var (
 	home    = []Screen{Overview, NodeDetail, SyncScreen, EventsScreen, CommandsScreen}
 	lists   = []Screen{EventsScreen, CommandsScreen}
 	wizard  = []Screen{CheckPage, PlanPage, RunPage, ReportPage}
-	scrolls = []Screen{Overview, NodeDetail, SyncScreen, EventsScreen, CommandsScreen, HelpScreen, CheckPage, PlanPage, RunPage, ReportPage}
+	scrolls = []Screen{Overview, NodeDetail, SyncScreen, EventsScreen, CommandsScreen, DoctorScreen, HelpScreen, CheckPage, PlanPage, RunPage, ReportPage}
 )
 
 // State is what a binding's reason is computed from.
 type State struct {
 	Pair     view.Pair
 	ReadOnly bool
+	NoFix    string         // why the doctor has nothing to write, "" if it has
 	Verb     proto.Verb     // of the wizard, "" outside
 	Choices  []proto.Choice // what the operation on the wizard's fourth page offers now
 }
@@ -131,7 +139,9 @@ func (b Binding) Desc(s State) string {
 }
 
 // On says whether the binding works on a screen.
-func (b Binding) On(s Screen) bool { return b.Screens == nil || slices.Contains(b.Screens, s) }
+func (b Binding) On(s Screen) bool {
+	return b.Screens == nil && s != ConfirmPage || slices.Contains(b.Screens, s)
+}
 
 // Line says whether it is shown in the key line, given whether it works now.
 func (b Binding) Line(works bool) bool { return !b.hidden && (works || !b.rare) }
@@ -167,7 +177,7 @@ func when(b Binding, reason func(State) string) Binding {
 func k(keys ...string) []string { return keys }
 
 // Bindings is the table, in the order in which keys are shown.
-var Bindings = slices.Concat(syncKeys(), wizardKeys(), homeKeys(), commonKeys())
+var Bindings = slices.Concat(syncKeys(), doctorKeys(), wizardKeys(), confirmKeys(), homeKeys(), commonKeys())
 
 // way takes the reason of a verb from the pair.
 func way(of func(view.Pair) string) func(State) string {
@@ -210,6 +220,9 @@ func homeKeys() []Binding {
 		verifyKey(),
 		bind(Events, k("l"), "l", "log", "all events of both nodes", home...),
 		bind(Commands, k("c"), "c", "commands", "every command that operations ran", home...),
+		when(rare(bind(Setup, k("V"), "V", "set up LVM", "make a volume group, a volume and a file system on a resource that carries nothing", home...)),
+			way(func(p view.Pair) string { return p.Setup.Why })),
+		bind(Doctor, k("H"), "H", "doctor", "how LVM selects its devices on both nodes, and the fix where that is not safe", home...),
 		bind(Panel, k("tab"), "tab", "panel", "move to the next panel", home...),
 		quiet(bind(PanelBack, k("shift+tab"), "shift+tab", "panel back", "move to the panel before", home...)),
 		bind(Enter, k("enter"), "enter", "details", "open what has the focus", Overview),
@@ -293,6 +306,30 @@ func wizardKeys() []Binding {
 	}
 }
 
+// doctorKeys are those of the doctor's screen.
+func doctorKeys() []Binding {
+	return []Binding{
+		bind(Refresh, k("r"), "r", "look again", "look at LVM's configuration of both nodes afresh", DoctorScreen),
+		changes(bind(Fix, k("W"), "W", "write the fix", "write what the doctor proposes on each node (asks for the pair's name)", DoctorScreen),
+			func(s State) string { return s.NoFix }),
+	}
+}
+
+// confirmKeys are those of the wizard's third page, where letters are text.
+func confirmKeys() []Binding {
+	return []Binding{
+		bind(Panel, k("tab", "down", "right"), "tab", "next", "to the next button, tick or text", ConfirmPage),
+		quiet(bind(PanelBack, k("shift+tab", "up", "left"), "shift+tab", "before", "to the button, tick or text before", ConfirmPage)),
+		bind(Tick, k(" "), "space", "tick", "tick what has the focus; in a text, a space", ConfirmPage),
+		bind(Enter, k("enter"), "enter", "press", "press the button that has the focus, Cancel first; from a text, on to the next", ConfirmPage),
+		quiet(bind(Erase, k("backspace"), "backspace", "erase", "take the last letter away", ConfirmPage)),
+		quiet(bind(Clear, k("ctrl+u"), "ctrl+u", "clear", "empty the text", ConfirmPage)),
+		bind(Back, k("esc"), "esc", "cancel", "back to the plan; nothing is started", ConfirmPage),
+		bind(Help, k("f1"), "f1", "help", "this list", ConfirmPage),
+		bind(Quit, k("ctrl+c"), "ctrl+c", "quit", "leave; nothing is started", ConfirmPage),
+	}
+}
+
 func commonKeys() []Binding {
 	return []Binding{
 		quiet(bind(Up, k("up", "k"), "up k", "up", "move or scroll up", scrolls...)),
@@ -301,7 +338,7 @@ func commonKeys() []Binding {
 		quiet(bind(PageDown, k("pgdown", "ctrl+f", " "), "pgdown", "page down", "scroll a page down", scrolls...)),
 		quiet(bind(Top, k("home", "g"), "home g", "top", "to the first line", scrolls...)),
 		quiet(bind(Bottom, k("end", "G"), "end G", "bottom", "to the last line", scrolls...)),
-		bind(Back, k("esc"), "esc", "back", "leave this page; never changes or ends anything", NodeDetail, SyncScreen, EventsScreen, CommandsScreen, HelpScreen, CheckPage, ReportPage),
+		bind(Back, k("esc"), "esc", "back", "leave this page; never changes or ends anything", NodeDetail, SyncScreen, EventsScreen, CommandsScreen, DoctorScreen, HelpScreen, CheckPage, ReportPage),
 		quiet(bind(Back, k("esc"), "esc", "back", "leave; the operation goes on", Overview, RunPage)),
 		quiet(bind(Theme, k("T"), "T", "theme", "next colour scheme")),
 		quiet(bind(Redraw, k("ctrl+l"), "ctrl+l", "redraw", "draw the screen anew")),

@@ -10,7 +10,7 @@ import (
 	tea "github.com/charmbracelet/bubbletea"
 )
 
-var screens = []Screen{Overview, NodeDetail, SyncScreen, EventsScreen, CommandsScreen, HelpScreen, CheckPage, PlanPage, RunPage, ReportPage}
+var screens = []Screen{Overview, NodeDetail, SyncScreen, EventsScreen, CommandsScreen, DoctorScreen, HelpScreen, CheckPage, PlanPage, ConfirmPage, RunPage, ReportPage}
 
 func runes(s string) tea.KeyMsg { return tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(s)} }
 
@@ -44,6 +44,7 @@ func TestPagesHaveTheirOwnKeys(t *testing.T) {
 	}{
 		{RunPage, runes("k"), Keep}, {EventsScreen, runes("k"), Up}, {RunPage, runes("p"), PauseOp}, {Overview, runes("p"), Prev},
 		{Overview, runes("f"), Failover}, {CheckPage, tea.KeyMsg{Type: tea.KeyEnter}, Enter}, {SyncScreen, runes("S"), Start},
+		{ConfirmPage, runes("T"), ""}, {ConfirmPage, runes("q"), ""}, {ConfirmPage, runes("?"), ""}, {ConfirmPage, tea.KeyMsg{Type: tea.KeyF1}, Help}, {DoctorScreen, runes("r"), Refresh},
 	} {
 		if b, _ := Match(c.s, c.key); b.Action != c.want {
 			t.Errorf("%s on %s is %q, want %q", c.key, c.s, b.Action, c.want)
@@ -75,6 +76,8 @@ func TestReasons(t *testing.T) {
 		{Verify, State{ReadOnly: true}, "this session is read-only"},
 		{Failover, State{Pair: view.Pair{Check: "otter does not answer"}}, "otter does not answer"},
 		{Failover, State{}, ""},
+		{Fix, State{NoFix: "no node proposes a change"}, "no node proposes a change"},
+		{Fix, State{ReadOnly: true}, "this session is read-only"},
 		{Pause, State{}, "nothing is being synchronised"},
 		{Pause, running, ""},
 		{Pause, State{Pair: running.Pair, ReadOnly: true}, "this session is read-only"},

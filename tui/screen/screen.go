@@ -24,13 +24,14 @@ type Ctx struct {
 	ReadOnly bool
 	Note     view.Line      // what just happened; takes the place of the next line
 	Last     *proto.Op      // the newest operation in the agents' journals, shown while no agent shows one
+	NoFix    string         // why the doctor has nothing to write, "" if it has
 	Verb     proto.Verb     // of the wizard, "" outside
 	Choices  []proto.Choice // what the wizard's operation offers now
 }
 
 // State is what the reasons of disabled keys are computed from.
 func (c Ctx) State() keymap.State {
-	return keymap.State{Pair: c.Pair, ReadOnly: c.ReadOnly, Choices: c.Choices, Verb: c.Verb}
+	return keymap.State{Pair: c.Pair, ReadOnly: c.ReadOnly, NoFix: c.NoFix, Choices: c.Choices, Verb: c.Verb}
 }
 
 // Ink is the style for a level.

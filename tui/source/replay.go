@@ -27,7 +27,7 @@ type Record struct {
 	Snapshot *proto.Snapshot `json:"snapshot,omitempty"`
 
 	Method proto.Method `json:"method,omitempty"`
-	// Case is what the reply or event answers: the verb of a plan, the choice of the last op.decide, "dry-run" for a dry run. A line
+	// Case is what the reply or event answers: the verb of a plan, the node of a doctor, the choice of the last op.decide, "dry-run" for a dry run or that of a set-up. A line
 	// without a case answers all for which there is none of their own.
 	Case  string          `json:"case,omitempty"`
 	Event bool            `json:"event,omitempty"` // belongs to a stream
@@ -156,12 +156,18 @@ func (p *Replay) wait(ctx context.Context, seconds float64) error {
 }
 
 // caseOf says which recorded answer a request asks for.
-func (p *Replay) caseOf(in any) string {
+func (p *Replay) caseOf(node string, in any) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch r := in.(type) {
 	case proto.CheckRequest:
 		return string(r.Verb)
+	case proto.SetupRequest:
+		if r.DryRun {
+			return "dry-run"
+		}
+	case proto.DoctorRequest:
+		return node
 	case proto.DecideRequest:
 		p.decided = string(r.Choice)
 	case proto.OpStartRequest:
@@ -195,7 +201,7 @@ func (p *Replay) find(m proto.Method, event bool, c string) []Record {
 
 // Call implements Source.
 func (p *Replay) Call(ctx context.Context, node string, m proto.Method, in, out any) error {
-	found := p.find(m, false, p.caseOf(in))
+	found := p.find(m, false, p.caseOf(node, in))
 	if len(found) == 0 {
 		return proto.Errorf(proto.CodeUnsupported, "%s: the recording holds no answer", m).On(node)
 	}
@@ -218,7 +224,7 @@ func (p *Replay) Call(ctx context.Context, node string, m proto.Method, in, out 
 // Stream implements Source. Lines of a stream that carry a node and a snapshot also update that node. A stream of an
 // operation that stopped stays open until a decision is called for, and goes on with that decision's events.
 func (p *Replay) Stream(ctx context.Context, node string, m proto.Method, in any, on func(json.RawMessage) error) error {
-	c := p.caseOf(in)
+	c := p.caseOf(node, in)
 	for {
 		found := p.find(m, true, c)
 		if len(found) == 0 {
@@ -228,12 +234,12 @@ func (p *Replay) Stream(ctx context.Context, node string, m proto.Method, in any
 		if err != nil || m != proto.MethodOpWatch || last.State.Final() {
 			return err
 		}
-		for c == p.caseOf(in) {
+		for c == p.caseOf(node, in) {
 			if err := p.wait(ctx, 0.05*p.speed); err != nil {
 				return err
 			}
 		}
-		c = p.caseOf(in)
+		c = p.caseOf(node, in)
 	}
 }
 

@@ -190,7 +190,11 @@ func (p Pair) next() Line {
 	case p.Failover != "":
 		return Line{Warn, "failover not possible now: " + p.Failover}
 	}
-	return Line{Good, fmt.Sprintf("ready: f moves %s from %s to %s", p.Resource, p.Primary, p.To)}
+	text := fmt.Sprintf("ready: f moves %s from %s to %s", p.Resource, p.Primary, p.To)
+	if p.Setup.Why == "" {
+		text += ".  It carries nothing yet: V sets LVM up"
+	}
+	return Line{Good, text}
 }
 
 // meaning explains a silence: the path to the agent may be broken, the node may be down, or it may be cut off and write on.
@@ -229,7 +233,10 @@ func (p Pair) meaning() []string {
 	was := s.Role() == proto.Primary || other.Resource != nil && other.Resource.PeerRole == proto.Primary
 	var text string
 	switch {
-	case linked || control:
+	case !linked && control:
+		text = fmt.Sprintf("%s does not answer here, but the agent of %s still reaches it: the way from this machine, or its agent's socket, is broken. The nodes do not replicate: %s.",
+			s.Name, other.Name, notLinked(other))
+	case linked:
 		text = fmt.Sprintf("%s does not answer here, but %s still reaches it: the way from this machine, or its agent's socket, is broken. The pair is at work.", s.Name, other.Name)
 	case other.Role() == proto.Primary:
 		text = fmt.Sprintf("%s does not answer, and %s has lost it too. %s is Primary and goes on without a second copy.", s.Name, other.Name, other.Name)
@@ -249,6 +256,17 @@ func (p Pair) meaning() []string {
 		tail = "Values marked (old) are from the last contact. " + tail
 	}
 	return []string{text, tail}
+}
+
+// notLinked is why a node does not replicate: its problem, or else the state of its connection.
+func notLinked(n Node) string {
+	switch {
+	case n.Resource == nil:
+		return "the resource is not known there"
+	case n.Resource.Problem != "":
+		return strings.TrimRight(n.Resource.Problem, ".")
+	}
+	return n.Resource.Conn.String()
 }
 
 // Weights of the danger score: what threatens data weighs more than what threatens service.

@@ -162,6 +162,30 @@ func (p Pair) resolve() Way {
 	return w
 }
 
+// setup: a volume group and a file system are made on a resource that carries nothing, or what stopped half way is finished.
+func (p Pair) setup() Way {
+	w := Way{To: p.Primary, From: p.other(p.Primary).Name}
+	n, _ := p.Node(p.Primary)
+	switch {
+	case len(p.Nodes) < 2:
+		w.Why = "the pair has only one node here"
+	case p.silent() != "":
+		w.Why = p.silent()
+	case p.Primary == "":
+		w.Why = "no node is Primary"
+	case p.forked():
+		w.Why = "both nodes say they are Primary"
+	case p.Running():
+		w.Why = fmt.Sprintf("operation %s is under way on %s", p.Op.ID, p.Op.Runner)
+	case p.leftHalfWay() && p.Op.Plan.Verb == proto.VerbSetup:
+	case len(n.Resource.Stack.VGs) > 0:
+		w.Why = fmt.Sprintf("%s carries volume group %s", p.Resource, n.Resource.Stack.VGs[0].Name)
+	case len(n.Resource.Stack.Mounts) > 0:
+		w.Why = fmt.Sprintf("%s is mounted on %s", p.Resource, n.Resource.Stack.Mounts[0].Target)
+	}
+	return w
+}
+
 func (p Pair) whyNoUndo() string {
 	switch op := p.Op; {
 	case op == nil:
@@ -170,7 +194,7 @@ func (p Pair) whyNoUndo() string {
 		return fmt.Sprintf("operation %s is not over: a attaches to it", op.ID)
 	case !p.leftHalfWay():
 		return "no operation was left half way"
-	case op.Plan.Verb == proto.VerbResolve || op.Plan.Verb == proto.VerbRejoin:
+	case op.Plan.Verb == proto.VerbResolve || op.Plan.Verb == proto.VerbRejoin || op.Plan.Verb == proto.VerbSetup:
 		return fmt.Sprintf("a %s is not undone; run it again to complete it", op.Plan.Verb)
 	case !p.driven():
 		return fmt.Sprintf("the agent of %s, which ran it, does not answer", op.Runner)
@@ -185,6 +209,8 @@ func (p Pair) recovery() (Line, bool) {
 		return Line{Alert, "split brain: D shows both sides and gives the changes of one up"}, true
 	case p.leftHalfWay() && p.Undo == "":
 		return Line{Alert, fmt.Sprintf("a %s was left half way (%s): u undoes it, the same again carries on", p.Op.Plan.Verb, p.Op.State)}, true
+	case p.leftHalfWay() && p.Op.Plan.Verb == proto.VerbSetup && p.Setup.Why == "":
+		return Line{Alert, "a set-up stopped half way: V with the same names carries on"}, true
 	case p.Rejoin.Why == "" && p.tookOver() != "":
 		return Line{Warn, fmt.Sprintf("%s must rejoin: J lets it follow %s", p.Rejoin.From, p.Rejoin.To)}, true
 	case p.Rejoin.Why == "" && p.alone():

@@ -109,6 +109,8 @@ type Pair struct {
 	Start string
 	// Takeover, Rejoin and Resolve say where these verbs would lead, and why they cannot begin now.
 	Takeover, Rejoin, Resolve Way
+	// Setup says why LVM cannot be set up on the resource, "" if it can; To is the Primary, on which it would run.
+	Setup Way
 	// Verify says whether a verify can be started or, while one runs, stopped; To is the node that compares.
 	Verify Way
 	// Undo says why Op cannot be undone from outside, "" if it was left half way and can.
@@ -200,7 +202,7 @@ func derive(pair, resource string, in []Input, now time.Time) Pair {
 		p.Drill = "no node is Primary: a drill moves a service that is up"
 	}
 	p.Takeover, p.Rejoin, p.Resolve, p.Undo = p.takeover(), p.rejoin(), p.resolve(), p.whyNoUndo()
-	p.Verify = p.verify()
+	p.Verify, p.Setup = p.verify(), p.setup()
 	p.Next, p.Meaning = p.next(), p.meaning()
 	return p
 }
@@ -366,6 +368,11 @@ func events(in []Input) []proto.Event {
 	return slices.CompactFunc(out, func(a, b proto.Event) bool {
 		return a.Node == b.Node && a.Seq == b.Seq && a.At.Equal(b.At) && a.Text == b.Text
 	})
+}
+
+// NotRun says whether a step of an operation that is not over is still to be run, or to be tried again.
+func NotRun(s proto.StepStatus) bool {
+	return s.Result.State == "" || s.Result.State == proto.StepWaiting || s.Result.State == proto.StepFailed
 }
 
 // Executions lists the programs that an operation ran, in the order in which they started.

@@ -80,12 +80,13 @@ func Ends(th theme.Theme, left, right string, w int) string {
 	return left + Spaces(gap) + right
 }
 
-// Wrap breaks s at spaces into lines of at most w cells; a longer word is broken.
+// Wrap breaks s at spaces into lines of at most w cells; a longer word is broken. A date keeps its hyphens in one line.
 func Wrap(s string, w int) []string {
 	if w <= 0 {
 		return nil
 	}
-	return strings.Split(ansi.Wrap(s, w, ""), "\n")
+	const hyphen, whole = "-", "\u2011"
+	return strings.Split(strings.ReplaceAll(ansi.Wrap(strings.ReplaceAll(s, hyphen, whole), w, ""), whole, hyphen), "\n")
 }
 
 // WrapCommand breaks a command line at its spaces only, so that words stay whole where they fit.

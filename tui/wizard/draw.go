@@ -41,6 +41,8 @@ func (m *Model) left(c screen.Ctx) string {
 		return title + m.undoing.ID
 	case proto.VerbResolve:
 		return title + "discard " + m.from
+	case proto.VerbSetup:
+		return title + m.resource + " on " + m.to
 	case proto.VerbRejoin:
 		return title + m.from + " follows " + m.to
 	default:
@@ -255,7 +257,7 @@ func (m *Model) drawPlan(c screen.Ctx) (string, int) {
 	return m.stack(c, []screen.Part{
 		{Panel: widget.Panel{Title: "what will run, in this order", Lines: m.planLines(c, c.W-4)}, Fill: true, Top: m.top},
 		{Panel: widget.Panel{Title: "effect", Lines: effect}, H: len(effect)},
-	}, note, widget.Fit(c.Theme, "Same from a shell:  "+m.shell(), c.W))
+	}, append([]string{note}, widget.WrapCommand("Same from a shell:  "+m.shell(), c.W)...)...)
 }
 
 func (m *Model) planLines(c screen.Ctx, w int) []string {
@@ -603,14 +605,14 @@ func ends(c screen.Ctx, lines []string, room int) []string {
 	return append(out, lines[len(lines)-(room-head):]...)
 }
 
-// nextStep names the step that waits for the operator.
+// nextStep names the step that waits for the operator: one that failed is tried again.
 func (m *Model) nextStep() string {
-	for _, s := range m.op.Steps {
-		if s.Result.State == proto.StepWaiting || s.Result.State == "" {
-			return fmt.Sprintf("Next is step %d on %s: %s", s.Step.Index, s.Step.Node, view.Command(s.Step.Argv))
-		}
+	i := slices.IndexFunc(m.op.Steps, view.NotRun)
+	if i < 0 {
+		return "Every step has run."
 	}
-	return "Every step has run."
+	s := m.op.Steps[i].Step
+	return fmt.Sprintf("Next is step %d on %s: %s", s.Index, s.Node, view.Command(s.Argv))
 }
 
 // undoNote lists what undoing would run.

@@ -86,6 +86,10 @@ func (m *Model) readKey(a keymap.Action) []Request {
 		m.from, m.to, m.reply, m.dry = m.to, m.from, nil, nil
 		return m.load()
 	case keymap.DryRun:
+		if m.setup != nil {
+			m.note = view.Line{Text: "this plan is a dry run already: the agent has looked at both nodes and changed nothing"}
+			return nil
+		}
 		if m.undoing != nil {
 			m.note = view.Line{Text: "an undo has no dry run: each inverse looks first whether there is anything to do"}
 			return nil
@@ -128,7 +132,7 @@ func (m *Model) statementAt() int { return m.stepAt() + 1 }
 func (m *Model) phraseAt() int    { return m.statementAt() + 1 }
 
 // steppable says whether the operation can be made to stop before every step.
-func (m *Model) steppable() bool { return m.undoing == nil }
+func (m *Model) steppable() bool { return m.undoing == nil && m.setup == nil }
 
 func (m *Model) stops() int {
 	switch {
@@ -150,25 +154,26 @@ func (m *Model) confirmKey(msg tea.KeyMsg, now time.Time) []Request {
 		return nil
 	}
 	m.note = view.Line{}
-	switch msg.Type {
-	case tea.KeyEsc:
+	b, _ := keymap.Match(keymap.ConfirmPage, msg)
+	switch b.Action {
+	case keymap.Back:
 		m.toPage(Plan)
-	case tea.KeyBackspace:
+	case keymap.Erase:
 		if f := m.field(); *f != "" {
 			r := []rune(*f)
 			*f = string(r[:len(r)-1])
 		}
-	case tea.KeyCtrlU:
+	case keymap.Clear:
 		*m.field() = ""
-	case tea.KeyTab, tea.KeyDown, tea.KeyRight:
+	case keymap.Panel:
 		m.focus = (m.focus + 1) % m.stops()
-	case tea.KeyShiftTab, tea.KeyUp, tea.KeyLeft:
+	case keymap.PanelBack:
 		m.focus = (m.focus + m.stops() - 1) % m.stops()
-	case tea.KeySpace:
+	case keymap.Tick:
 		if !m.tick() {
 			m.typeText(" ")
 		}
-	case tea.KeyEnter:
+	case keymap.Enter:
 		return m.confirmEnter(now)
 	default:
 	}
@@ -265,6 +270,12 @@ func (m *Model) begin(now time.Time) []Request {
 	if m.undoing != nil {
 		m.starting = true
 		return []Request{Decide{Node: m.runner(), Req: proto.DecideRequest{ID: m.undoing.ID, Choice: proto.ChoiceUndo, Confirm: m.confirmed(), By: m.o.Owner}}}
+	}
+	if m.setup != nil {
+		m.starting = true
+		req := *m.setup
+		req.Confirm = m.confirmed()
+		return []Request{Watch{Node: m.to, Setup: &req}}
 	}
 	r := m.request(false)
 	if m.requestID == "" {

@@ -20,6 +20,22 @@ func NewUndo(o Options, op proto.Op) (*Model, []Request) {
 	return m, m.load()
 }
 
+// NewSetup begins on page 1 for a set-up on the agent of to, the Primary; from is the other node.
+func NewSetup(o Options, from, to string, req proto.SetupRequest) (*Model, []Request) {
+	m := &Model{o: o, verb: proto.VerbSetup, resource: req.Resource, from: from, to: to, setup: &req, choice: -1, ticks: map[string]bool{}, follow: true}
+	return m, m.load()
+}
+
+// SetupBegan is the first state of a set-up that was asked for. The stream that brought it brings the others.
+func (m *Model) SetupBegan(op proto.Op, now time.Time) []Request {
+	if !m.starting {
+		return nil
+	}
+	m.starting = false
+	m.toPage(Run)
+	return m.See(op, now)
+}
+
 // LoadedOp is the answer to LoadOp: the operation as its agent's journal has it.
 func (m *Model) LoadedOp(gen int, op proto.Op, err error, now time.Time) {
 	if gen != m.gen {
@@ -96,6 +112,8 @@ func (m *Model) question() string {
 		return "give up what only " + m.from + " has?"
 	case proto.VerbRejoin:
 		return "let " + m.from + " follow " + m.to + "?"
+	case proto.VerbSetup:
+		return "write to " + m.resource + ", on both nodes?"
 	case VerbUndo:
 		return "undo " + string(m.undoing.Plan.Verb) + " " + m.undoing.ID + "?"
 	default:
@@ -114,6 +132,12 @@ func (m *Model) changes() [][2]string {
 		return [][2]string{{m.to, "stays: its copy is the good one"}, {m.from, "its changes are LOST, then it follows"}}
 	case proto.VerbRejoin:
 		return [][2]string{{m.to, "stays as it is"}, {m.from, "follows, older blocks are overwritten"}}
+	case proto.VerbSetup:
+		mount := "not mounted"
+		if m.setup.Mount != "" {
+			mount = "mounted on " + m.setup.Mount
+		}
+		return [][2]string{{m.to, fmt.Sprintf("gets %s/%s, %s, %s", m.setup.VG, m.setup.LV, m.setup.FSType, mount)}, {m.from, "gets the same blocks"}}
 	case VerbUndo:
 		return nil
 	default:
@@ -158,9 +182,22 @@ func (m *Model) shell() string {
 		return "santui resolve --discard " + m.from + " --confirm " + pair
 	case proto.VerbRejoin:
 		return "santui rejoin --to " + m.to
+	case proto.VerbSetup:
+		return m.setupShell()
 	case VerbUndo:
 		return "santui undo " + m.undoing.ID + " --confirm " + pair
 	default:
 		return "santui " + string(m.verb) + " --to " + m.to + " --confirm " + pair
 	}
+}
+
+func (m *Model) setupShell() string {
+	argv := []string{"santui", "setup", "--vg", m.setup.VG, "--lv", m.setup.LV, "--fs", m.setup.FSType}
+	if m.setup.Size > 0 {
+		argv = append(argv, "--size", fmt.Sprint(m.setup.Size))
+	}
+	if m.setup.Mount != "" {
+		argv = append(argv, "--mount", m.setup.Mount)
+	}
+	return view.Command(append(argv, "--confirm", m.pairName()))
 }

@@ -57,15 +57,23 @@ type (
 		Gen      int
 		Node, ID string
 	}
+	// LoadSetup asks the agent of Node for checks and plan of a set-up.
+	LoadSetup struct {
+		Gen  int
+		Node string
+		Req  proto.SetupRequest
+	}
 	// Begin starts the operation, or its dry run, on the agent of Req.To.
 	Begin struct {
 		Gen int
 		Req proto.OpStartRequest
 	}
-	// Watch follows the operation on a node, after a pause and for a while; For 0 is without end.
+	// Watch follows the operation on a node, after a pause and for a while; For 0 is without end. With Setup it begins that
+	// set-up, whose states come as those of an operation that is watched.
 	Watch struct {
 		Node, ID   string
 		After, For time.Duration
+		Setup      *proto.SetupRequest
 	}
 	// Decide passes a decision on.
 	Decide struct {
@@ -96,6 +104,7 @@ type Model struct {
 	verb               proto.Verb
 	resource, from, to string
 	undoing            *proto.Op // the operation that VerbUndo undoes, as it was left
+	setup              *proto.SetupRequest
 
 	page Page
 	note view.Line
@@ -190,6 +199,11 @@ func (m *Model) pairName() string {
 func (m *Model) load() []Request {
 	m.gen++
 	m.loading, m.loadErr = true, nil
+	if m.setup != nil {
+		req := *m.setup
+		req.DryRun = true
+		return []Request{LoadSetup{Gen: m.gen, Node: m.to, Req: req}}
+	}
 	if m.undoing != nil {
 		return []Request{LoadOp{Gen: m.gen, Node: m.runner(), ID: m.undoing.ID}}
 	}
@@ -220,7 +234,7 @@ func (m *Model) Loaded(gen int, r proto.PlanReply, err error, now time.Time) {
 	if ticks != len(m.soft()) {
 		m.focus = 0
 	}
-	if r.Plan.From != "" {
+	if r.Plan.From != "" && m.setup == nil {
 		m.from = r.Plan.From
 	}
 	if old == nil || old.Hash != r.Hash {
@@ -434,6 +448,18 @@ func (m *Model) Answers(node string, now time.Time) {
 // WatchEnded says that the stream of the operation's states ended. The agent that runs the operation, and the other one for its
 // copy, are asked in turn until it is over.
 func (m *Model) WatchEnded(id string, err error, now time.Time) []Request {
+	if id == "" && m.setup != nil { // the stream that began it
+		if m.starting {
+			m.starting = false
+			if err == nil {
+				err = errors.New("the agent began nothing")
+			}
+			return m.refused(err)
+		}
+		if m.op != nil {
+			id = m.op.ID
+		}
+	}
 	if !m.Running() || m.op.ID != id {
 		return nil
 	}

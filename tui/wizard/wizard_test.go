@@ -556,6 +556,12 @@ func TestAPauseNamesWhatIsNext(t *testing.T) {
 	if text := drawn(m, view.Pair{}); !strings.Contains(text, "Next is step 2 on otter: vgchange") || !strings.Contains(text, "> g  go on") {
 		t.Errorf("%s", text)
 	}
+	again := scene.Stopped()
+	again.State, again.Choices, again.Rev = proto.OpPaused, op.Choices, 50
+	m.See(again, scene.Now)
+	if text := drawn(m, view.Pair{}); !strings.Contains(text, "Next is step 6 on weasel") {
+		t.Errorf("the step that is tried again is not the next:\n%s", text)
+	}
 	end := scene.Undone()
 	end.Rev = 99
 	m.See(end, scene.Now)

@@ -191,6 +191,9 @@ func answers(fail bool, extra ...proto.Check) []source.Record {
 		{Method: proto.MethodOps, Out: must(proto.OpsReply{Schema: proto.Schema, Ops: []proto.Op{}})},
 		{Method: proto.MethodOpDecide, Case: string(proto.ChoiceUndo), Out: must(Stopped())},
 		{Method: proto.MethodOpDecide, Out: must(Stopped())},
+		{Method: proto.MethodSetup, Event: true, Case: "dry-run", Out: must(SetupOp())},
+		{Method: proto.MethodDoctor, Case: "otter", Out: must(Doctors()["otter"])},
+		{Method: proto.MethodDoctor, Case: "weasel", Out: must(Doctors()["weasel"])},
 		{Method: proto.MethodSync, Out: must(proto.Empty{})},
 		{Method: proto.MethodVerify, Out: must(proto.Empty{})},
 	}

@@ -15,6 +15,9 @@ type Still struct {
 	Extra []proto.Check // replace passes among the checks
 }
 
+// setupKeys fill the form of a set-up in and lead to its checks.
+var setupKeys = []string{"V", "storage", "tab", "data", "tab", "10G", "tab", "tab", "/srv/store", "tab", "tab", "enter"}
+
 // Stills are the states that golden files and screenshots show.
 func Stills() []Still {
 	var out []Still
@@ -30,6 +33,11 @@ func Stills() []Still {
 		Still{Name: "sync-start", Scene: NewPair(), Keys: []string{"s", "S"}},
 		Still{Name: "events", Scene: InSync(), Keys: []string{"l"}},
 		Still{Name: "commands", Scene: Moved(), Keys: []string{"c"}},
+		Still{Name: "doctor", Scene: InSync(), Keys: []string{"H"}},
+		Still{Name: "doctor-fix", Scene: InSync(), Keys: []string{"H", "W", "store-1"}},
+		Still{Name: "setup-form", Scene: Empty(), Keys: []string{"V", "storage", "tab", "data", "tab", "10G", "tab", "tab", "srv"}},
+		Still{Name: "setup-2-plan", Scene: Empty(), Keys: append(slices.Clone(setupKeys), "enter")},
+		Still{Name: "setup-3-confirm", Scene: Empty(), Keys: append(slices.Clone(setupKeys), "enter", "enter")},
 		Still{Name: "help", Scene: StalePrimary(), Keys: []string{"?"}},
 		Still{Name: "wizard-1-check", Scene: InSync(), Keys: []string{"f"}},
 		Still{Name: "wizard-1-blocked", Scene: Syncing(0.452), Keys: []string{"f"}, Extra: []proto.Check{
@@ -62,7 +70,7 @@ func with(s Scene, op proto.Op) Scene {
 	return s
 }
 
-var named = map[string]tea.KeyType{"enter": tea.KeyEnter, "tab": tea.KeyTab, "esc": tea.KeyEsc, "up": tea.KeyUp, "down": tea.KeyDown, "ctrl+c": tea.KeyCtrlC,
+var named = map[string]tea.KeyType{"enter": tea.KeyEnter, "tab": tea.KeyTab, "esc": tea.KeyEsc, "up": tea.KeyUp, "down": tea.KeyDown, "f1": tea.KeyF1, "ctrl+c": tea.KeyCtrlC,
 	"pgdown": tea.KeyPgDown, "end": tea.KeyEnd, "backspace": tea.KeyBackspace, "shift+tab": tea.KeyShiftTab}
 
 // Key is the key of a name; what is not a name is typed text.
