@@ -131,3 +131,12 @@ func TestUndoOfAnOlderOperationShows(t *testing.T) {
 		t.Errorf("an old operation that has ended replaces a newer one: %s", a.op.ID)
 	}
 }
+
+// TestTooManyTargets: a request cannot make an agent look at any number of paths, and is not answered in part.
+func TestTooManyTargets(t *testing.T) {
+	a := &Agent{cfg: Config{Node: "otter"}, resources: []*resource{{name: "r0"}}}
+	_, err := (local{a}).Observe(t.Context(), proto.ObserveRequest{Resource: "r0", Brief: true, Targets: make([]string, proto.MaxTargets+1)})
+	if !errors.Is(err, &proto.Error{Code: proto.CodeLimit}) {
+		t.Error(err)
+	}
+}

@@ -24,6 +24,9 @@ func (l local) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 	if err != nil {
 		return proto.Observation{}, err
 	}
+	if n := len(req.Targets); n > proto.MaxTargets { // leaving some out would make them look ready
+		return proto.Observation{}, l.cfg.errorf(proto.CodeLimit, "asked to look at %d mount points, at most %d at once are possible", n, proto.MaxTargets)
+	}
 	o := proto.Observation{
 		Node: l.cfg.Node, Pair: l.pair, Agent: l.info, PeerLink: l.peerLink(),
 		Resource: l.dress(r, r.eng.Status()),

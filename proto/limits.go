@@ -13,6 +13,8 @@ const (
 	MaxOutputLine  = 512
 	// MaxUsers bounds the list of processes that hold a device.
 	MaxUsers = 100
+	// MaxTargets bounds the mount points that one request looks at.
+	MaxTargets = 1024
 	// MaxOps is how many finished operations an agent remembers.
 	MaxOps = 200
 )
