@@ -261,6 +261,38 @@ func TestForeignNamespaceHoldsAnLV(t *testing.T) {
 	}
 }
 
+// TestFrozen: nothing in /proc or /sys tells a frozen file system from another one. Its unmount works, its volume stays open, and the
+// refusal that follows says what it may be; it can be mounted again as it was.
+func TestFrozen(t *testing.T) {
+	o, ctx := newOps(t), context.Background()
+	dev := lvmStack(t, o)
+	target := mountAt(t, o, "/dev/storage/test", "ext4")
+	thaw := func() { _ = exec.Command("fsfreeze", "-u", target).Run() } // fails where it is not frozen
+	t.Cleanup(thaw)
+	if out, err := exec.Command("fsfreeze", "-f", target).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if _, err := o.Unmount(ctx, target); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Deactivate(ctx, "storage", dev); err == nil || !strings.Contains(err.Error(), "fsfreeze -u") {
+		t.Errorf("frozen: %v", err)
+	}
+	if _, err := o.Activate(ctx, "storage", dev); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Mount(ctx, proto.Mount{Source: "/dev/storage/test", Target: target, FSType: "ext4"}); err != nil {
+		t.Fatal(err)
+	}
+	thaw()
+	if _, err := o.Unmount(ctx, target); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Deactivate(ctx, "storage", dev); err != nil {
+		t.Errorf("thawed: %v", err)
+	}
+}
+
 // TestKernelHolders: a device-mapper device and swap on LVs.
 func TestKernelHolders(t *testing.T) {
 	o, ctx := newOps(t), context.Background()

@@ -58,7 +58,7 @@ func (o *Ops) Deactivate(ctx context.Context, vg, node string) (out Outcome, err
 		case slices.ContainsFunc(users, lasting), late && len(users) > 0:
 			return out, o.busy(users, runErr, "deactivating volume group %s on %s: still active: %s; %s", vg, node, shownDM(left), summary(users))
 		case late:
-			return out, o.failed(o.leftover(runErr), "deactivating volume group %s on %s; still active: %s; no user was found", vg, node, shownDM(left))
+			return out, o.failed(o.leftover(runErr), "deactivating volume group %s on %s; still active: %s; no user was found: a file system that is frozen (fsfreeze -f, thawed by fsfreeze -u where it is mounted) keeps its volume open after the unmount, and so does a target of the kernel", vg, node, shownDM(left))
 		}
 		if err := Pause(ctx, wait); err != nil {
 			return out, o.failed(err, "deactivating volume group %s on %s; still active: %s", vg, node, shownDM(left))

@@ -204,6 +204,10 @@ func TestLongChecks(t *testing.T) {
 	if out := p.sh(p.weasel, "lvs --noheadings -o lv_name,lv_active --devices /dev/drbd0 storage | tr -s ' \\n' ' '"); !strings.Contains(out, "wide active") {
 		t.Errorf("volumes on weasel: %s", out)
 	}
+	// lvm's own copy of the metadata (vgcfgbackup) came with the activation: vgchange sees that the one there is older.
+	if out := p.sh(p.weasel, "grep -c \"seqno = $(vgs --noheadings -o vg_seqno --devices /dev/drbd0 storage 2>/dev/null | tr -d ' ')\" /etc/lvm/backup/storage"); strings.TrimSpace(out) != "1" {
+		t.Errorf("weasel's backup of the metadata is an older one: %s", out)
+	}
 	p.failover("otter")
 	if got := p.sh(p.otter, wideListing); got != want {
 		t.Fatalf("files back on otter:\n%s\nwritten:\n%s", got, want)
