@@ -132,8 +132,8 @@ printf 'client /mnt/test 2000000000 1 65534 65534 77\n' >/proc/net/rpc/nfsd.expo
 			make: "S=/etc/systemd/system; mkdir -p $S/local-fs.target.wants; printf '[Mount]\\nWhat=/dev/storage/logs\\nWhere=/mnt/logs\\nType=ext4\\n' >$S/mnt-logs.mount; " +
 				"ln -s ../mnt-logs.automount $S/local-fs.target.wants/",
 			undo: "rm -r /etc/systemd/system/mnt-logs.mount /etc/systemd/system/local-fs.target.wants", want: "weasel (mnt-logs.mount) would mount"},
-		{codes: []string{proto.CheckJournal}, result: fail, how: "512 KiB left for weasel's journal", group: "target", node: "weasel",
-			make: "mount -t tmpfs -o size=512k none /var/lib/santui/ops", undo: "umount /var/lib/santui/ops", want: "weasel: /var/lib/santui/ops has 512 KiB free"},
+		{codes: []string{proto.CheckJournal}, result: fail, how: "half a MiB left for weasel's journal", group: "target", node: "weasel",
+			make: "mount -t tmpfs -o size=512k none /var/lib/santui/ops", undo: "umount /var/lib/santui/ops", want: "KiB free, 1024 are needed"},
 		{codes: []string{proto.CheckMountPoint}, result: fail, how: "the directory /mnt/logs is missing on weasel", group: "target", node: "weasel",
 			make: "rmdir /mnt/logs", undo: "mkdir /mnt/logs", want: "/mnt/logs does not exist on weasel"},
 		{codes: []string{proto.CheckMountPoint}, result: fail, how: "a tmpfs on weasel's /mnt/logs", group: "backing", node: "weasel",
