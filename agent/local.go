@@ -38,9 +38,7 @@ func (l local) Observe(ctx context.Context, req proto.ObserveRequest) (proto.Obs
 		o.OpStep, o.OpUndo = atStep(*l.op)
 	}
 	l.mu.Unlock()
-	for _, t := range req.Targets {
-		o.Targets = append(o.Targets, l.ops.MountPoint(t))
-	}
+	o.Targets = l.ops.MountPoints(req.Targets)
 	if o.Resource.Role != proto.Primary {
 		o.Left = l.ops.Leftovers(req.VGs[:min(len(req.VGs), proto.MaxFacts)])
 	}

@@ -253,16 +253,32 @@ func (o *Ops) mountUsers(ctx context.Context, table []mount, target string) ([]p
 }
 
 // MountPoint says what is at a path. A directory on which something is mounted is not read.
-func (o *Ops) MountPoint(path string) proto.MountPoint {
+func (o *Ops) MountPoint(path string) proto.MountPoint { return o.MountPoints([]string{path})[0] }
+
+// MountPoints is MountPoint for several paths, with one look at the mount table.
+func (o *Ops) MountPoints(paths []string) []proto.MountPoint {
+	if len(paths) == 0 {
+		return nil
+	}
+	table, err := o.mountTable()
+	if err != nil {
+		table = nil // what is mounted then looks like a directory that is not empty
+	}
+	out := make([]proto.MountPoint, len(paths))
+	for i, path := range paths {
+		out[i] = o.mountPoint(table, path)
+	}
+	return out
+}
+
+func (o *Ops) mountPoint(table []mount, path string) proto.MountPoint {
 	p := proto.MountPoint{Path: path}
 	if validPath(path) != nil {
 		return p
 	}
-	if table, err := o.mountTable(); err == nil {
-		if at := topmost(table, path); at != nil {
-			p.Exists, p.Dir, p.Mounted = true, true, at.source
-			return p
-		}
+	if at := topmost(table, path); at != nil {
+		p.Exists, p.Dir, p.Mounted = true, true, at.source
+		return p
 	}
 	got, err := aside(context.Background(), o, "mount point "+path, func() (proto.MountPoint, error) {
 		fi, err := os.Stat(path)
