@@ -1,5 +1,6 @@
 // Package tui is the cockpit: a Bubble Tea program that shows both nodes of a pair side by side and guides through
-// what moves or mends it: failover, drill, takeover, rejoin, the end of a split brain, the undoing of what was left half way. It knows agents only through package source; what it shows is derived by package view.
+// what makes, moves or mends it: set-up, failover, drill, takeover, rejoin, the end of a split brain, the undoing of what was
+// left half way, LVM's configuration. It knows agents only through package source; what it shows is derived by package view.
 //
 // State: the root Model owns everything that is on the screen; only its Update changes it. It decides nothing about the
 // pair: operations live on the agents and go on when the cockpit ends, however it ends.

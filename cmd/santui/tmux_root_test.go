@@ -94,37 +94,25 @@ func (s *screen) child(t *testing.T, name string) int {
 	return pid
 }
 
-// TestCockpit moves the service by keys, in the demo's own cockpit and at two sizes.
+// TestCockpit moves the service by keys, in the demo's own cockpit; larger windows are in TestWizards.
 func TestCockpit(t *testing.T) {
-	for _, size := range [][2]int{{80, 24}, {160, 48}} {
-		t.Run(fmt.Sprintf("%dx%d", size[0], size[1]), func(t *testing.T) {
-			base := demoBase(t)
-			s := newScreen(t, size[0], size[1])
-			s.keys(t, fmt.Sprintf("SANTUI_DEMO_DIR=%s %s/santui demo --size 64M --rate 12M; echo code=$?", base, bin), "Enter")
-			text := s.see(t, 30*time.Second, "PRIMARY  otter", "SECONDARY  weasel", "SyncSource", "%")
-			t.Logf("\n%s", text)
-			s.see(t, 60*time.Second, "0 B out of sync", "ready: f moves r0 from otter to weasel")
-			s.tmux(t, "resize-window", "-t", "s", "-x", "20", "-y", "5")
-			s.tmux(t, "resize-window", "-t", "s", "-x", strconv.Itoa(size[0]), "-y", strconv.Itoa(size[1]))
-			s.see(t, 5*time.Second, "PRIMARY  otter", "q quit")
-			s.keys(t, "f")
-			s.see(t, 15*time.Second, "0 blocking", "Nothing blocks")
-			s.keys(t, "Enter")
-			s.see(t, 5*time.Second, "what will run, in this order", "umount")
-			s.keys(t, "Enter")
-			s.see(t, 5*time.Second, "Type  demo  to start")
-			s.keys(t, "-l", "demo")
-			s.keys(t, "Tab")
-			s.see(t, 5*time.Second, "> [ Start")
-			s.keys(t, "Enter")
-			t.Logf("\n%s", s.see(t, 60*time.Second, "5 REPORT"))
-			s.keys(t, "Escape")
-			s.see(t, 15*time.Second, "PRIMARY  weasel", "SECONDARY  otter")
-			s.keys(t, "q")
-			s.see(t, 30*time.Second, "code=0")
-			s.restored(t)
-		})
-	}
+	base := demoBase(t)
+	s := newScreen(t, 80, 24)
+	s.keys(t, fmt.Sprintf("SANTUI_DEMO_DIR=%s %s/santui demo --size 64M --rate 12M; echo code=$?", base, bin), "Enter")
+	text := s.see(t, 30*time.Second, "PRIMARY  otter", "SECONDARY  weasel", "SyncSource", "%")
+	t.Logf("\n%s", text)
+	s.see(t, 60*time.Second, "0 B out of sync", "ready: f moves r0 from otter to weasel")
+	s.tmux(t, "resize-window", "-t", "s", "-x", "20", "-y", "5")
+	s.tmux(t, "resize-window", "-t", "s", "-x", "80", "-y", "24")
+	s.see(t, 5*time.Second, "PRIMARY  otter", "q quit")
+	s.toConfirm(t, "f", "FAILOVER demo  otter > weasel", "Nothing blocks", "umount")
+	s.start(t, "demo")
+	t.Logf("\n%s", s.see(t, 60*time.Second, "5 REPORT"))
+	s.keys(t, "Escape")
+	s.see(t, 15*time.Second, "PRIMARY  weasel", "SECONDARY  otter")
+	s.keys(t, "q")
+	s.see(t, 30*time.Second, "code=0")
+	s.restored(t)
 }
 
 // TestCockpitEnds ends the cockpit by ctrl-c and by signals. The terminal must be as it was.
