@@ -104,6 +104,7 @@ var shots = []shot{
 	{"verifying", 80, 24, theme.Dark, false}, {"split-brain", 80, 24, theme.Dark, false}, {"took-over", 80, 24, theme.Dark, false}, {"drill-2-plan", 80, 24, theme.Dark, false},
 	{"takeover-1-too-early", 80, 24, theme.Dark, false}, {"takeover-3-confirm", 80, 24, theme.Dark, false}, {"takeover-5-report", 80, 24, theme.Dark, false},
 	{"resolve-1-check", 80, 24, theme.Dark, false}, {"undo-2-plan", 80, 24, theme.Dark, false}, {"stale-primary", 160, 48, theme.Dark, false},
+	{"doctor", 80, 24, theme.Dark, false}, {"setup-form", 80, 24, theme.Dark, false},
 }
 
 func (s shot) name() string {
