@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"example.com/santui/datapath/block/blocktest"
+	"example.com/santui/datapath/conformance"
 	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
 )
@@ -26,6 +27,7 @@ func elsewhere(t *testing.T) *blocktest.Mem {
 // TestForeignDisk: the disk of another pair, attached while connected, is refused in words, by either role, and neither copy
 // changes.
 func TestForeignDisk(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "attach-foreign")
 	t.Parallel()
 	for _, secondary := range []bool{true, false} {
 		p := newPair(t, testSize, testSize, nil)

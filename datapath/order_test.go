@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/santui/datapath/conformance"
 	"example.com/santui/proto"
 )
 
@@ -37,6 +38,7 @@ func TestSyncOrder(t *testing.T) {
 // TestResyncAfter: of two resources of a pair of nodes the second one is resynced when the first one has been, on both
 // nodes, whoever of them is configured for it; a resync under way gives way.
 func TestResyncAfter(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "resync-after")
 	t.Parallel()
 	for _, both := range []bool{true, false} {
 		var orders [2]SyncOrder

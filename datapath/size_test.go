@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"example.com/santui/datapath/block/blocktest"
+	"example.com/santui/datapath/conformance"
 	"example.com/santui/datapath/meta"
 	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
@@ -29,6 +30,7 @@ func agreedOnDisk(t *testing.T, n *node) int64 {
 
 // TestSizeOption: size in the drbd.conf of either node limits the device on both, also when the disks have grown.
 func TestSizeOption(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "size-option")
 	t.Parallel()
 	const size = 12 << 20
 	for limited := range 2 {
@@ -102,6 +104,7 @@ func TestSizeOptionRefused(t *testing.T) {
 // TestSizeOptionRaised: with a larger size on both nodes the device grows when they meet. As with DRBD nothing resyncs the new
 // part by itself; the nodes say so and what to do, and that does it: a Primary that loses the peer begins a generation.
 func TestSizeOptionRaised(t *testing.T) {
+	conformance.Ran(t, conformance.SantuiSantui, "size-option")
 	t.Parallel()
 	const before, after = 8 << 20, 12 << 20
 	p := newPair(t, testSize, testSize, func(_ int, c *Config) { c.Size = before })

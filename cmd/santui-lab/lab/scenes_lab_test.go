@@ -38,6 +38,8 @@ var scenes = []script{
 	{name: "attach-while-connected-resize", play: attachAfterResize},
 	{name: "connect-differing-sizes", fresh: true, mib: [2]int64{32, 24}, play: differingSizes},
 	{name: "connect-differing-sizes smaller Primary", fresh: true, mib: [2]int64{24, 32}, play: differingSizes},
+	{name: "size-option", fresh: true, conf: func(c *DRBDConf) { c.DiskEnd += "    size 8M;\n" }, play: sizeOption},
+	{name: "attach-foreign", play: attachForeign},
 }
 
 // TestScenesWithKernel plays what must never go wrong, TestLongScenesWithKernel the others, each node being Primary once.

@@ -4,6 +4,7 @@ package lab
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -109,4 +110,74 @@ func differingSizes(s *scene) {
 	}
 	s.synced("a new disk that is large enough")
 	s.sized("a new disk that is large enough", small)
+}
+
+// sizeOption: the size of the disk section limits the device on both nodes. A larger one counts when they meet next: the new
+// part is marked on both and resynced by neither, until a Primary has lost its peer and got it back.
+func sizeOption(s *scene) {
+	const mib = 8
+	sized := func(want int64) {
+		s.t.Helper()
+		s.size = want
+		for _, e := range []*end{s.primary, s.secondary} {
+			if n := e.size(); n != want {
+				s.t.Fatalf("%s has %d bytes, expected %d", e.n.Name(), n, want)
+			}
+		}
+	}
+	sized(mib << 20)
+	s.ok("the first sync", s.primary.force())
+	s.synced("the first sync")
+	if s.primary.now().Role != "Primary" {
+		s.primary.must("primary")
+	}
+	s.primary.write(mib<<10-256, 256)
+	s.synced("a write at the end")
+	s.primary.must("secondary")
+	for _, e := range []*end{s.secondary, s.primary} {
+		e.leave()
+		e.sh(fmt.Sprintf("sed -i 's/ size %dM;/ size %dM;/' /etc/drbd.conf", mib, 2*mib))
+	}
+	s.secondary.come()
+	s.primary.come()
+	s.both("the new part is marked", func(v view) bool {
+		return v.Conn == "Connected" && v.Disk == "UpToDate" && v.PeerDisk == "UpToDate" && v.OutOfSync == mib<<20
+	})
+	sized(2 * mib << 20)
+	s.primary.must("primary")
+	s.primary.write(mib<<10-128, 256) // a part of it is new
+	s.both("marked as before, a write goes to both", func(v view) bool { return v.Conn == "Connected" && v.OutOfSync == mib<<20 })
+	before := s.travelled()
+	s.primary.must("disconnect")
+	s.secondary.sees("the end of the link", func(v view) bool { return v.Conn == "WFConnection" })
+	s.primary.must("connect")
+	s.resynced("the new part", before, mib<<20, mib<<20)
+	sized(2 * mib << 20)
+}
+
+// attachForeign: the disk of another pair takes the place of the Secondary's, while connected. Nobody takes it, nothing is
+// copied, and the Primary goes on; with new metadata it is the Secondary's.
+func attachForeign(s *scene) {
+	s.primary.write(1024, 256)
+	s.secondary.must("detach")
+	s.primary.sees("no disk there", func(v view) bool { return v.PeerDisk == "Diskless" })
+	for _, history := range []string{"D00D000000000004:0000000000000000:0123456789ABCDE0:0000000000000004", // made as this pair was
+		"D00D000000000004:D00D000000000002:0123456789ABCDE0:0123456789ABCDE2"} {
+		s.secondary.sh("drbdmeta --force 0 v08 " + backing + " internal set-gi " + history + ":1:1:0:0:0:0:0")
+		was := s.primary.raw(0, 8192) + s.secondary.raw(0, 8192)
+		err := s.secondary.do("attach")
+		if !s.secondary.kernel && (err == nil || !strings.Contains(err.Error(), "does not go together")) {
+			s.t.Errorf("attach: %v", err)
+		}
+		s.t.Logf("attach: %v", err)
+		s.secondary.sees("no disk", func(v view) bool { return v.Conn == "Connected" && v.Disk == "Diskless" && v.PeerDisk == "UpToDate" })
+		s.primary.sees("no disk there", func(v view) bool { return v.Conn == "Connected" && v.Disk == "UpToDate" && v.PeerDisk == "Diskless" })
+		if s.primary.raw(0, 8192)+s.secondary.raw(0, 8192) != was {
+			s.t.Error("data was touched")
+		}
+	}
+	s.primary.write(2048, 256)
+	s.secondary.blank()
+	s.secondary.must("attach")
+	s.synced("new metadata")
 }
