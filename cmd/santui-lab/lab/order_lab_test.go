@@ -62,11 +62,12 @@ func newTwo(t *testing.T, st *stage, waits string) *two {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.end)
-	agent, err := st.l.cockpit(ctx, st.l.Node("otter"))
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for end := time.Now().Add(20 * time.Second); p.agent == nil; time.Sleep(100 * time.Millisecond) { // it has just been started
+		if p.agent, err = st.l.cockpit(ctx, st.l.Node("otter")); err != nil && time.Now().After(end) {
+			t.Fatal(err)
+		}
 	}
-	p.agent = agent
 	return p
 }
 
