@@ -34,7 +34,7 @@ func newTwo(t *testing.T, st *stage, waits string) *two {
 	for _, n := range st.l.Nodes() {
 		text := ""
 		for i := range 2 {
-			c := DRBDConf{Resource: fmt.Sprint("r", i), Minor: i, Port: 7788 + i, Disk: fmt.Sprint("/dev/mapper/two", i), Rate: "3M", NetExtra: "    connect-int 1;\n"}
+			c := DRBDConf{Resource: fmt.Sprint("r", i), Minor: i, Port: 7788 + i, Disk: fmt.Sprint("/dev/mapper/two", i), Rate: [2]string{"1M", "8M"}[i], NetExtra: "    connect-int 1;\n"}
 			if i == 1 && n.Name() == waits {
 				c.DiskEnd = "    resync-after r0;\n"
 			}
@@ -171,10 +171,10 @@ func TestLongResyncAfterWithKernel(t *testing.T) {
 				p.until("the second one waits", func() bool { return p.ours(1).Conn == paused && p.theirs(1).Conn == theirs })
 				left := p.theirs(1).OutOfSync
 				time.Sleep(2 * time.Second)
-				if now := p.theirs(1).OutOfSync; p.ours(0).Conn != source || left-now > 1<<20 {
-					t.Errorf("while r0 is %v, r1 went from %d to %d bytes out of sync", p.ours(0).Conn, left, now)
+				now, by := p.theirs(1).OutOfSync, p.ours(1).Sync
+				if c := p.ours(0).Conn; c != source || left-now > 1<<20 {
+					t.Errorf("while r0 is %v, r1 went from %d to %d bytes out of sync", c, left, now)
 				}
-				by := p.ours(1).Sync
 				if by == nil || !by.Paused || waits == "otter" && by.By != "resync-after r0" || waits == "weasel" && by.By != "weasel" {
 					t.Errorf("santui says of the pause: %+v", by)
 				}
