@@ -185,11 +185,16 @@ func (t *traffic) idle(f func()) {
 	}()
 }
 
+const moreSlots = 64 // the transfer log grows where the peer's flushes are slow
+
 // handle gives a request a handle. The lock is held.
 func (t *traffic) handle(req any) uint64 {
 	if len(t.free) == 0 {
-		t.slots = append(t.slots, new(slot))
-		t.free = append(t.free, uint32(len(t.slots)-1))
+		more := make([]slot, moreSlots)
+		for i := range more {
+			t.free = append(t.free, uint32(len(t.slots)))
+			t.slots = append(t.slots, &more[i])
+		}
 	}
 	i := t.free[len(t.free)-1]
 	t.free = t.free[:len(t.free)-1]
