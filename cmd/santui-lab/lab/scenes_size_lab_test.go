@@ -148,9 +148,9 @@ func sizeOption(s *scene) {
 	s.primary.write(mib<<10-128, 256) // a part of it is new
 	s.both("marked as before, a write goes to both", func(v view) bool { return v.Conn == "Connected" && v.OutOfSync == mib<<20 })
 	before := s.travelled()
-	s.primary.must("disconnect")
-	s.secondary.sees("the end of the link", func(v view) bool { return v.Conn == "WFConnection" })
-	s.primary.must("connect")
+	s.secondary.must("disconnect") // a kernel that connects counts from 0
+	s.primary.sees("the end of the link", func(v view) bool { return v.Conn == "WFConnection" })
+	s.secondary.must("connect")
 	s.resynced("the new part", before, mib<<20, mib<<20)
 	sized(2 * mib << 20)
 }
