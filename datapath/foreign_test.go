@@ -7,6 +7,7 @@ import (
 
 	"example.com/santui/datapath/block/blocktest"
 	"example.com/santui/datapath/conformance"
+	"example.com/santui/datapath/meta"
 	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
 )
@@ -59,6 +60,11 @@ func TestForeignDisk(t *testing.T) {
 		if string(a.content()[:1<<20]) != string(pattern(1, 1<<20)) {
 			t.Error("the good copy was changed")
 		}
+		// The remedy. The size of the device is known here without a disk, and the new metadata has none.
+		b.ok("create-md", meta.Create(bg(), disk, meta.CreateOptions{Force: true, ALExtents: 67}))
+		b.ok("attach", b.Attach(bg()))
+		p.await("the full sync", inSync)
+		p.equal()
 	}
 }
 

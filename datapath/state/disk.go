@@ -246,10 +246,10 @@ func atMost(a, b uint64) uint64 {
 	return min(a, b)
 }
 
-// resize gives ns a new size; last is the size that the bitmap covers now.
+// resize gives ns a new size; last is the size that the bitmap covers now, if there is one.
 func (m *machine) resize(ns *State, size, last uint64) {
-	if size == ns.Size {
-		return
+	if size == ns.Size && (size == last || ns.Disk == proto.Diskless) {
+		return // what a node without disk has heard from the peer is not what the disk that comes says
 	}
 	ns.Size = size
 	m.out.setSize = &SetSize{Sectors: size, NewBits: last != 0 && size > last}
