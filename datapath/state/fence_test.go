@@ -1,6 +1,7 @@
 package state
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -169,6 +170,29 @@ func TestFrozenWriteIsResynced(t *testing.T) {
 	want(t, a, proto.Primary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
 	if a.s.UUIDs.Current != before || a.s.Suspended() {
 		t.Errorf("a new generation, though nothing was written: %+v", a.s)
+	}
+}
+
+// TestFrozenUntilPeerIsOutdated: as above. I/O goes on when the peer's metadata say that its copy misses something, not when
+// the link is back: else the Primary might be lost now, and the peer, fenced in turn, would be promoted without a write that
+// was confirmed, or flushed, meanwhile.
+func TestFrozenUntilPeerIsOutdated(t *testing.T) {
+	for seed := range uint64(50) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		p, a, b := fencedPair(t, FencingAndSuspendIO, 0)
+		p.cut()
+		p.settle(r)
+		a.data[4], a.bits[4] = 77, true
+		p.cable = true
+		for p.deliver(r) || p.housework(r) {
+			if good := b.md.Flags&MDWasUpToDate != 0; good && a.data != b.data && !a.s.Suspended() {
+				t.Fatalf("seed %d: I/O goes on while the peer's copy passes for UpToDate:\n%+v\n%+v", seed, a.s, b.s)
+			}
+		}
+		want(t, a, proto.Primary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+		if a.data != b.data || a.s.Suspended() {
+			t.Fatalf("seed %d: %v %v, %+v", seed, a.data, b.data, a.s)
+		}
 	}
 }
 

@@ -223,6 +223,7 @@ func suspend(os State, ns *State) {
 		return
 	case ns.Fencing == FencingAndSuspendIO && unfenced(*ns) && !unfenced(os) && ns.Disk >= proto.Inconsistent:
 		ns.SuspFen = true
+	case ns.SuspFen && unaware(*ns):
 	case !unfenced(*ns):
 		ns.SuspFen = false
 	}
@@ -238,6 +239,11 @@ func suspend(os State, ns *State) {
 func unfenced(s State) bool {
 	return s.Role == proto.Primary && s.Conn < proto.Connected && s.PeerDisk > proto.Outdated
 }
+
+// unaware says that the peer lacks what was under way when the link broke, and does not know it yet: if this Primary were lost
+// now, the peer's copy would pass for the current one. DRBD sends again what was under way before it answers; here the answers
+// wait until the peer's copy is Outdated.
+func unaware(s State) bool { return s.Conn == proto.WFBitMapS && s.PeerDisk > proto.Outdated }
 
 // lostPeerData says whether a change of the peer's disk state means that its copy falls behind from now on
 // (lost_contact_to_peer_data, drbd_state.c).

@@ -423,8 +423,8 @@ func invariants(o, s State, fx []Effect, ev Event) string {
 		return "rests in the beginning of a full resync"
 	case s.EarlySyncUUID != 0 && s.Pending.Kind != PendingInvalidate && !s.GrowDue:
 		return "an early sync UUID is left over"
-	case s.SuspFen && !unfenced(s):
-		return "I/O waits for a peer that is fenced or there"
+	case s.SuspFen && !unfenced(s) && !unaware(s):
+		return "I/O waits for a peer that is fenced or knows that it is behind"
 	case s.Fencing == FencingAndSuspendIO && unfenced(s) && !unfenced(o) && s.Disk >= proto.Inconsistent && !s.SuspFen && s.Disk >= proto.Consistent:
 		return "I/O does not wait until the peer is fenced"
 	case s.SuspNoD && !noGoodCopy(s):
