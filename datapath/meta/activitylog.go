@@ -506,7 +506,7 @@ func (a *ActivityLog) reset(then func() error) error {
 	next := a.number
 	a.number, a.cycle = 0, 0
 	a.mu.Unlock()
-	err := initRing(a.dev, a.off, next)
+	err := initRing(a.dev, a.off, next, len(a.slots))
 	if err == nil {
 		err = then()
 	}
@@ -529,16 +529,20 @@ func (a *ActivityLog) fail(err error) {
 	a.wake()
 }
 
-// initRing overwrites the log with blocks that hold no transaction, the next one to
-// be written first and the newest last, with a flush after each: cut anywhere it
-// leaves a log that still reads, with at most one damaged block.
-func initRing(dev block.Device, off int64, next uint32) error {
+// initRing overwrites the log with blocks that hold no transaction, with a flush after each: cut anywhere it leaves a log
+// that still reads, with at most one damaged block. next, where the next transaction would go, is the first to go. If the
+// newest transaction holds all slots of a log of that capacity it goes last. Else those before it are needed too, and the
+// order is backwards: what is left is the log as it was some transactions ago.
+func initRing(dev block.Device, off int64, next uint32, capacity int) error {
 	buf := block.GetBuffer(alBlockSize)
 	defer block.PutBuffer(buf)
 	if err := (&alBlock{Type: alTypeInitialized}).marshal(buf); err != nil {
 		return err
 	}
 	for i := range uint32(alBlocks) {
+		if capacity > alContext {
+			i = -i
+		}
 		at := off + int64((next+i)%alBlocks)*alBlockSize
 		if _, err := dev.WriteAt(buf, at); err != nil {
 			return fmt.Errorf("write activity log block at %d: %w: %w", at, ErrMetaIO, err)

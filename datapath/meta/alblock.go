@@ -212,6 +212,15 @@ func (r *ring) gapless() bool {
 	return false
 }
 
+// nextToReplace is the block to overwrite first, a damaged one or the oldest, and the capacity of the log that wrote the
+// newest one.
+func (r *ring) nextToReplace() (next uint32, capacity int) {
+	if len(r.updates) > 0 {
+		return r.newest + 1, int(r.blocks[r.newest%alBlocks].ContextSize)
+	}
+	return uint32(max(0, slices.Index(r.valid[:], false))), 0
+}
+
 // clean reports whether the log holds no transaction at all.
 func (r *ring) clean() bool { return r.nValid == alBlocks && len(r.updates) == 0 }
 

@@ -75,7 +75,7 @@ func Create(ctx context.Context, dev block.Device, opts CreateOptions) error {
 	if err := md.WriteZeroes(l.BMOffset, l.BMSize, false); err != nil {
 		return fmt.Errorf("zero the bitmap: %w: %w", ErrMetaIO, err)
 	}
-	if err := initRing(md, l.ALOffset, 0); err != nil { // flushes the bitmap too
+	if err := initRing(md, l.ALOffset, 0, 0); err != nil { // flushes the bitmap too
 		return err
 	}
 	return writeSuperblock(md, l, &Superblock{

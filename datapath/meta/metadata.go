@@ -222,7 +222,8 @@ func (m *Metadata) applyAL(ctx context.Context, allIfUnreadable bool) (ApplyResu
 		}
 	}
 	if !r.clean() {
-		if err := initRing(m.dev, m.layout.ALOffset, m.nextToReplace(r)); err != nil {
+		next, capacity := r.nextToReplace()
+		if err := initRing(m.dev, m.layout.ALOffset, next, capacity); err != nil {
 			return res, err
 		}
 	}
@@ -239,16 +240,6 @@ func (m *Metadata) applyAL(ctx context.Context, allIfUnreadable bool) (ApplyResu
 	m.mu.Unlock()
 	m.log.Info("activity log applied", "extents", res.Extents, "bits", res.Bits)
 	return res, nil
-}
-
-// nextToReplace is the block to overwrite first: a damaged one, else the oldest.
-func (m *Metadata) nextToReplace(r *ring) uint32 {
-	for i, ok := range r.valid {
-		if !ok && len(r.updates) == 0 {
-			return uint32(i)
-		}
-	}
-	return r.newest + 1
 }
 
 // Update changes the superblock: fn gets a copy, and what it leaves is written and

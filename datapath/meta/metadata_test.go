@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"testing"
@@ -323,8 +324,14 @@ func TestCreateCrash(t *testing.T) {
 }
 
 func TestApplyALCrash(t *testing.T) {
+	for _, extents := range []int{9, DefaultALExtents, MaxALExtents} {
+		t.Run(fmt.Sprint(extents), func(t *testing.T) { applyALCrash(t, extents) })
+	}
+}
+
+func applyALCrash(t *testing.T, extents int) {
 	mem := blocktest.NewMem(1 << 30)
-	m := create(t, mem, 9)
+	m := create(t, mem, extents)
 	begin(t, m, 1, 50, 200)
 	end(t, m, 50)
 	begin(t, m, 60, 61, 62, 63, 64, 65, 66)

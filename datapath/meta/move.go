@@ -162,7 +162,7 @@ func (a *ActivityLog) pause(ctx context.Context, f func() error) error {
 func (a *ActivityLog) move(to Layout) error {
 	a.off = to.ALOffset // the pause keeps others from it
 	a.limit.Store(to.UsableSize)
-	if err := initRing(a.dev, to.ALOffset, 0); err != nil {
+	if err := initRing(a.dev, to.ALOffset, 0, 0); err != nil {
 		return err
 	}
 	for range alBlocks {
