@@ -108,7 +108,7 @@ func (m *machine) unfit(e Attached) *Refusal {
 	case m.s.Size > 0 && e.OwnSize < m.s.Size && (m.s.Role == proto.Primary || m.s.Conn >= proto.Connected):
 		return &Refusal{Code: drbd.SSNoLocalDisk,
 			Text:   fmt.Sprintf("attach: the disk has %d sectors, the device in use has %d", e.OwnSize, m.s.Size),
-			Remedy: "use a disk that is at least as large"}
+			Remedy: "use a disk that is at least as large. If this one has grown since: disconnect, attach it, resize, and connect"}
 	case m.s.Role == proto.Primary && m.s.Conn < proto.Connected && m.s.Exposed != 0 &&
 		(m.s.LeftBehind || masked(m.s.Exposed) != masked(e.UUIDs.Current)):
 		return &Refusal{Code: drbd.SSNoUpToDateDisk,
