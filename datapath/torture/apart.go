@@ -11,6 +11,7 @@ type apart struct {
 	since    time.Time           // what was last written before is on both disks
 	touched  map[int64]time.Time // when a write to a block was last under way
 	recent   [2][]int64          // extents that each node wrote to, the newest last
+	memory   int                 // how many of them can be in the activity log
 	extents  map[int64]bool      // all of these count: they were in the activity log of a Primary that went down
 	grown    int64               // bytes by which disks grew since the device was last as large as they are
 }
@@ -18,8 +19,8 @@ type apart struct {
 const (
 	extentBytes  = 4 << 20
 	extentBlocks = extentBytes / 4096
-	// memory is how many extents can be in the activity log: its slots, and as many as writes wait for a slot.
-	memory = alExtents + 8
+	// waiting is how many extents more than its slots can be in the activity log: as many as writes wait for a slot.
+	waiting = 8
 	// owed is how long the peer may owe the confirmation of a write: then the link ends.
 	owed = 10 * time.Second
 )
@@ -32,7 +33,7 @@ func (a *apart) touch(i int, off, n int64) {
 	}
 	for e := off / extentBytes; e <= (off+n-1)/extentBytes; e++ {
 		r := slices.DeleteFunc(a.recent[i], func(x int64) bool { return x == e })
-		a.recent[i] = append(r, e)[max(0, len(r)+1-memory):]
+		a.recent[i] = append(r, e)[max(0, len(r)+1-a.memory):]
 	}
 }
 

@@ -41,6 +41,9 @@ func (w *world) operate(inc *incarnation, rnd *rand.Rand) (ok bool) {
 	win := w.model.windows[rnd.IntN(len(w.model.windows))]
 	w.mu.Unlock()
 	off, n := place(win, rnd)
+	if w.hardware.same && rnd.IntN(10) == 0 {
+		return w.writeSame(inc, off, n)
+	}
 	switch r := rnd.IntN(100); {
 	case r < 60:
 		return w.write(inc, off, n, func(id uint32) error {
@@ -148,10 +151,19 @@ func replicated(s *datapath.Status) bool {
 }
 
 func (w *world) flush(inc *incarnation) (ok bool) {
+	ok, doomed := w.flushOnce(inc)
+	if doomed {
+		w.burn(inc)
+	}
+	return ok
+}
+
+// flushOnce also says that the node is to be lost now.
+func (w *world) flushOnce(inc *incarnation) (ok, doomed bool) {
 	w.mu.Lock()
 	if inc.isDead() {
 		w.mu.Unlock()
-		return false
+		return false, false
 	}
 	since := w.model.tick()
 	w.mu.Unlock()
@@ -160,14 +172,17 @@ func (w *world) flush(inc *incarnation) (ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if inc.isDead() || err != nil || !w.acknowledged(inc) {
-		return false
+		return false, false
 	}
 	w.stats.flushes++
 	w.model.flush(inc.n.i, since)
 	for k := range w.nodes {
 		w.checkSafe(k, "after a flush")
 	}
-	return true
+	if doomed = w.doomed == inc; doomed {
+		w.doomed, doomed = nil, w.mayBurn(inc)
+	}
+	return true, doomed
 }
 
 // checkSafe: a copy that counts has all that was flushed, whatever its cache loses. The other node, or its disk, may be

@@ -44,6 +44,9 @@ func (d *disk) around(kind int, off, n int64, f func() error) error {
 		return errPower
 	}
 	took := d.inc.n.w.jitter(diskDelay, d.inc.n.i, kind, int(off), int(n))
+	if kind == opFlush {
+		took += d.inc.n.w.upTo(d.inc.n.w.hardware.slowFlush[d.inc.n.i], d.inc.n.i)
+	}
 	time.Sleep(took / 2)
 	if d.inc.isDead() {
 		return errPower
@@ -55,11 +58,19 @@ func (d *disk) around(kind int, off, n int64, f func() error) error {
 	if kind != opRead {
 		d.inc.tick("disk")
 	}
+	if kind == opWrite && err == nil && d.isMeta(off) {
+		d.inc.n.w.glance(d.inc)
+	}
 	time.Sleep(took - took/2)
 	if d.inc.isDead() {
 		return errPower
 	}
 	return err
+}
+
+// isMeta says that metadata is there.
+func (d *disk) isMeta(off int64) bool {
+	return d.mem == d.inc.md || d.inc.md == nil && off >= d.inc.n.w.usableOf(d.mem.Size())
 }
 
 const (

@@ -12,10 +12,13 @@
 // Disks are blocktest.Mem: what was not flushed is kept, lost or torn by sectors when the power goes. They take time, and
 // fail when told to. Connections have latency, a bounded buffer and order; both directions or one can be silent for a
 // while and deliver afterwards, connections can be reset at once or after so many bytes, and those of a node without power
-// are half open until it is back. The power of a node goes at any time, or after its k-th next call of disk or network, so
+// are half open until it is back. Some disks are slow to flush, and some nodes to say so. The power of a node goes at any time, or after its k-th next call of disk or network, so
 // also in the middle of an attach, a transaction of the activity log, a write of the bitmap, a handshake or a resync.
 // From then on nothing the old engine does has an effect, and its goroutines must end. A node without power may get a disk
-// back that was taken out of it earlier, if its peer has that one's generation in its history.
+// back that was taken out of it earlier, if its peer has that one's generation in its history. A Primary is lost for good when
+// its flush has just returned, and with it the cache of its peer, whose disk is then all that is left.
+//
+// Where applications write one block over and over the network makes a P_WSAME of it, as if a kernel had sent it.
 //
 // Applications write, zero, discard, flush and read in some windows of the device, overlapping, from several goroutines.
 // The operator attaches, detaches, connects, disconnects, pauses, and moves the application from node to node, with
@@ -99,6 +102,9 @@
 //
 // and half of 6 and 7 have rr-conflict call-pri-lost. By default three of each kind run. -v prints what was drawn, what came
 // of it, and how many packets of each kind travelled; by default the test fails if something expected was not among it.
+//
+// Seeds from 100 on draw the size of the activity log, 7 to 6433 extents, which may change from boot to boot, how slow flushes
+// are, and one in three each whether write-sames travel and whether Primaries are lost for good. Below, it is 7 extents.
 //
 // Seeds that are 1 modulo 3 keep the metadata on a second disk with a cache of its own, even ones in a slot of it.
 //

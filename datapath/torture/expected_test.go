@@ -23,9 +23,10 @@ var expected = []string{
 
 	"disk: to fail, all calls", "disk: to fail, writes", "disk: to fail, flushes", "disk: to fail, reads", "disk: to fail, of metadata",
 	"disk: fails while the node is Primary", "disk: fails while the node is Secondary", "disk: an old one put back",
+	"disk: a new one",
 
 	"power: after a call of disk", "power: after a call of net", "power: at any time", "power: together with the peer",
-	"power: shot by its peer",
+	"power: shot by its peer", "power: lost for good", "power: when its Primary was lost",
 
 	"done: attach and connect", "done: disconnect", "done: detach", "done: promote", "done: demote", "done: takeover from a node without power",
 	"done: promote by force", "done: promote beside a Primary", "done: pause true", "done: pause false",
@@ -38,7 +39,7 @@ var expected = []string{
 	"handler: before-resync-source", "handler: before-resync-target", "handler: after-resync-target", "handler: fence-peer",
 	"handler: unfence-peer", "handler: initial-split-brain", "handler: split-brain", "handler: local-io-error", "handler: pri-on-incon-degr",
 
-	"packet: Data", "packet: Zeroes", "packet: Barrier", "packet: BarrierAck", "packet: RecvAck", "packet: WriteAck", "packet: RSWriteAck",
+	"packet: Data", "packet: WSame", "packet: Zeroes", "packet: Barrier", "packet: BarrierAck", "packet: RecvAck", "packet: WriteAck", "packet: RSWriteAck",
 	"packet: DataRequest", "packet: DataReply", "packet: RSDataRequest", "packet: RSDataReply", "packet: RSThinReq",
 	"packet: RSDeallocated", "packet: CSumRSRequest", "packet: RSIsInSync", "packet: OVRequest", "packet: OVReply", "packet: OVResult",
 	"packet: Bitmap", "packet: CompressedBitmap", "packet: OutOfSync", "packet: SyncUUID", "packet: UUIDs", "packet: Sizes", "packet: State",

@@ -40,6 +40,18 @@ func (inc *incarnation) openMD() (block.Device, error) {
 	return inc.disk.md, nil
 }
 
+// crashed are a node's disks after a loss of power, of which percent of what is in the cache survives, or another part of
+// metadata.
+func (n *node) crashed(d, md *blocktest.Mem, seed uint64, percent, turn int) (data, metadata *blocktest.Mem) {
+	switch {
+	case md != nil:
+		return d.CrashClone(seed, percent), md.CrashClone(seed+1, percentOf(percent, turn))
+	case n.w.twist.grow || n.w.seed < 100: // metadata may be anywhere, or as it was before this was drawn
+		return d.CrashClone(seed, percent), nil
+	}
+	return d.CrashCloneSplit(seed, percent, n.w.usableOf(d.Size()), percentOf(percent, turn)), nil
+}
+
 // percentOf is how much of a second disk's cache survives where so much of the first one's does: often all of one and
 // nothing of the other.
 func percentOf(percent, turn int) int { return []int{percent, 0, 100}[turn%3] }

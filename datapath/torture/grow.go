@@ -81,11 +81,14 @@ func (w *world) occupyTo(size int64) {
 }
 
 // usable is how large the device is to become.
-func (w *world) usable() int64 {
+func (w *world) usable() int64 { return w.usableOf(w.disk) }
+
+// usableOf is how large a device a disk of a size can give.
+func (w *world) usableOf(disk int64) int64 {
 	if w.nodes[0].md != nil {
-		return w.disk
+		return disk
 	}
-	l, err := meta.LayoutFor(w.disk)
+	l, err := meta.LayoutFor(disk)
 	if err != nil {
 		return w.size
 	}
@@ -108,6 +111,22 @@ func (w *world) stretch(inc *incarnation, s *datapath.Status) bool {
 	return true
 }
 
+// regrow attaches a disk that has grown while the device did without it: as it was it is too small for that.
+func (w *world) regrow(inc *incarnation) {
+	w.command(inc, "disconnect, attach, resize, connect", func(ctx context.Context) error {
+		if err := inc.res.Disconnect(ctx, false); err != nil {
+			return err
+		}
+		if err := inc.res.Attach(ctx); err != nil {
+			return err
+		}
+		if err := inc.res.Resize(ctx, false); err != nil {
+			return err
+		}
+		return inc.res.Connect(ctx, false)
+	})
+}
+
 // grown takes note of the size of a pair in order. The lock is held.
 func (w *world) grown() {
 	if w.twist.grow {
@@ -120,7 +139,7 @@ func (w *world) grown() {
 
 // openMeta looks at a disk, and at that for external metadata, as an attach would.
 func (n *node) openMeta(d, md *blocktest.Mem) (*meta.Metadata, error) {
-	opts := meta.OpenOptions{ALExtents: alExtents, MetaDisk: n.w.metaDisk(md)}
+	opts := meta.OpenOptions{ALExtents: n.w.hardware.alExtentsOf(n), MetaDisk: n.w.metaDisk(md)}
 	m, err := meta.Open(d, opts)
 	if last := n.lastSize(); err != nil && last > 0 && last < d.Size() {
 		opts.DeviceSize = last

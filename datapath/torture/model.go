@@ -156,7 +156,7 @@ func beginning(p []byte, off int64) (uint32, error) {
 	if v == 0 {
 		return 0, nil
 	}
-	if s := v & 0xffffffff; s != uint64(off/sector) {
+	if s := v & 0xffffffff; s != uint64(off/sector) && s != anywhere {
 		return 0, fmt.Errorf("sector %d holds what was written to sector %d by write %d", off/sector, s, v>>32)
 	}
 	return uint32(v >> 32), nil

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"example.com/santui/proto/drbd"
 )
 
 // network is the cable between the two nodes: every byte takes its time, in order, per direction of a connection.
@@ -306,12 +308,17 @@ type half struct {
 	readBy  time.Time
 	writeBy time.Time
 	tap     tap
+	same    *sameWire // nil: what is written travels as it is
 }
 
 const socketBuffer = 256 << 10
 
 func newHalf(n *network, from, serial int) *half {
-	return &half{n: n, from: from, serial: serial, changed: make(chan struct{})}
+	h := &half{n: n, from: from, serial: serial, changed: make(chan struct{})}
+	if w := n.w; w.hardware.same {
+		h.same = &sameWire{digest: w.extra.integrity != "" || w.twist.damage}
+	}
+	return h
 }
 
 func (h *half) rouse() {
@@ -387,17 +394,24 @@ func (h *half) write(p []byte) (int, error) {
 			continue
 		}
 		n := min(len(p)-done, socketBuffer-h.size)
+		data := append([]byte(nil), p[done:done+n]...)
+		if done += n; h.same != nil {
+			if data = h.same.turn(data); len(data) == 0 {
+				continue
+			}
+			n = len(data)
+		}
 		at := time.Now().Add(h.n.w.jitter(netDelay, h.from, h.serial, int(h.sent)) + time.Duration(n)*time.Nanosecond*8)
+		if h.tap.feed(data, &h.n.w.seen); h.tap.cmd == drbd.CmdBarrierAck {
+			at = at.Add(h.n.w.upTo(h.n.w.hardware.slowAck, h.from))
+		}
 		if at.Before(h.last) {
 			at = h.last
 		}
 		h.last = at
-		data := append([]byte(nil), p[done:done+n]...)
-		h.tap.feed(data, &h.n.w.seen)
 		h.queue = append(h.queue, chunk{at, data})
 		h.size += n
 		h.sent += int64(n)
-		done += n
 		h.rouse()
 	}
 	return done, nil

@@ -81,6 +81,10 @@ func (w *world) act() error {
 		w.bend(inc)
 		return nil
 	}
+	if w.hardware.burns && w.chance(15) {
+		w.doom()
+		return nil
+	}
 	if w.extra.on && w.chance(15) {
 		w.maintain(inc)
 		return nil
@@ -355,6 +359,27 @@ func (w *world) open(inc *incarnation) error {
 // virtualCut looks at what both disks would hold if the power of both went now: every block that differs must be marked
 // by one of them.
 func (w *world) virtualCut() error {
+	return w.lookAt([]int{0, 20, 50, 80, 100}[w.rnd.IntN(5)])
+}
+
+// maxGlances bounds what they cost where metadata is written all the time.
+const maxGlances = 40
+
+// glance is now and then a virtual cut at the moment in which metadata is in a cache and what it stands for may be in none.
+func (w *world) glance(inc *incarnation) {
+	draw := w.jitter(lookDraw, inc.n.i)
+	if w.seed < 100 || draw%16 != 0 || inc.isDead() || w.glances.Add(1) > maxGlances {
+		return
+	}
+	if err := w.lookAt([]int{0, 50, 100}[draw/16%3]); err != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.fail("%v", err)
+	}
+}
+
+// lookAt is virtualCut where so much of the caches survives.
+func (w *world) lookAt(percent int) error {
 	w.mu.Lock()
 	for i := range w.nodes {
 		w.checkSafe(i, "at any time")
@@ -368,11 +393,8 @@ func (w *world) virtualCut() error {
 		if disks[i], mds[i] = n.mem, n.md; n.inc != nil {
 			disks[i], mds[i] = n.inc.mem, n.inc.md
 		}
-		seed, percent := uint64(w.model.tick())*2+w.seed+uint64(i), []int{0, 20, 50, 80, 100}[w.rnd.IntN(5)]
-		disks[i] = disks[i].CrashClone(seed, percent)
-		if mds[i] != nil {
-			mds[i] = mds[i].CrashClone(seed+1, percentOf(percent, int(seed)))
-		}
+		seed := uint64(w.model.tick())*2 + w.seed + uint64(i)
+		disks[i], mds[i] = n.crashed(disks[i], mds[i], seed, percent, int(seed))
 	}
 	w.stats.virtual++
 	w.mu.Unlock()
@@ -539,6 +561,8 @@ func (w *world) mend() error {
 		switch {
 		case s.Role == proto.Primary && s.Disk == proto.Diskless && strings.Contains(s.Problem, "generation of data in use"):
 			w.demote(inc) // as with DRBD, it had to hear of the generation that its peer began when the disk went
+		case w.twist.grow && s.Disk == proto.Diskless && s.Conn >= proto.Connected && s.Size > w.usableOf(n.lastSize()):
+			w.regrow(inc)
 		case s.Disk == proto.Diskless || s.Conn == proto.StandAlone:
 			w.join(inc)
 		case w.twist.grow && w.stretch(inc, s):

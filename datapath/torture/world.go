@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,7 @@ type world struct {
 	options
 	extra    extra
 	twist    twist
+	hardware hardware
 	rnd      *rand.Rand    // the operator's
 	pace     time.Duration // between steps of the operator
 	protocol proto.Protocol
@@ -46,6 +48,7 @@ type world struct {
 	mu       sync.Mutex // guards what follows, and the model; no call of the engine is made with it held
 	model    *model
 	app      *incarnation // where the application runs; nil: nowhere
+	doomed   *incarnation // is lost when its next flush has returned
 	paused   bool         // the application starts nothing new
 	working  int          // operations of the application under way
 	lines    []string
@@ -54,6 +57,7 @@ type world struct {
 	closed   bool
 	tasks    sync.WaitGroup // workers, watchers, commands, the ends of dead incarnations
 	stopped  chan struct{}
+	glances  atomic.Int64
 	diskSlow time.Duration
 	netSlow  time.Duration
 	barred   [2]bool  // fence-peer of this node may not be called: the other node has called its own
@@ -66,8 +70,6 @@ type world struct {
 type stats struct {
 	cuts, writes, reads, flushes, heals, promotes, virtual, splits, verifies, forks, discards int
 }
-
-const alExtents = 7
 
 // node is a machine; it goes on over several incarnations.
 type node struct {
@@ -125,7 +127,8 @@ func (inc *incarnation) tick(kind string) {
 var names = [2]string{"otter", "weasel"}
 
 func newWorld(o options) *world {
-	w := &world{options: o, extra: extraOf(o.seed), twist: twistOf(o.seed), rnd: rand.New(rand.NewPCG(o.seed, 0x70f)), start: time.Now(), stopped: make(chan struct{})}
+	w := &world{options: o, extra: extraOf(o.seed), twist: twistOf(o.seed), hardware: hardwareOf(o.seed),
+		rnd: rand.New(rand.NewPCG(o.seed, 0x70f)), start: time.Now(), stopped: make(chan struct{})}
 	w.diskSlow = []time.Duration{50 * time.Microsecond, 500 * time.Microsecond, 5 * time.Millisecond}[w.rnd.IntN(3)]
 	w.netSlow = []time.Duration{20 * time.Microsecond, 300 * time.Microsecond, 4 * time.Millisecond}[w.rnd.IntN(3)]
 	w.protocol = []proto.Protocol{proto.ProtocolC, proto.ProtocolC, proto.ProtocolC, proto.ProtocolB, proto.ProtocolA}[w.seed%5]
@@ -182,6 +185,7 @@ func (w *world) format() error {
 		w.size = md.Layout().UsableSize
 	}
 	w.model = newModel(w.rnd, w.size, w.twist.comb)
+	w.model.apart.memory = slices.Max(w.hardware.alExtents) + waiting
 	if w.fresh() && !w.twist.skip {
 		return w.scribble(w.nodes[1])
 	}
@@ -207,9 +211,19 @@ func (w *world) jitter(kind int, parts ...int) time.Duration {
 	return 1000 + min(d, 20*base) + time.Duration(r.IntN(997))
 }
 
+// upTo is how much longer something takes at this moment, that takes up to limit longer.
+func (w *world) upTo(limit time.Duration, node int) time.Duration {
+	if limit == 0 {
+		return 0
+	}
+	return time.Duration(uint64(w.jitter(moreDelay, node))*0x9e3779b97f4a7c15>>20) % limit
+}
+
 const (
 	diskDelay = 1
 	netDelay  = 2
+	moreDelay = 5
+	lookDraw  = 6
 )
 
 func (w *world) logf(format string, args ...any) {
@@ -291,7 +305,7 @@ func (w *world) powerOn(n *node) error {
 		SyncControl: []*datapath.SyncControl{nil, {FillTarget: 50 << 10, MinRate: 250 << 10, MaxRate: 64 << 20}}[w.seed/24%2],
 		YieldRate:   []int64{0, 250 << 10}[w.seed/24%2],
 		ConnectInt:  time.Second, PingInt: 3 * time.Second, Timeout: 2 * time.Second, KoCount: 3,
-		ALExtents: alExtents, MaxEpochSize: []int{2048, 1, 3, 20}[w.seed/3%4], MaxBuffers: []int{2048, 64}[w.seed/12%2],
+		ALExtents: w.hardware.alExtentsOf(n), MaxEpochSize: []int{2048, 1, 3, 20}[w.seed/3%4], MaxBuffers: []int{2048, 64}[w.seed/12%2],
 		Logger: slog.New(slog.DiscardHandler),
 		Listen: func(ctx context.Context, _ string) (net.Listener, error) { return w.net.listen(inc) },
 		Dial:   func(ctx context.Context, _, _ string) (net.Conn, error) { return w.net.dial(ctx, inc) },
@@ -352,10 +366,7 @@ func (w *world) cut(inc *incarnation, why string) {
 		inc.mem.Unflushed(), percent, w.model.level[n.i])
 	w.seen.saw("power: %s", why)
 	w.checkSafe(n.i, "at a power cut")
-	n.mem = inc.mem.CrashClone(w.seed+uint64(n.boot)*2+uint64(n.i), percent)
-	if inc.md != nil {
-		n.md = inc.md.CrashClone(w.seed+uint64(n.boot)*2+uint64(n.i)+1, percentOf(percent, n.boot))
-	}
+	n.mem, n.md = n.crashed(inc.mem, inc.md, w.seed+uint64(n.boot)*2+uint64(n.i), percent, n.boot)
 	n.inc = nil
 	for id, r := range inc.pending {
 		w.model.finish(n.i, id, r[0], r[1], false)

@@ -44,6 +44,11 @@ func NewMem(size int64) *Mem {
 // Larger writes are so kept, lost or torn at 512-byte boundaries. The same seed
 // over the same history gives the same clone. Mem itself goes on.
 func (m *Mem) CrashClone(seed uint64, survivePercent int) *Mem {
+	return m.CrashCloneSplit(seed, survivePercent, 0, survivePercent)
+}
+
+// CrashCloneSplit is CrashClone, but from at on beyondPercent survive.
+func (m *Mem) CrashCloneSplit(seed uint64, survivePercent int, at int64, beyondPercent int) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	rnd := rand.New(rand.NewPCG(seed, 0x5a17))
@@ -55,8 +60,11 @@ func (m *Mem) CrashClone(seed uint64, survivePercent int) *Mem {
 	slices.Sort(sectors)
 	for _, s := range sectors {
 		versions := m.cache[s]
-		pick := 0
-		if rnd.IntN(100) < survivePercent {
+		pick, percent := 0, survivePercent
+		if s*sector >= at {
+			percent = beyondPercent
+		}
+		if rnd.IntN(100) < percent {
 			pick = len(versions) - 1
 			if rnd.IntN(2) == 0 {
 				pick = 1 + rnd.IntN(len(versions)-1)
