@@ -10,7 +10,7 @@ type apart struct {
 	together bool                // both are in sync, and know it
 	since    time.Time           // what was last written before is on both disks
 	touched  map[int64]time.Time // when a write to a block was last under way
-	recent   [2][]int64          // extents that each node wrote to, the newest last
+	recent   [2][]int64          // extents that each node has logged, the newest last
 	memory   int                 // how many of them can be in the activity log
 	extents  map[int64]bool      // all of these count: they were in the activity log of a Primary that went down
 	grown    int64               // bytes by which disks grew since the device was last as large as they are
@@ -31,6 +31,11 @@ func (a *apart) touch(i int, off, n int64) {
 	for b := off / 4096; b <= (off+n-1)/4096; b++ {
 		a.touched[b] = now
 	}
+	a.log(i, off, n)
+}
+
+// log takes note of extents that node i has in its activity log: it writes there, or its peer does that has no disk.
+func (a *apart) log(i int, off, n int64) {
 	for e := off / extentBytes; e <= (off+n-1)/extentBytes; e++ {
 		r := slices.DeleteFunc(a.recent[i], func(x int64) bool { return x == e })
 		a.recent[i] = append(r, e)[max(0, len(r)+1-a.memory):]

@@ -107,6 +107,9 @@ func (w *world) write(inc *incarnation, off, n int64, do func(id uint32) error, 
 	}
 	w.stats.writes++
 	w.model.finish(inc.n.i, id, off, n, err == nil && w.acknowledged(inc))
+	if inc.res.Status().Disk < proto.UpToDate {
+		w.model.apart.log(1-inc.n.i, off, n)
+	}
 	return err == nil
 }
 
@@ -175,6 +178,7 @@ func (w *world) flushOnce(inc *incarnation) (ok, doomed bool) {
 		return false, false
 	}
 	w.stats.flushes++
+	w.onlyCopyReturned(inc.n.i, inc.res.Status())
 	w.model.flush(inc.n.i, since)
 	for k := range w.nodes {
 		w.checkSafe(k, "after a flush")

@@ -9,21 +9,21 @@
 //
 // # What is simulated
 //
-// Disks are blocktest.Mem: what was not flushed is kept, lost or torn by sectors when the power goes. They take time, and
-// fail when told to. Connections have latency, a bounded buffer and order; both directions or one can be silent for a
-// while and deliver afterwards, connections can be reset at once or after so many bytes, and those of a node without power
-// are half open until it is back. Some disks are slow to flush, and some nodes to say so. The power of a node goes at any time, or after its k-th next call of disk or network, so
-// also in the middle of an attach, a transaction of the activity log, a write of the bitmap, a handshake or a resync.
-// From then on nothing the old engine does has an effect, and its goroutines must end. A node without power may get a disk
-// back that was taken out of it earlier, if its peer has that one's generation in its history. A Primary is lost for good when
-// its flush has just returned, and with it the cache of its peer, whose disk is then all that is left.
+// Disks are blocktest.Mem: what was not flushed is kept, lost or torn by sectors when the power goes. They take time, some
+// long for a flush, and fail when told to. Connections have latency, a bounded buffer and order; both directions or one can
+// be silent for a while and deliver afterwards, connections can be reset at once or after so many bytes, and those of a node
+// without power are half open until it is back.
 //
-// Where applications write one block over and over the network makes a P_WSAME of it, as if a kernel had sent it.
+// The power of a node goes at any time, or after its k-th next call of disk or network, so also in the middle of an attach, a
+// transaction of the activity log, a write of the bitmap, a handshake or a resync. From then on nothing the old engine does
+// has an effect, and its goroutines must end. A node without power may get a disk back that was taken out of it earlier, if
+// its peer has that one's generation in its history. A Primary is lost for good when its flush has just returned, and with it
+// the cache of its peer, whose disk is then all that is left.
 //
 // Applications write, zero, discard, flush and read in some windows of the device, overlapping, from several goroutines.
 // The operator attaches, detaches, connects, disconnects, pauses, and moves the application from node to node, with
 // discipline: a node that is not connected becomes Primary only if no other copy is better. Handlers are called, and those
-// before a resync allow it.
+// before a resync allow it. Of writes of one block over and over the network makes P_WSAME, as if a kernel had sent them.
 //
 // # The promise
 //

@@ -33,7 +33,7 @@ var expected = []string{
 	"done: verify", "done: invalidate", "done: invalidate-remote", "done: resize", "done: skip the initial sync", "done: outdate",
 	"done: suspend-io", "done: comb", "refused: promote", "refused: verify",
 
-	"fence-peer: exit code 1, error false", "fence-peer: exit code 3, error false", "fence-peer: exit code 4, error false",
+	"fence-peer: exit code 1, error false", "fence-peer: exit code 4, error false",
 	"fence-peer: exit code 5, error false", "fence-peer: exit code 7, error false",
 
 	"handler: before-resync-source", "handler: before-resync-target", "handler: after-resync-target", "handler: fence-peer",

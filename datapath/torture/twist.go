@@ -192,6 +192,9 @@ func (w *world) reckless(inc *incarnation) {
 			if err := inc.res.Promote(ctx, true); err != nil {
 				return err
 			}
+			w.mu.Lock()
+			w.model.full = true // it begins a generation in any case: the bitmap may not reach back to the peer's
+			w.mu.Unlock()
 			return w.open(inc)
 		})
 	case ok:

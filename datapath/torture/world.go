@@ -484,10 +484,8 @@ func (w *world) observe(inc *incarnation) {
 		return
 	}
 	p := peer.res.Status()
-	if s.Role == proto.Primary && s.Disk < proto.Inconsistent && s.PeerDisk == proto.UpToDate && p.Conn >= proto.Connected &&
-		m.level[i] == behind && m.level[1-i] == flushed {
-		w.note("what was not flushed may be lost: %s was the only copy and lost power", names[1-i])
-		m.settle()
+	if p.Conn >= proto.Connected {
+		w.onlyCopyReturned(i, s)
 	}
 	if (s.Conn == proto.Connected && s.PeerDisk == proto.UpToDate && p.Conn != proto.Connected || s.Conn == proto.Ahead) && s.Disk == proto.UpToDate &&
 		m.level[1-i] == current && m.level[i] == behind {
@@ -507,6 +505,15 @@ func (w *world) observe(inc *incarnation) {
 			m.apart.join()
 			w.barred = [2]bool{}
 		}
+	}
+}
+
+// onlyCopyReturned: a Primary without a disk goes on with what its peer has, see package documentation.
+func (w *world) onlyCopyReturned(i int, s *datapath.Status) {
+	m := w.model
+	if s.Role == proto.Primary && s.Disk < proto.Inconsistent && s.PeerDisk == proto.UpToDate && m.level[i] == behind && m.level[1-i] == flushed {
+		w.note("what was not flushed may be lost: %s was the only copy and lost power", names[1-i])
+		m.settle()
 	}
 }
 
