@@ -155,17 +155,22 @@ func (f *form) draw(c screen.Ctx, resource, node string) string {
 		if i == f.focus {
 			cursor, end = "> ", "_"
 		}
-		lines = append(lines, cursor+widget.Fit(c.Theme, x.label, 13)+"> "+x.text+end)
+		r := []rune(x.text)
+		shown := string(r[max(len(r)-max(w-18, 1), 0):]) // its end, where typing goes on
+		lines = append(lines, cursor+widget.Fit(c.Theme, x.label, 13)+"> "+shown+end)
 	}
 	hint := ""
 	if f.focus < f.cancel() {
 		hint = f.fields[f.focus].hint
 	}
+	lines = append(append(lines, ""), widget.Wrap(hint, w)...)
 	next := "Next"
 	if why := f.blocked(); why != "" {
-		next += " (" + why + ")"
+		next += " (not yet)"
+		for _, l := range widget.Wrap("not yet: "+why, w) {
+			lines = append(lines, c.Theme.Warn.Render(l))
+		}
 	}
-	lines = append(append(lines, ""), widget.Wrap(hint, w)...)
 	return c.DrawDialog(screen.Dialog{Title: "set up " + resource, Lines: lines, Buttons: []string{"Cancel", next}, Focus: max(f.focus-f.cancel(), -1)},
 		"tab and enter lead on   esc cancel")
 }

@@ -459,7 +459,7 @@ func fixes(r *recorder) (out []proto.DoctorRequest) {
 func TestDoctorWritesOnlyWithTheName(t *testing.T) {
 	p := newPilot(t, 80, 24, scene.InSync(), false, newRecorder())
 	p.keys("H")
-	p.sees(t, "DOCTOR", "otter  NOT SAFE", "weasel  healthy", "otter: would change /etc/lvm/lvm.conf", "W writes what is proposed")
+	p.sees(t, "DOCTOR", "otter  NOT SAFE", "weasel  healthy", "otter: would change /etc/lvm/lvm.conf", "W writes it once")
 	p.keys("W", "store-", "tab", "enter", "esc", "W", "store-1", "enter") // a wrong name; the right one, but Cancel
 	if f := fixes(p.src); len(f) != 0 {
 		t.Fatalf("written without consent: %+v", f)
@@ -512,7 +512,7 @@ func TestSetup(t *testing.T) {
 	p := newPilot(t, 80, 24, scene.Empty(), false, newRecorder())
 	p.sees(t, "It carries nothing yet: V sets LVM up")
 	p.keys("V")
-	p.sees(t, "set up r0", "Next (volume group is missing)")
+	p.sees(t, "set up r0", "not yet: volume group is missing")
 	for _, c := range []struct{ vg, lv, size, fs, mount, why string }{
 		{"-x", "data", "", "ext4", "", "volume group is no name for LVM"}, {"storage", "da ta", "", "ext4", "", "volume is no name for LVM"},
 		{"storage", "data", "10", "ext4", "", "size is no size"}, {"storage", "data", "-3G", "ext4", "", "size is no size"},
@@ -573,5 +573,37 @@ func TestSetupThatDoesNotBegin(t *testing.T) {
 	p.sees(t, "3 CONFIRM", "ann@desk holds the lock")
 	if p.busy() {
 		t.Error("it counts as begun")
+	}
+}
+
+// TestHostileNamesInTheWizard: names of mounts, groups and processes are somebody else's text on every page.
+func TestHostileNamesInTheWizard(t *testing.T) {
+	const evil = "/srv/a\x1b[2J\n\x1b]52;c;aa\a \u202e日本"
+	r := scene.Reply(scene.Failed(proto.CheckBusyProc, "otter", "pid 1 "+evil))
+	r.Plan.Effect = []string{evil}
+	for i := range r.Plan.Steps {
+		r.Plan.Steps[i].Argv = append(r.Plan.Steps[i].Argv, evil)
+		r.Plan.Steps[i].Why = evil
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := newRecorder()
+	src.replay = source.NewReplay([]source.Record{{Method: proto.MethodPlan, Out: b}}, 1e6)
+	for _, size := range [][2]int{{80, 24}, {160, 48}} {
+		p := newPilot(t, size[0], size[1], scene.InSync(), false, src)
+		for _, key := range []string{"f", "enter", "enter"} {
+			p.keys(key)
+			v := p.View()
+			if strings.ContainsAny(v, "\x1b\a\u202e") || !strings.Contains(v, "/srv/a") {
+				t.Errorf("after %s:\n%q", key, v)
+			}
+			for _, l := range strings.Split(v, "\n") {
+				if n := ansi.StringWidth(l); n != size[0] {
+					t.Errorf("after %s, a line of %d cells: %q", key, n, l)
+				}
+			}
+		}
 	}
 }

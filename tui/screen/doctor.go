@@ -66,7 +66,7 @@ func (c Ctx) Doctor(d Diagnosis, top int) (string, int) {
 	if c.Note.Text == "" {
 		foot = "Nothing is changed by looking.  From a shell:  santui doctor"
 		if d.WhyNoFix() == "" {
-			foot = "W writes what is proposed, after the pair's name is typed.  From a shell:  santui doctor --fix"
+			foot = "W writes it once the pair's name is typed.  From a shell:  santui doctor --fix"
 		}
 	}
 	return c.Draw(Page{Screen: keymap.DoctorScreen, Title: c.name() + "  DOCTOR", Top: top, Foot: []string{widget.Fit(c.Theme, foot, c.W)}, Wide: true,

@@ -76,7 +76,7 @@ func resultOutput(node string, argv []string, internal bool, r proto.StepResult)
 	if len(r.Commands) == 0 {
 		line := node + "$ " + view.Command(argv)
 		if internal {
-			line += "   (done inside the agent)"
+			line += "   (inside the agent)"
 		}
 		out = append(out, line)
 		for _, l := range r.Output {
