@@ -4,12 +4,14 @@
 // State and who owns it:
 //
 //   - each resource: its engine.Engine; the agent only asks.
+//   - the readiness of each resource, and what the event list says of it: one goroutine (readyLoop), under Agent's mutex.
 //   - the snapshot: the hub. One goroutine (hub.run) builds it when something changed and publishes an immutable value;
 //     readers take it without locks.
 //   - the volume stack of a resource: one goroutine a resource (stackLoop) reads it while this node is Primary. It glances
 //     every few seconds and looks as often as a share of a core allows (pace.go), at once when a glance shows a change.
 //     It and the readiness checks let the steps of an operation go first. A check that is asked for looks afresh at what can
 //     have changed since, an operation at everything.
+//   - the backing disk and the replication link of a resource: one goroutine a resource (guard) looks at them every few seconds.
 //   - the operation lock and this node's copy of the journal: Agent, under its mutex.
 //   - a running operation: op.Runner on the node that becomes Primary, or stays it.
 //   - a drill's probe: one goroutine a mount point (probes), which ends with the unmount or with the operation's lock.

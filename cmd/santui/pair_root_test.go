@@ -197,6 +197,24 @@ func duringSync(t *testing.T, r *rig) {
 		return strings.Count(st.out, "cs:Connected") == 2 && strings.Count(st.out, "ds:UpToDate/UpToDate") == 2, st.out
 	})
 	r.run(t, 3, "sync pause", "no resync")
+
+	r.run(t, 0, "suspend-io --on otter --json", `"schema": "santui/1"`, `"action": "suspend-io"`, `"node": "otter"`)
+	r.run(t, 0, "resume-io --on otter --resource r0 --json", `"action": "resume-io"`, `"resource": "r0"`)
+	r.run(t, 3, "outdate --on weasel --json", `"error"`, `"exit": 3`)
+	poll(t, 30*time.Second, "the event list says so", func() (bool, string) {
+		s, err := r.Snapshot(t.Context(), "weasel")
+		if err != nil {
+			return false, err.Error()
+		}
+		var said []string
+		for _, e := range s.Events {
+			if strings.HasPrefix(e.Text, "failover to weasel ") {
+				said = append(said, string(e.Level)+" "+e.Text)
+			}
+		}
+		n := len(said)
+		return n > 0 && len(slices.Compact(said)) == n && said[n-1] == "info failover to weasel ready", fmt.Sprintf("%q", said)
+	})
 }
 
 func whenSynced(t *testing.T, r *rig) {
