@@ -559,6 +559,9 @@ func TestSetup(t *testing.T) {
 	close(open.ch)
 	p.Update(opSeenMsg{p.wiz, open, running, "otter"})
 	p.sees(t, "4 RUN", "pvcreate")
+	if strings.Contains(p.View(), "p pause") {
+		t.Error("a set-up offers a pause that it does not have")
+	}
 	end := running
 	end.State, end.Outcome, end.Rev = proto.OpDone, "r0 on otter carries volume group storage", 9
 	p.Update(opSeenMsg{p.wiz, open, end, "otter"})

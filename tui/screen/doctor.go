@@ -65,7 +65,10 @@ func (c Ctx) Doctor(d Diagnosis, top int) (string, int) {
 	foot := c.NextLines(1)[0]
 	if c.Note.Text == "" {
 		foot = "Nothing is changed by looking.  From a shell:  santui doctor"
-		if d.WhyNoFix() == "" {
+		switch {
+		case d.Loading:
+			foot = "both agents are asked ..."
+		case d.WhyNoFix() == "":
 			foot = "W writes it once the pair's name is typed.  From a shell:  santui doctor --fix"
 		}
 	}

@@ -432,7 +432,7 @@ func (m *Model) offered(op *proto.Op) []proto.Choice {
 		return nil
 	case len(op.Choices) > 0:
 		return op.Choices
-	case op.State == proto.OpRunning:
+	case op.State == proto.OpRunning && op.Plan.Verb != proto.VerbSetup: // which does not stop between its steps
 		return []proto.Choice{proto.ChoicePause}
 	}
 	return nil
