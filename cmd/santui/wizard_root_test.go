@@ -117,7 +117,7 @@ func drillByKeys(t *testing.T, r *rig, s *screen) {
 	s.start(t, "demo")
 	s.see(t, 60*time.Second, "5 REPORT", "DONE", "all as written")
 	s.keys(t, "Escape")
-	s.see(t, 15*time.Second, "PRIMARY  otter", "commands of drill", "done")
+	s.see(t, 30*time.Second, "PRIMARY  otter", "commands of drill", "ready: f moves r0 from otter to weasel") // the snapshots know that it is over
 	r.on(t, "otter")
 }
 
