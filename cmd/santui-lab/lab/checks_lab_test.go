@@ -277,7 +277,13 @@ func (p *pair) fingerprint() string {
 	for i, n := range p.l.Nodes() {
 		wg.Go(func() { out[i], _ = n.Sh(p.t.Context(), script) })
 	}
-	wg.Go(func() { out[2], _ = p.santui("ops") })
+	wg.Go(func() {
+		list, _ := p.santui("ops")
+		for line := range strings.Lines(list) { // one that runs gets on meanwhile: which there are counts
+			id, _, _ := strings.Cut(line, " ")
+			out[2] += id + "\n"
+		}
+	})
 	wg.Wait()
 	return strings.Join(out[:], "\n--\n")
 }
