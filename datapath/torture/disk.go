@@ -6,6 +6,7 @@ import (
 
 	"example.com/santui/datapath/block"
 	"example.com/santui/datapath/block/blocktest"
+	"example.com/santui/datapath/meta"
 )
 
 // disk is a node's backing disk as its engine sees it: it takes time, may lose power at any call, and may fail.
@@ -59,7 +60,7 @@ func (d *disk) around(kind int, off, n int64, f func() error) error {
 		d.inc.tick("disk")
 	}
 	if kind == opWrite && err == nil && d.isMeta(off) {
-		d.inc.n.w.glance(d.inc)
+		d.inc.n.w.glance(d.inc, d.isSuperblock(off))
 	}
 	time.Sleep(took - took/2)
 	if d.inc.isDead() {
@@ -71,6 +72,14 @@ func (d *disk) around(kind int, off, n int64, f func() error) error {
 // isMeta says that metadata is there.
 func (d *disk) isMeta(off int64) bool {
 	return d.mem == d.inc.md || d.inc.md == nil && off >= d.inc.n.w.usableOf(d.mem.Size())
+}
+
+// isSuperblock says which metadata it is.
+func (d *disk) isSuperblock(off int64) bool {
+	if d.mem == d.inc.md {
+		return off%meta.SlotSize == 0
+	}
+	return off >= d.mem.Size()-meta.SuperblockSize
 }
 
 const (

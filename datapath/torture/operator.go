@@ -1,7 +1,6 @@
 package torture
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -366,9 +365,12 @@ func (w *world) virtualCut() error {
 const maxGlances = 40
 
 // glance is now and then a virtual cut at the moment in which metadata is in a cache and what it stands for may be in none.
-func (w *world) glance(inc *incarnation) {
-	draw := w.jitter(lookDraw, inc.n.i)
-	if w.seed < 100 || draw%16 != 0 || inc.isDead() || w.glances.Add(1) > maxGlances {
+func (w *world) glance(inc *incarnation, superblock bool) {
+	draw, odds := w.jitter(lookDraw, inc.n.i), time.Duration(16)
+	if superblock { // it is written seldom, and says the most
+		odds = 2
+	}
+	if w.seed < 100 || draw%odds != 0 || inc.isDead() || w.glances.Add(1) > maxGlances {
 		return
 	}
 	if err := w.lookAt([]int{0, 50, 100}[draw/16%3]); err != nil {
@@ -454,23 +456,9 @@ func (w *world) contents(d *blocktest.Mem, b uint64) string {
 
 // differ lists the blocks in which two disks differ, except where skip says otherwise.
 func differ(disks [2]*blocktest.Mem, size int64, skip func(b uint64) bool) (bad []uint64) {
-	const step = 1 << 20
-	a, b := make([]byte, step), make([]byte, step)
-	for off := int64(0); off < size; off += step {
-		n := min(step, size-off)
-		_, err1 := disks[0].ReadAt(a[:n], off)
-		_, err2 := disks[1].ReadAt(b[:n], off)
-		if err1 != nil || err2 != nil {
-			return []uint64{uint64(off / 4096)}
-		}
-		if bytes.Equal(a[:n], b[:n]) {
-			continue
-		}
-		for i := int64(0); i < n; i += 4096 {
-			e := min(i+4096, n)
-			if !bytes.Equal(a[i:e], b[i:e]) && (skip == nil || !skip(uint64((off+i)/4096))) {
-				bad = append(bad, uint64((off+i)/4096))
-			}
+	for _, b := range disks[0].Differ(disks[1], size) {
+		if skip == nil || !skip(uint64(b)) {
+			bad = append(bad, uint64(b))
 		}
 	}
 	return bad

@@ -1,6 +1,7 @@
 package blocktest
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -103,6 +104,29 @@ func (m *Mem) AfterPowerCut(off, n int64, f func(off int64, content []byte) erro
 }
 
 var noPage [memPage]byte
+
+// Differ lists the pages of 4096 bytes, up to size, in which two disks do not hold the same now.
+func (m *Mem) Differ(o *Mem, size int64) (pages []int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	at := func(d *Mem, n int64) []byte {
+		if p := d.pages[n]; p != nil {
+			return p[:min(memPage, size-n*memPage)]
+		}
+		return noPage[:min(memPage, size-n*memPage)]
+	}
+	for _, d := range []*Mem{m, o} {
+		for n := range d.pages {
+			if n*memPage < size && (d == m || m.pages[n] == nil) && !bytes.Equal(at(m, n), at(o, n)) {
+				pages = append(pages, n)
+			}
+		}
+	}
+	slices.Sort(pages)
+	return pages
+}
 
 // Clone is an independent copy of the disk as it reads at one moment, all of it durable.
 func (m *Mem) Clone() *Mem {

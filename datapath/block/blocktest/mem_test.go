@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"example.com/santui/datapath/block"
@@ -76,6 +77,19 @@ func TestAfterPowerCut(t *testing.T) {
 	}
 	if err := m.AfterPowerCut(1<<20, 512, nil); !errors.Is(err, block.ErrRange) {
 		t.Error(err)
+	}
+}
+
+func TestDiffer(t *testing.T) {
+	a, b := NewMem(1<<20), NewMem(1<<20)
+	mustWrite(t, a, make([]byte, 8192), 0) // zeroes are no difference to nothing
+	mustWrite(t, a, bytes.Repeat([]byte{1}, 8192), 16<<10)
+	mustWrite(t, b, bytes.Repeat([]byte{1}, 4096), 16<<10)
+	mustWrite(t, b, bytes.Repeat([]byte{1}, 512), 40<<10+512)
+	for size, want := range map[int64][]int64{1 << 20: {5, 10}, 40<<10 + 1024: {5, 10}, 40<<10 + 512: {5}, 16 << 10: nil} {
+		if got := a.Differ(b, size); !slices.Equal(got, want) || !slices.Equal(b.Differ(a, size), want) {
+			t.Errorf("up to %d: %v, want %v", size, got, want)
+		}
 	}
 }
 
