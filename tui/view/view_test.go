@@ -224,3 +224,13 @@ func TestVerifiedNamesTheWayOut(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestASilentAgentHidesNoSplitBrain: the agents reach each other, but the nodes do not replicate.
+func TestASilentAgentHidesNoSplitBrain(t *testing.T) {
+	s := scene.SplitBrain()
+	s.Inputs[0].LinkUp, s.Inputs[0].At = false, scene.Now.Add(-time.Minute)
+	text := strings.Join(derive(s).Meaning, " ")
+	if strings.Contains(text, "at work") || !strings.Contains(text, "do not replicate: split brain") {
+		t.Error(text)
+	}
+}

@@ -114,3 +114,9 @@ func TestWrapCommand(t *testing.T) {
 		}
 	}
 }
+
+func TestWrapKeepsDatesWhole(t *testing.T) {
+	if got := strings.Join(Wrap("last write 2026-11-28 22:23:15", 18), "|"); got != "last write|2026-11-28|22:23:15" {
+		t.Errorf("%q", got)
+	}
+}
