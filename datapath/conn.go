@@ -61,6 +61,7 @@ type link struct {
 	reads    budget    // bytes read for the peer and not yet sent
 	asked    askedBlocks
 	refusals refusals
+	belated  atomic.Bool // an answer to a resync that was stopped has been refused
 	ov       verifyBook
 	bits     *drbd.BitmapDecoder // of a bitmap that is arriving
 	sum      digest              // of the block that is arriving; the receiver's

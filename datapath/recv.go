@@ -430,6 +430,7 @@ func (l *link) deallocated(rd *drbd.Reader, h drbd.Header) error {
 // enterResync starts the write of a block that was asked for; without the disk that it was for it is refused.
 func (l *link) enterResync(p *peerReq) {
 	if !l.r.traffic.enter(p, spanResync) {
+		l.belated.Store(true)
 		l.answer(drbd.CmdNegAck, p)
 		l.asked.done(l, p.asked, false)
 		p.recycle()

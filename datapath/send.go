@@ -450,8 +450,13 @@ func (s *sender) flush() error {
 	return err
 }
 
-// sendBitmap sends the whole bitmap. The gate is frozen, so nothing changes it meanwhile.
+// sendBitmap sends the whole bitmap. The gate is frozen, so nothing changes it meanwhile. What this node refused of the resync
+// before travels on the other socket; a kernel that hears of it when the next one has begun counts it there, and calls this
+// copy Inconsistent in the end.
 func (s *sender) sendBitmap(d *disk) error {
+	if s.l.belated.Swap(false) && !s.l.roundTrip(s.l.ctx) {
+		return net.ErrClosed
+	}
 	enc := drbd.NewBitmapEncoder(bitmapSource{d.bm}, s.l.r.cfg.PlainBitmap)
 	buf := make([]byte, 0, drbd.MaxBitmapPacket)
 	for {
