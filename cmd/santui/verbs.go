@@ -176,6 +176,12 @@ func printWarnings(w io.Writer, l proto.CheckList) {
 
 // away words the outages of an operation.
 func away(o proto.Op) string {
+	if o.Plan.Verb == proto.VerbTakeover { // the service had been away before anybody asked
+		if o.State != proto.OpDone || o.Outage == 0 {
+			return ""
+		}
+		return fmt.Sprintf(" (service up %.1f s after the start)", o.Outage)
+	}
 	if len(o.Outages) == 0 {
 		if o.Outage == 0 {
 			return ""

@@ -14,12 +14,12 @@ import (
 // The waiting times of a Keeper.
 const (
 	minBackoff = time.Second
-	maxBackoff = 30 * time.Second
+	maxBackoff = 10 * time.Second
 )
 
 // Keeper keeps a session open: it opens one, waits until it is over, and opens the next, for ever. Between attempts it
-// waits 1 s, then twice as long each time up to 30 s, and a random fifth more or less. After a session that lasted
-// longer than the last wait it starts at 1 s again; after a refusal it waits 30 s, since nothing changes by itself.
+// waits 1 s, then twice as long each time up to 10 s, and a random fifth more or less. After a session that lasted
+// longer than the last wait it starts at 1 s again; after a refusal it waits 10 s, since nothing changes by itself.
 type Keeper struct {
 	open   func(context.Context) (*Session, error)
 	onUp   func(*Session)

@@ -39,7 +39,7 @@ func TestKeep(t *testing.T) {
 			if lo, hi := want*8/10, want*12/10; d < lo || d > hi {
 				t.Errorf("wait %d is %v, want %v to %v", i, d, lo, hi)
 			}
-			want = min(2*want, 30*time.Second)
+			want = min(2*want, 10*time.Second)
 		}
 		if len(waits) < 8 || len(waits) != dials || !errors.Is(last, fail) {
 			t.Errorf("%d waits, %d dials, last error %v", len(waits), dials, last)
@@ -65,9 +65,9 @@ func TestKeep(t *testing.T) {
 		fail = proto.Errorf(proto.CodeVersion, "too old")
 		waits = nil
 		_ = server.Close()
-		time.Sleep(10 * time.Second)
+		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if len(waits) != 2 || waits[1] < 24*time.Second {
+		if len(waits) != 2 || waits[1] < 8*time.Second {
 			t.Errorf("after a refusal: %v", waits)
 		}
 

@@ -103,7 +103,11 @@ func trendPart(trends []Trend) Part {
 		p.Rows = append(p.Rows, []string{string(t.Verb), fmt.Sprint(t.Moves), what, away(s.Last), away(s.Median), away(s.Worst), away(s.Least)})
 	}
 	for _, t := range trends {
-		row(t, "service", t.Service)
+		what := "service"
+		if t.Verb == proto.VerbTakeover {
+			what = "its steps"
+		}
+		row(t, what, t.Service)
 		if t.Storage != nil {
 			row(t, "storage", *t.Storage)
 		}

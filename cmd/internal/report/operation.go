@@ -31,7 +31,7 @@ func Operation(r proto.Report, zone *time.Location) Page {
 		if !x.Began.IsZero() {
 			text += fmt.Sprintf(", from %s to %s", x.Began.In(zone).Format(clockFormat), x.Began.Add(duration(x.Service)).In(zone).Format(clockFormat))
 		}
-		fact("service away", "%s to %s: %s", x.From, x.To, text)
+		fact(service(o.Plan.Verb), "%s to %s: %s", x.From, x.To, text)
 		if x.Storage > 0 {
 			text = span(x.Storage)
 			if !x.LastWrite.IsZero() {
@@ -89,16 +89,26 @@ func warnings(o proto.Op) Part {
 	return p
 }
 
+// service names what an operation knows of the service's absence. Before a takeover it had been away already: that one
+// measures its own work only.
+func service(v proto.Verb) string {
+	if v == proto.VerbTakeover {
+		return "its steps took"
+	}
+	return "service away"
+}
+
 func steps(o proto.Op, zone *time.Location) Part {
 	p := Part{Heading: "Steps", Columns: []string{"#", "at", "node", "step", "command", "state", "took", "result"}}
 	chart := &Chart{}
 	since := func(t time.Time) float64 { return t.Sub(o.Started).Seconds() }
 	for _, x := range o.Outages {
 		if !x.Began.IsZero() {
-			b := Bar{From: since(x.Began), To: since(x.Began) + x.Service, Class: "away", Title: "service away, " + span(x.Service)}
+			name := service(o.Plan.Verb)
+			b := Bar{From: since(x.Began), To: since(x.Began) + x.Service, Class: "away", Title: name + ", " + span(x.Service)}
 			chart.Bands = append(chart.Bands, b)
 			b.Class = "stopped"
-			chart.add(fmt.Sprintf("service away, %s to %s", x.From, x.To), b)
+			chart.add(fmt.Sprintf("%s, %s to %s", name, x.From, x.To), b)
 		}
 		if !x.LastWrite.IsZero() {
 			chart.add(fmt.Sprintf("storage away, %s to %s", x.From, x.To), Bar{From: since(x.LastWrite), To: since(x.LastWrite) + x.Storage, Class: "stopped",
