@@ -377,7 +377,8 @@ func (w *world) cut(inc *incarnation, why string) {
 		w.model.apart.down(n.i)
 	}
 	if s.PeerRole == proto.Primary && s.PeerDisk < proto.Inconsistent {
-		w.model.apart.down(1 - n.i) // it kept the log for a Primary without a disk
+		w.model.apart.down(n.i) // it keeps the log for a Primary without a disk, besides what it wrote itself before
+		w.model.apart.down(1 - n.i)
 	}
 	w.model.lostPower(n.i, s.Role == proto.Primary || w.app == inc)
 	if s.Role == proto.Primary || w.app == inc {
