@@ -14,10 +14,13 @@ func (w *world) slot() int {
 	return meta.Flexible
 }
 
+// outside says that the seed's metadata is external.
+func (w *world) outside() bool { return w.seed%3 == 1 }
+
 // newMD makes the disk for external metadata, nil for seeds whose metadata is internal.
 func (w *world) newMD() *blocktest.Mem {
 	switch {
-	case w.seed%3 != 1:
+	case !w.outside():
 		return nil
 	case w.slot() == meta.Flexible:
 		return blocktest.NewMem(1<<20 + 512)

@@ -85,7 +85,7 @@ func (w *world) usable() int64 { return w.usableOf(w.disk) }
 
 // usableOf is how large a device a disk of a size can give.
 func (w *world) usableOf(disk int64) int64 {
-	if w.nodes[0].md != nil {
+	if w.outside() {
 		return disk
 	}
 	l, err := meta.LayoutFor(disk)

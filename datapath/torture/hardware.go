@@ -41,7 +41,7 @@ func hardwareOf(seed uint64) hardware {
 
 // alExtentsOf is how large a node's activity log is: al-extents may change from boot to boot.
 func (h *hardware) alExtentsOf(n *node) int {
-	return h.alExtents[(n.boot+n.i)%len(h.alExtents)]
+	return h.alExtents[(int(n.boot.Load())+n.i)%len(h.alExtents)]
 }
 
 // doom lets the Primary be lost when its next flush has returned.

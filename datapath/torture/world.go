@@ -80,7 +80,7 @@ type node struct {
 	mem  *blocktest.Mem // the platters
 	md   *blocktest.Mem // those of the disk for external metadata, nil: it is internal
 	inc  *incarnation   // nil: no power
-	boot int
+	boot atomic.Int64
 	old  *shelved     // an old disk, to be put back; nil: there is none
 	busy int          // commands of the operator under way
 	kept atomic.Int64 // the size of the disk that the engine keeps in mind
@@ -285,8 +285,7 @@ func (w *world) task(f func()) {
 // powerOn boots a node without power.
 func (w *world) powerOn(n *node) error {
 	w.mu.Lock()
-	n.boot++
-	inc := &incarnation{n: n, boot: n.boot, dead: make(chan struct{}), mem: n.mem, md: n.md, trigger: map[string]int{}, pending: map[uint32][2]int64{}}
+	inc := &incarnation{n: n, boot: int(n.boot.Add(1)), dead: make(chan struct{}), mem: n.mem, md: n.md, trigger: map[string]int{}, pending: map[uint32][2]int64{}}
 	w.mu.Unlock()
 	cfg := datapath.Config{
 		Resource: "r0", Device: "/dev/drbd0", Node: n.name, Peer: names[1-n.i], DiskPath: "disk of " + n.name,
@@ -335,7 +334,7 @@ func (w *world) powerOn(n *node) error {
 	inc.res = res
 	w.mu.Lock()
 	n.inc = inc
-	w.note("power on for %s.%d", n.name, n.boot)
+	w.note("power on for %s.%d", n.name, inc.boot)
 	w.mu.Unlock()
 	w.net.powerOn(n.i)
 	w.task(func() { w.watch(inc) })
@@ -361,12 +360,12 @@ func (w *world) cut(inc *incarnation, why string) {
 	w.net.powerOff(inc)
 	w.stats.cuts++
 	s := inc.res.Status()
-	percent := []int{0, 10, 50, 90, 100}[int(uint64(w.jitter(3, n.i, n.boot))%5)]
-	w.note("POWER CUT of %s.%d %s: %v %v %v, %d sectors in its cache, %d%% survive, copy %v", n.name, n.boot, why, s.Role, s.Conn, s.Disk,
+	percent := []int{0, 10, 50, 90, 100}[int(uint64(w.jitter(3, n.i, inc.boot))%5)]
+	w.note("POWER CUT of %s.%d %s: %v %v %v, %d sectors in its cache, %d%% survive, copy %v", n.name, inc.boot, why, s.Role, s.Conn, s.Disk,
 		inc.mem.Unflushed(), percent, w.model.level[n.i])
 	w.seen.saw("power: %s", why)
 	w.checkSafe(n.i, "at a power cut")
-	n.mem, n.md = n.crashed(inc.mem, inc.md, w.seed+uint64(n.boot)*2+uint64(n.i), percent, n.boot)
+	n.mem, n.md = n.crashed(inc.mem, inc.md, w.seed+uint64(inc.boot)*2+uint64(n.i), percent, inc.boot)
 	n.inc = nil
 	for id, r := range inc.pending {
 		w.model.finish(n.i, id, r[0], r[1], false)
