@@ -56,7 +56,7 @@ func badFS(s string) string {
 
 func badMount(s string) string {
 	if s != "" && (!strings.HasPrefix(s, "/") || s == "/") {
-		return "is a directory that is there on both nodes, from / on; or nothing"
+		return "begins with /, for a directory that is there on both nodes; or is empty"
 	}
 	return ""
 }

@@ -516,7 +516,7 @@ func TestSetup(t *testing.T) {
 	for _, c := range []struct{ vg, lv, size, fs, mount, why string }{
 		{"-x", "data", "", "ext4", "", "volume group is no name for LVM"}, {"storage", "da ta", "", "ext4", "", "volume is no name for LVM"},
 		{"storage", "data", "10", "ext4", "", "size is no size"}, {"storage", "data", "-3G", "ext4", "", "size is no size"},
-		{"storage", "data", "1G", "ntfs", "", "file system is ext4 or xfs"}, {"storage", "data", "1G", "xfs", "srv", "mount point is a directory"},
+		{"storage", "data", "1G", "ntfs", "", "file system is ext4 or xfs"}, {"storage", "data", "1G", "xfs", "srv", "mount point begins with"},
 	} {
 		for i, text := range []string{c.vg, c.lv, c.size, c.fs, c.mount} {
 			p.form.fields[i].text = text

@@ -126,6 +126,7 @@ func Running() Scene {
 	s.Inputs[1].Snapshot.Lock = &proto.Lock{OpID: op.ID, Owner: op.Owner, Node: "weasel", Since: op.Started}
 	r := &s.Inputs[0].Snapshot.Resources[0]
 	r.Role, r.Stack, r.Node, r.Open = proto.Secondary, proto.Stack{}, "", 0
+	r.Lights.SafePowerOff = yes("Secondary, nothing uses it")
 	s.Inputs[1].Snapshot.Resources[0].PeerRole = proto.Secondary
 	return s
 }
