@@ -108,6 +108,11 @@ func (w *world) jam() {
 	w.net.set([2]bool{true, true})
 	time.Sleep(d)
 	w.net.set([2]bool{})
+	for i := range w.nodes {
+		if inc := w.incOf(i); inc != nil && inc.res.Status().Conn == proto.Behind {
+			w.arm(inc, 50) // in the resync that comes, where what it was told is all it goes by
+		}
+	}
 }
 
 // comb writes every other block of the widest window, if the application runs on a node that is alone; else it sees to that.
