@@ -57,7 +57,10 @@ func (w *world) isOver(n *node, old *shelved) bool {
 	}
 	s := peer.res.Status()
 	older := slices.ContainsFunc(s.UUIDs.History[:], func(u uint64) bool { return u != 0 && u&^1 == old.current })
-	return s.Disk == proto.UpToDate && s.Conn < proto.Connected && older && s.UUIDs.Current&^1 != old.current && s.UUIDs.Bitmap&^1 != old.current
+	// During a resync one from before its start passes for a node that did not hear of it (rule 71, as with DRBD), and what was
+	// resynced already is not again.
+	began := s.UUIDs.Bitmap != 0 && s.UUIDs.History[0]&^1 == old.current
+	return s.Disk == proto.UpToDate && !began && s.Conn < proto.Connected && older && s.UUIDs.Current&^1 != old.current && s.UUIDs.Bitmap&^1 != old.current
 }
 
 // replace lets a node's disk go and attaches it again, as its policy for errors leaves to the operator.
