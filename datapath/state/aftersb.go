@@ -121,7 +121,8 @@ func (m *machine) splitBrain(result int, peerRole proto.Role, told uint64, stran
 		older: m.s.UUIDs.Bitmap&1 == 1, peerOld: m.s.PeerUUIDs.Bitmap&1 == 1, bits: told, peerBits: m.s.PeerUUIDs.Bits,
 	}
 	lost := false
-	if result == SplitBrain || m.s.AlwaysASBP {
+	// always-asbp is for data sets that are somehow related (drbd.conf(5)).
+	if result == SplitBrain || m.s.AlwaysASBP && !strangers {
 		var r int
 		r, lost = f.resolve(m.s.AfterSB)
 		if lost {

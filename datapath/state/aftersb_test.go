@@ -215,23 +215,33 @@ func TestAfterSBLostBesideDiscard(t *testing.T) {
 }
 
 // TestAlwaysASBP: where the histories do not tell when the copies parted, the policies hold only with always-asbp, and all
-// is copied.
+// is copied. Where they do not even tell that the copies were ever the same, as with two pairs that were made alike, no
+// policy holds.
 func TestAlwaysASBP(t *testing.T) {
-	for _, always := range []bool{false, true} {
+	for _, tt := range []struct {
+		always   bool
+		history  [2]uint64
+		resolved bool
+	}{
+		{false, [2]uint64{0x5000, 0x6000}, false},
+		{true, [2]uint64{0x5000, 0x6000}, true},
+		{true, [2]uint64{0, drbd.UUIDJustCreated}, false},
+		{true, [2]uint64{}, false},
+	} {
 		p, a, b := syncedPair(t)
 		a.do(Demote{})
 		p.settle(rng())
 		p.cut()
 		p.settle(rng())
 		for i, n := range p.n { // other bitmap UUIDs, a common history
-			n.s.AfterSB[0], n.s.AlwaysASBP = drbd.AfterSBDiscardLeastChanges, always
-			n.s.UUIDs = UUIDs{Current: uint64(0x100 + 0x10*i), Bitmap: uint64(0x1000 + 0x10*i), History0: 0x5000, History1: 0x6000}
+			n.s.AfterSB[0], n.s.AlwaysASBP = drbd.AfterSBDiscardLeastChanges, tt.always
+			n.s.UUIDs = UUIDs{Current: uint64(0x100 + 0x10*i), Bitmap: uint64(0x1000 + 0x10*i), History0: tt.history[0], History1: tt.history[1]}
 		}
 		a.data[3], a.bits[3] = 33, true
 		p.cable = true
 		p.settle(rng())
-		if resolved := a.s.Conn == proto.Connected && b.data[3] == 33; resolved != always {
-			t.Errorf("always %v: %v %v\n%s", always, a.s.Conn, b.s.Conn, strings.Join(a.notes, "\n"))
+		if resolved := a.s.Conn == proto.Connected && b.data[3] == 33; resolved != tt.resolved {
+			t.Errorf("%+v: %v %v\n%s", tt, a.s.Conn, b.s.Conn, strings.Join(a.notes, "\n"))
 		}
 	}
 }

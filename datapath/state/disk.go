@@ -132,7 +132,7 @@ func (m *machine) foreign(e Attached) *Refusal {
 	remedy := "if it is the wrong disk, attach the right one. If the peer's data shall be copied to this one, recreate its metadata (create-md) and attach it again"
 	switch {
 	case v.Result == Unrelated || v.Result == NeedFeature:
-	case result == SplitBrain && m.s.AfterSB == [3]uint32{}, result == SplitBrain2 && !m.s.AlwaysASBP:
+	case result == SplitBrain && m.s.AfterSB == [3]uint32{}, result == SplitBrain2 && (!m.s.AlwaysASBP || v.Strangers):
 	case result > 0 && result < SplitBrain && m.s.PeerRole == proto.Primary && m.s.PeerDisk > proto.Inconsistent:
 		remedy = "a Primary is never overwritten: see which data is wanted first. " + remedy
 	default:
