@@ -5,7 +5,9 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
+	"example.com/santui/datapath/block"
 	"example.com/santui/datapath/conformance"
 	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
@@ -203,6 +205,55 @@ func TestAheadOfPuppet(t *testing.T) {
 	p.n.await("the answers", func(s *Status) bool { return s.OutOfSync == 0 })
 	p.send(drbd.CmdState, drbd.State{Role: proto.Secondary, Peer: proto.Primary, Conn: proto.Connected, Disk: proto.UpToDate, PeerDisk: proto.UpToDate})
 	p.n.await("the end", inSync)
+}
+
+// TestAheadUnconfirmed: until the peer has confirmed what was sent before, the link is still congested. No resync begins, for
+// writers would wait until it may.
+func TestAheadUnconfirmed(t *testing.T) {
+	t.Parallel()
+	p, epochs := runsAhead(t)
+	p.n.write(5*4096, pattern(5, 4096))
+	p.marked()
+	p.ack(drbd.CmdBarrierAck, epochs[0]) // one of two
+	time.Sleep(calmTime + 500*time.Millisecond)
+	done := make(chan error, 1)
+	go func() { _, err := p.n.WriteAt(block.Buffer(4096), 9*4096); done <- err }()
+	select {
+	case err := <-done:
+		p.must(err)
+	case <-time.After(2 * time.Second):
+		p.n.dump()
+		t.Fatal("a write waits for the link that this node left behind")
+	}
+	if b := p.marked(); b.Sector != 72 {
+		t.Errorf("announced %+v", b)
+	}
+	p.ack(drbd.CmdBarrierAck, epochs[1])
+	p.n.await("the resync", is(proto.SyncSource))
+}
+
+// TestSourceMarksUntilAnswered: a block that was sent in a resync is out of sync until the peer says that it has it.
+func TestSourceMarksUntilAnswered(t *testing.T) {
+	t.Parallel()
+	p, epochs := runsAhead(t)
+	p.n.write(5*4096, pattern(5, 4096))
+	p.n.write(9*4096, pattern(6, 4096))
+	for _, e := range epochs {
+		p.ack(drbd.CmdBarrierAck, e)
+	}
+	p.n.await("the resync", is(proto.SyncSource))
+	for _, sector := range []uint64{40, 72} {
+		p.send(drbd.CmdRSDataRequest, drbd.BlockRequest{Sector: sector, ID: drbd.IDSyncer, Size: 4096})
+		p.expect(drbd.CmdRSDataReply)
+	}
+	p.ack(drbd.CmdRSWriteAck, drbd.BlockAck{Sector: 40, ID: drbd.IDSyncer, Size: 4096})
+	p.n.await("the answer", func(s *Status) bool { return s.OutOfSync <= 4096 })
+	p.hangUp()
+	p.n.await("the end of the link", func(s *Status) bool { return s.Conn < proto.Connected })
+	if s := p.n.Status(); s.OutOfSync != 4096 {
+		p.n.dump()
+		t.Errorf("%d bytes out of sync, one block was sent and not confirmed", s.OutOfSync)
+	}
 }
 
 // TestAheadLinkLost: whatever was sent or only announced is resynced when the peer is back.

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -84,6 +85,35 @@ func TestProtocolANegAckAfterCompletion(t *testing.T) {
 	p.n.ok("flush", p.n.Flush())
 	if s := p.n.Status(); s.OutOfSync != 4096 {
 		t.Errorf("the barrier's answer took the mark away: %+v", s)
+	}
+}
+
+// TestNextWriteIsBehindABarrier: what the application writes after a write of protocol A or B was done may depend on it, and
+// the peer need not have that one on its disk.
+func TestNextWriteIsBehindABarrier(t *testing.T) {
+	for _, pr := range []proto.Protocol{proto.ProtocolA, proto.ProtocolB} {
+		t.Run(pr.String(), func(t *testing.T) {
+			p := puppetNode(t, under(pr))
+			p.secondary()
+			for i := range int64(8) { // at once: an epoch ends by itself when nothing is written for a while
+				done := make(chan error, 1)
+				go func() { _, err := p.n.WriteAt(block.Buffer(4096), i*4096); done <- err }()
+				ended := i == 0
+				cmd, b := p.next(p.rd)
+				for ; cmd != drbd.CmdData; cmd, b = p.next(p.rd) {
+					ended = ended || cmd == drbd.CmdBarrier
+				}
+				if !ended {
+					t.Fatalf("write %d is in the epoch of the one that was done before it", i)
+				}
+				d, err := drbd.ParseData(b)
+				p.must(err)
+				if pr == proto.ProtocolB {
+					p.ack(drbd.CmdRecvAck, drbd.BlockAck{Sector: d.Sector, ID: d.ID, Size: 4096})
+				}
+				p.must(<-done)
+			}
+		})
 	}
 }
 
@@ -167,13 +197,10 @@ func TestAnswersOfASecondary(t *testing.T) {
 	}
 	next := func(want drbd.Cmd, id uint64) {
 		t.Helper()
-		h, err := p.md.Next()
-		p.must(err)
-		b := make([]byte, h.Length)
-		p.must(p.md.ReadBlock(b))
+		cmd, b := p.next(p.md)
 		a, err := drbd.ParseBlockAck(b)
-		if err != nil || h.Cmd != want || a.ID != drbd.BlockIDOf(id) || a.Sector != id*8 || a.Size != 4096 {
-			t.Fatalf("%v %+v, %v where %v for %d belongs", h.Cmd, a, err, want, id)
+		if err != nil || cmd != want || a.ID != drbd.BlockIDOf(id) || a.Sector != id*8 || a.Size != 4096 {
+			t.Fatalf("%v %+v, %v where %v for %d belongs", cmd, a, err, want, id)
 		}
 	}
 	send(1, drbd.DPSendRecvAck)
@@ -191,6 +218,34 @@ func TestAnswersOfASecondary(t *testing.T) {
 	}
 	if n := p.n.disk.(*blocktest.Mem).Unflushed(); n != 0 {
 		t.Errorf("%d sectors in the cache after it", n)
+	}
+}
+
+// TestFailedWriteIsRefused: a Primary must not take a block for one that the peer has, whether it asked for an answer or not.
+func TestFailedWriteIsRefused(t *testing.T) {
+	for _, flags := range []uint32{drbd.DPSendWriteAck, drbd.DPSendRecvAck, 0} {
+		var faults *blocktest.Faults
+		p := puppetNode(t, func(c *Config) {
+			c.Protocol = proto.ProtocolB
+			open := c.Open
+			c.Open = func() (block.Device, error) {
+				dev, err := open()
+				faults = blocktest.NewFaults(dev)
+				return faults, err
+			}
+		})
+		p.primary()
+		faults.Inject(blocktest.Rule{Ops: blocktest.OpWrite, Err: syscall.EIO})
+		d := drbd.Data{Sector: 8, ID: drbd.BlockIDOf(1), Flags: flags}
+		p.send(drbd.CmdData, raw(append(d.Append(nil), pattern(1, 4096)...)))
+		cmd, b := p.next(p.md)
+		for cmd != drbd.CmdWriteAck && cmd != drbd.CmdNegAck {
+			cmd, b = p.next(p.md)
+		}
+		a, err := drbd.ParseBlockAck(b)
+		if err != nil || cmd != drbd.CmdNegAck || a.ID != d.ID || a.Sector != 8 || a.Size != 4096 {
+			t.Errorf("flags %#x: %v %+v, %v", flags, cmd, a, err)
+		}
 	}
 }
 

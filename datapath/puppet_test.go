@@ -125,14 +125,20 @@ func (p *puppet) expectMeta(cmd drbd.Cmd) []byte {
 func (p *puppet) until(rd *drbd.Reader, cmd drbd.Cmd) []byte {
 	p.t.Helper()
 	for {
-		h, err := rd.Next()
-		p.must(err)
-		b := make([]byte, h.Length)
-		p.must(rd.ReadBlock(b))
-		if h.Cmd == cmd {
+		if got, b := p.next(rd); got == cmd {
 			return b
 		}
 	}
+}
+
+// next reads one packet.
+func (p *puppet) next(rd *drbd.Reader) (drbd.Cmd, []byte) {
+	p.t.Helper()
+	h, err := rd.Next()
+	p.must(err)
+	b := make([]byte, h.Length)
+	p.must(rd.ReadBlock(b))
+	return h.Cmd, b
 }
 
 func (p *puppet) features(f drbd.Features) {
