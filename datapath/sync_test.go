@@ -696,7 +696,7 @@ func TestDiskErrorOnSecondary(t *testing.T) {
 	p.boot(1, faults)
 	p.synced()
 	a, b := p.node[0], p.node[1]
-	faults.Inject(blocktest.Rule{Ops: blocktest.OpWrite, Err: syscall.EIO})
+	heal := faults.Inject(blocktest.Rule{Ops: blocktest.OpWrite, Err: syscall.EIO})
 	w := startWriter(a, 3, 4)
 	b.await("Diskless", func(s *Status) bool { return s.Disk == proto.Diskless })
 	a.await("it", func(s *Status) bool { return s.PeerDisk <= proto.Failed })
@@ -706,6 +706,10 @@ func TestDiskErrorOnSecondary(t *testing.T) {
 		t.Fatal("a write failed although the local disk is fine")
 	}
 	w.check(t, w.acked(), a.content())
+	heal() // what the disk refused is among what the resync brings
+	b.ok("attach", b.Attach(bg()))
+	p.await("the resync", inSync)
+	p.equal()
 }
 
 func TestDisconnectTellsPeer(t *testing.T) {
