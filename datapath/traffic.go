@@ -52,6 +52,7 @@ type traffic struct {
 	slots    []*slot // requests that the peer knows by handle
 	free     []uint32
 	flushes  []*flushWait
+	unsure   bool // the next flush has to fail, see giveUp
 	count    counters
 	told     time.Time // when tell was called last
 
@@ -338,8 +339,10 @@ func (t *traffic) barrierAck(l *link, ack drbd.BarrierAck) error {
 }
 
 // giveUp ends everything that waited for a link whose goroutines have ended: what its peer did not confirm is marked
-// out of sync, then forgotten; requests go on without the peer.
-func (t *traffic) giveUp(l *link) {
+// out of sync, then forgotten; requests go on without the peer. It gives the bytes that the peer alone has, acknowledged and
+// perhaps not on its disk: if it loses power they are gone, and nothing that it says when it is back tells whether it did.
+// Unless I/O without data is suspended the next flush fails.
+func (t *traffic) giveUp(l *link) (atRisk int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.gate.link == l {
@@ -355,11 +358,15 @@ func (t *traffic) giveUp(l *link) {
 	}
 	if !l.replicates {
 		t.rouse()
-		return
+		return 0
 	}
+	good := t.gate.disk != nil && t.gate.good
 	for len(t.log.epochs) > 0 {
 		e := t.log.epochs[0]
 		for _, w := range e.writes {
+			if !good && !w.netPending && !w.netFailed {
+				atRisk += w.n
+			}
 			if w.disk != nil {
 				w.disk.bm.SetRange(w.off, w.n)
 			}
@@ -377,7 +384,9 @@ func (t *traffic) giveUp(l *link) {
 		t.log.recycle(e)
 	}
 	t.log.done = t.log.seq
+	t.unsure = t.unsure || atRisk > 0 && !t.cfg.SuspendOnNoData
 	t.confirmed()
+	return atRisk
 }
 
 // wouldLink says whether l gets writes that no link, or another one, gets now.

@@ -440,7 +440,8 @@ func (t *traffic) flushOnce() (seen uint64, err error) {
 	switch {
 	case !t.resumed():
 		return seen, fmt.Errorf("%s on %s: flush: %w", t.cfg.Resource, t.cfg.Node, ErrNotPrimary)
-	case lost:
+	case lost, t.unsure:
+		t.unsure = false
 		return seen, t.noData("flush", 0, 0, err)
 	}
 	return seen, nil
