@@ -373,6 +373,9 @@ func (o *owner) narrow(old state.State) {
 	case old.Conn == proto.Ahead && o.st.Conn.Syncing():
 		g.behind = o.link
 	}
+	if old.Conn >= proto.Connected && o.st.Conn < proto.Connected && o.st.Role == proto.Primary {
+		g.frozen = true // nothing is confirmed alone before the generation that it belongs to is on the disk
+	}
 	o.r.traffic.setGate(g)
 	if old.Conn == proto.Ahead && g.behind != nil && g.frozen {
 		o.r.traffic.drain(o.link) // all that was marked is announced before the resync begins

@@ -288,3 +288,43 @@ func (p *pair) equal() {
 		}
 	}
 }
+
+// TestNothingIsConfirmedBeforeItsGeneration: a Primary that loses its peer confirms no write before the generation that it
+// begins then is on its disk. Else a power cut would leave it with the old one: its peer, promoted meanwhile, would overwrite
+// what was confirmed, and no split brain would show.
+func TestNothingIsConfirmedBeforeItsGeneration(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, testSize, testSize, nil)
+	faults, mem := p.faulty(0)
+	p.synced()
+	a := p.node[0]
+	a.write(1<<20, pattern(4, 4096)) // its extent is in the log now
+	a.ok("flush", a.Flush())
+	p.await("quiet", inSync)
+	block := make(chan struct{})
+	heal := faults.Inject(blocktest.Rule{Ops: blocktest.OpWrite, From: mem.Size() - 4096, Block: block})
+	p.cable.pull()
+	for linked := true; linked; time.Sleep(time.Millisecond) {
+		a.traffic.mu.Lock()
+		linked = a.traffic.gate.link != nil
+		a.traffic.mu.Unlock()
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := a.WriteAt(pattern(5, 4096), 1<<20)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Errorf("a write was confirmed before the superblock was written: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	heal()
+	close(block)
+	if !t.Failed() {
+		a.ok("the write", <-done)
+	}
+	p.cable.plug()
+	p.await("the resync", inSync)
+	p.equal()
+}

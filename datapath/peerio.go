@@ -130,6 +130,7 @@ type rxEpoch struct {
 	quiet  sync.Cond
 	count  uint32
 	active int
+	disk   *disk // that the writes of the epoch went to; nil: none did
 }
 
 func (e *rxEpoch) init() { e.quiet.L = &e.mu }
@@ -143,10 +144,13 @@ func (e *rxEpoch) begin() int {
 	return e.active - 1
 }
 
-// end gives the number of writes still active.
-func (e *rxEpoch) end() int {
+// end gives the number of writes still active. d is the disk that took this one, nil if none did.
+func (e *rxEpoch) end(d *disk) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if d != nil {
+		e.disk = d
+	}
 	if e.active--; e.active == 0 {
 		e.quiet.Broadcast()
 	}
@@ -162,16 +166,16 @@ func (e *rxEpoch) await() {
 	}
 }
 
-// finish waits until all writes of the epoch are on the disk and starts the next one.
-func (e *rxEpoch) finish() uint32 {
+// finish waits until all writes of the epoch are on the disk and starts the next one. It gives their number, and the disk.
+func (e *rxEpoch) finish() (uint32, *disk) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for e.active > 0 {
 		e.quiet.Wait()
 	}
-	n := e.count
-	e.count = 0
-	return n
+	n, d := e.count, e.disk
+	e.count, e.disk = 0, nil
+	return n, d
 }
 
 // enter hands p to a worker in its turn. It reports false when there is no disk to do it on.
@@ -339,8 +343,12 @@ func (l *link) doWrite(p *peerReq) {
 	if p.flags&drbd.DPSendWriteAck != 0 || cmd == drbd.CmdNegAck {
 		addAck(&l.acks, cmd, l.ackOf(p))
 	}
+	d := p.disk
 	l.r.traffic.leave(p, err == nil)
-	alone := l.rx.end() == 0 && p.alone
+	if err != nil {
+		d = nil
+	}
+	alone := l.rx.end(d) == 0 && p.alone
 	p.recycle()
 	l.ackNow(alone)
 }
@@ -498,7 +506,7 @@ func (t *traffic) abandon(l *link) {
 		p.disk.put()
 		t.mu.Unlock()
 		if p.kind.writes() {
-			l.rx.end()
+			l.rx.end(nil)
 		}
 		if p.part != nil {
 			l.ov.done(t, p.part, p.off, p.n, false, false)

@@ -249,6 +249,32 @@ func TestFailedWriteIsRefused(t *testing.T) {
 	}
 }
 
+// TestFailedDiskIsNotConfirmed: a disk that fails takes what is in its cache along. The barrier behind those writes gets no
+// answer, and the Primary marks them.
+func TestFailedDiskIsNotConfirmed(t *testing.T) {
+	t.Parallel()
+	p, faults := faultyPuppet(t)
+	p.primary()
+	write := func(blk uint64, want drbd.Cmd) {
+		t.Helper()
+		d := drbd.Data{Sector: blk * 8, ID: drbd.BlockIDOf(blk), Flags: drbd.DPSendWriteAck}
+		p.send(drbd.CmdData, raw(append(d.Append(nil), pattern(blk, 4096)...)))
+		cmd, _ := p.next(p.md)
+		for cmd != drbd.CmdWriteAck && cmd != drbd.CmdNegAck {
+			cmd, _ = p.next(p.md)
+		}
+		if cmd != want {
+			t.Fatalf("block %d: %v, want %v", blk, cmd, want)
+		}
+	}
+	write(1, drbd.CmdWriteAck)
+	faults.Inject(blocktest.Rule{Ops: blocktest.OpWrite, Err: syscall.EIO})
+	write(2, drbd.CmdNegAck)
+	p.n.await("the disk's end", func(s *Status) bool { return s.Disk == proto.Diskless })
+	p.send(drbd.CmdBarrier, drbd.Barrier{ID: drbd.BarrierIDOf(7)})
+	p.n.await("the link's end", func(s *Status) bool { return s.Conn < proto.Connected })
+}
+
 func TestPairUnderEachProtocol(t *testing.T) {
 	conformance.Ran(t, conformance.SantuiSantui, "protocol-a-io")
 	for _, pr := range []proto.Protocol{proto.ProtocolA, proto.ProtocolB} {

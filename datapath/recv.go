@@ -300,7 +300,7 @@ func (l *link) enterWrite(p *peerReq) {
 	switch {
 	case !ok:
 		l.answer(drbd.CmdNegAck, p)
-		l.rx.end()
+		l.rx.end(nil)
 		p.recycle()
 	case now && here:
 		l.doWrite(p)
@@ -545,7 +545,7 @@ func (l *link) barrier(rd *drbd.Reader) error {
 	if err != nil {
 		return err
 	}
-	n := l.rx.finish()
+	n, wrote := l.rx.finish()
 	if n == 0 {
 		return nil // DRBD does not answer the barrier of an empty epoch
 	}
@@ -566,6 +566,9 @@ func (l *link) barrier(rd *drbd.Reader) error {
 			l.r.diskFailed(d, false, err)
 			return brokenLink(networkFailure, "the local disk could not be flushed: %v", err)
 		}
+	}
+	if wrote != nil && wrote != d && wrote.failed.Load() {
+		return brokenLink(networkFailure, "the local disk failed with writes in its cache")
 	}
 	putAck(&l.acks, drbd.CmdBarrierAck, drbd.BarrierAck{ID: p.ID, SetSize: n})
 	return nil
