@@ -50,6 +50,7 @@ type model struct {
 	writes   []record // write 0 is the fresh device, zeroes
 	windows  []*window
 	level    [2]level
+	target   [2]bool      // a resync to this node has been seen, and its end has not
 	crashed  [2]bool      // it lost power as Primary and was not in sync since
 	tainted  [2]bool      // its disk failed; it cannot be current until the engine has noticed
 	failing  [2]bool      // calls on its disk may fail

@@ -469,9 +469,10 @@ func (w *world) observe(inc *incarnation) {
 		if m.forked >= 0 {
 			w.joined(i)
 		}
-		m.level[i] = behind
+		m.level[i], m.target[i] = behind, true
 	}
 	if s.Conn < proto.Connected {
+		m.target[i] = false
 		if s.Role == proto.Primary {
 			w.orphan(i)
 		}
@@ -487,17 +488,18 @@ func (w *world) observe(inc *incarnation) {
 	if p.Conn >= proto.Connected {
 		w.onlyCopyReturned(i, s)
 	}
-	if (s.Conn == proto.Connected && s.PeerDisk == proto.UpToDate && p.Conn != proto.Connected || s.Conn == proto.Ahead) && s.Disk == proto.UpToDate &&
+	ended := m.target[i] && s.Conn == proto.Connected && s.PeerDisk == proto.UpToDate && p.Conn != proto.Connected
+	if (ended || s.Conn == proto.Ahead) && s.Disk == proto.UpToDate &&
 		m.level[1-i] == current && m.level[i] == behind {
 		w.note("%s has all, its source has not heard or has gone", inc.n.name)
-		m.level[i] = current
+		m.level[i], m.target[i] = current, false
 	}
 	if s.Conn == proto.Connected && p.Conn == proto.Connected && s.Disk == proto.UpToDate && p.Disk == proto.UpToDate &&
 		s.PeerDisk == proto.UpToDate && p.PeerDisk == proto.UpToDate {
 		if m.level[0] != current || m.level[1] != current {
 			w.note("both copies are good")
 		}
-		m.level = [2]level{current, current}
+		m.level, m.target = [2]level{current, current}, [2]bool{}
 		if s.OutOfSync == 0 {
 			m.crashed = [2]bool{}
 		}
