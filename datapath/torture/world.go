@@ -471,6 +471,9 @@ func (w *world) observe(inc *incarnation) {
 		}
 		m.level[i], m.target[i] = behind, true
 	}
+	if s.Disk == proto.Outdated && (s.Conn == proto.WFBitMapT || s.Conn == proto.WFSyncUUID) {
+		m.level[i], m.target[i] = behind, true // its source, back from a crash, may have been promoted already
+	}
 	if s.Conn < proto.Connected {
 		m.target[i] = false
 		if s.Role == proto.Primary {
