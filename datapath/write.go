@@ -436,6 +436,9 @@ func (t *traffic) flushOnce() (seen uint64, err error) {
 	if d != nil {
 		d.put()
 	}
+	for t.gate.primary && t.gate.frozen {
+		t.pause() // what the peer did not confirm is not confirmed alone before that is on the disk, as a generation
+	}
 	lost := (d == nil || err != nil || !t.gate.good) && t.gate.link == nil
 	switch {
 	case !t.resumed():
