@@ -123,7 +123,7 @@ func TestDiskLostWhileAhead(t *testing.T) {
 	_ = p.n[0].do(DiskError{})
 	p.settle(r)
 	wants(t, p.n[0].s, proto.Connected, proto.Diskless, proto.Inconsistent)
-	wants(t, p.n[1].s, proto.Connected, proto.Inconsistent, proto.Diskless)
+	wants(t, p.n[1].s, proto.Connected, proto.Outdated, proto.Diskless)
 }
 
 func TestNotAhead(t *testing.T) {

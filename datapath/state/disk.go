@@ -46,11 +46,7 @@ func (m *machine) attached(e Attached) error {
 	ns.Flags &^= MDFullSync
 	disk, peer := m.diskOf(e.Flags)
 	if m.s.Conn >= proto.Connected {
-		// The peer has a say in what this disk is worth. If it has none itself, an Outdated one will be Inconsistent (see
-		// sanitize); the peer may attach its own meanwhile and must know.
-		if disk == proto.Outdated && m.s.PeerDisk < proto.Inconsistent {
-			disk = proto.Inconsistent
-		}
+		// The peer has a say in what this disk is worth.
 		ns.NegDisk, ns.NegPeerDisk = disk, peer
 		disk, peer = proto.Negotiating, m.s.PeerDisk
 		ns.PeerUUIDs = PeerUUIDs{}

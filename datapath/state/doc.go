@@ -84,11 +84,12 @@
 //
 // # Stricter than DRBD
 //
-// An Outdated or Consistent copy whose resync is aborted because a disk is gone becomes Inconsistent, not UpToDate. The
-// source cannot be detached in the middle of a resync without force. A promotion whose link breaks before the peer
-// answered is not made. A Primary that has to lose a split brain is not demoted for it. A Primary's copy is never overwritten
-// in full, and only an UpToDate copy is the source of that. Ahead begins from Connected only. A promotion by force keeps the
-// base of the bitmap in the history. The target of a full resync marks everything when the source begins, not when it agrees.
+// An Outdated copy beside a peer without a disk, or whose resync is aborted because a disk is gone, stays Outdated
+// instead of becoming UpToDate; the peer is told that it is Inconsistent. The source cannot be detached in the middle of
+// a resync without force. A promotion whose link breaks before the peer answered is not made. A Primary that has to lose
+// a split brain is not demoted for it. A Primary's copy is never overwritten in full, and only an UpToDate copy is the
+// source of that. Ahead begins from Connected only. A promotion by force keeps the base of the bitmap in the history.
+// The target of a full resync marks everything when the source begins, not when it agrees.
 //
 // # Not in this version
 //

@@ -206,7 +206,7 @@ func TestAbortedResyncStaysUnusable(t *testing.T) {
 	w := a.s.Word()
 	w.Disk, w.Conn = proto.Failed, proto.Connected
 	b.do(PeerState{State: w})
-	want(t, b, proto.Secondary, proto.Primary, proto.Connected, proto.Inconsistent, proto.Failed)
+	want(t, b, proto.Secondary, proto.Primary, proto.Connected, proto.Outdated, proto.Failed)
 	var r *Refusal
 	if err := b.do(Promote{}); !errors.As(err, &r) {
 		t.Error("an old copy could be promoted")
@@ -244,6 +244,65 @@ func (p *simPair) deliverFrom(n *simNode) {
 		pkt := n.out[0][0]
 		n.out[0] = n.out[0][1:]
 		n.peer.receive(pkt)
+	}
+}
+
+// TestOutdatedBesideDiskless: a copy that an operator has declared Outdated meets a peer without a disk, which then attaches an
+// older one. The newer copy is not overwritten from that.
+func TestOutdatedBesideDiskless(t *testing.T) {
+	for _, how := range []string{"while connected", "before it connects", "both disks while connected"} {
+		t.Run(how, func(t *testing.T) {
+			p, a, b := syncedPair(t)
+			if _, err := b.command(func(id CommandID) Event { return Detach{ID: id} }); err != nil {
+				t.Fatal(err)
+			}
+			p.settle(rng())
+			a.write(1, 99)
+			_ = a.do(Disconnect{Force: true})
+			p.settle(rng())
+			_ = a.do(Demote{})
+			if err := a.do(Outdate{}); err != nil {
+				t.Fatal(err)
+			}
+			if how == "both disks while connected" {
+				_ = a.do(Detach{})
+				p.settle(rng())
+			}
+			_ = a.do(Connect{})
+			p.settle(rng())
+			if how == "both disks while connected" {
+				_ = a.attach()
+				p.settle(rng())
+			}
+			want(t, a, proto.Secondary, proto.Secondary, proto.Connected, proto.Outdated, proto.Diskless)
+			want(t, b, proto.Secondary, proto.Secondary, proto.Connected, proto.Diskless, proto.Inconsistent)
+			if a.md.Flags&(MDConsistent|MDWasUpToDate) != MDConsistent {
+				t.Errorf("flags %x", a.md.Flags)
+			}
+			for _, n := range p.n {
+				var r *Refusal
+				if err := promote(t, p, n, false); !errors.As(err, &r) || r.Code != drbd.SSNoUpToDateDisk {
+					t.Errorf("%s: promotion without a good copy: %v", n.name, err)
+				}
+			}
+			a.receive(SendChangeReq{Change: change(drbd.MaskRole, drbd.State{Role: proto.Primary})}) // a kernel would ask
+			if last := a.out[1][len(a.out[1])-1].(SendChangeReply); last.Code != drbd.SSNoUpToDateDisk {
+				t.Errorf("a promotion without a good copy is granted: %v", last.Code)
+			}
+			a.out[1] = nil
+			if how == "before it connects" {
+				p.cut()
+				p.settle(rng())
+				_ = b.attach()
+				p.cable = true
+			} else {
+				_ = b.attach()
+			}
+			inSync(t, p)
+			if a.data[1] != 99 || b.data != a.data {
+				t.Errorf("%v and %v", a.data, b.data)
+			}
+		})
 	}
 }
 

@@ -96,6 +96,9 @@ func (m *machine) sends(fx []Effect) []Effect {
 	}
 	if m.out.state {
 		w := m.s.Word()
+		if outdatedAlone(m.s) {
+			w.Disk = proto.Inconsistent
+		}
 		if m.out.stateConn != 0 {
 			w.Conn = m.out.stateConn
 		}

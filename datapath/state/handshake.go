@@ -169,12 +169,9 @@ func (m *machine) establish(os State, p drbd.State, real proto.DiskState, conn p
 }
 
 // undecided says that a late attach goes on waiting although the peer has no disk: its word is from before it heard of the
-// attach, and it may be attaching too by now. If both went by such words, each would begin a generation of its own. A copy
-// that is only Outdated waits in any case, unless somebody is Primary, whose copy then counts for both: it would have to
-// become Inconsistent (see sanitize), but the peer was told otherwise.
+// attach, and it may be attaching too by now. If both went by such words, each would begin a generation of its own.
 func undecided(ns State, p drbd.State) bool {
-	outdated := ns.NegDisk == proto.Outdated && ns.Role != proto.Primary && ns.PeerRole != proto.Primary
-	return ns.PeerDisk < proto.Inconsistent && (p.PeerDisk < proto.Negotiating || outdated)
+	return ns.PeerDisk < proto.Inconsistent && p.PeerDisk < proto.Negotiating
 }
 
 // handshake decides who resyncs from whom (drbd_sync_handshake, drbd_receiver.c). false: they cannot go together, and

@@ -323,6 +323,9 @@ func (m *machine) judge(e PeerChangeReq) (drbd.RetCode, State) {
 	if v.PeerDisk == proto.Failed && m.s.Conn > proto.Connected && m.s.Disk < proto.UpToDate {
 		return drbd.SSNoUpToDateDisk, m.s // the copy here needs the one that the peer wants to let go of
 	}
+	if v.Peer == proto.Primary && m.s.PeerRole != proto.Primary && v.PeerDisk < proto.Inconsistent && m.s.Disk < proto.UpToDate {
+		return drbd.SSNoUpToDateDisk, m.s // a kernel takes an Outdated or Negotiating disk for one that it can use
+	}
 	ns := m.s
 	if conn, ok := c.Conn(); ok {
 		if rv := m.mayEnter(conn); !rv.OK() {

@@ -53,10 +53,10 @@ func sanitize(ns State) State {
 		}
 	}
 	if ns.Conn >= proto.Connected && ns.Conn < proto.Ahead {
-		if ns.Disk == proto.Outdated && ns.PeerDisk < proto.Inconsistent {
-			ns.Disk = proto.Inconsistent // stricter than DRBD: nobody is there to say that it is good after all
+		if !outdatedAlone(ns) {
+			ns.Disk = settled(ns.Disk)
 		}
-		ns.Disk, ns.PeerDisk = settled(ns.Disk), settled(ns.PeerDisk)
+		ns.PeerDisk = settled(ns.PeerDisk)
 	}
 	limit(&ns)
 	ns.Conn = paused(ns.Conn, ns.AftrISP || ns.PeerISP || ns.UserISP)
@@ -71,19 +71,22 @@ func limit(ns *State) {
 }
 
 // abort ends a resync for want of a disk. Stricter than DRBD, which lets the old copy of a target that had not begun yet
-// pass for UpToDate: it stays unusable until it is compared again.
+// pass for UpToDate: it stays Outdated until it is compared again.
 func abort(ns *State) {
 	switch ns.Conn {
 	case proto.WFBitMapS, proto.SyncSource, proto.PausedSyncS, proto.Ahead:
 		if ns.PeerDisk > proto.Inconsistent {
-			ns.PeerDisk = proto.Inconsistent
-		}
-	case proto.WFBitMapT, proto.WFSyncUUID, proto.SyncTarget, proto.PausedSyncT, proto.Behind:
-		if ns.Disk > proto.Inconsistent {
-			ns.Disk = proto.Inconsistent
+			ns.PeerDisk = proto.Inconsistent // what it says of itself then, see outdatedAlone
 		}
 	}
 	ns.Conn = proto.Connected
+}
+
+// outdatedAlone says that an Outdated copy stays so though the nodes see each other: the peer has no disk. Stricter than DRBD,
+// which takes it for UpToDate, where nobody is there to say that it is good after all. The peer is told that it is Inconsistent,
+// as a kernel would use it. It is not: once the peer has a disk, the histories decide.
+func outdatedAlone(s State) bool {
+	return s.Conn == proto.Connected && s.Disk == proto.Outdated && s.PeerDisk < proto.Inconsistent
 }
 
 // settled: Consistent and Outdated vanish when the nodes see each other.
@@ -128,7 +131,7 @@ func validState(ns State, fences bool) drbd.RetCode {
 		return drbd.SSNoRemoteDisk
 	case ns.Conn > proto.Connected && ns.Disk < proto.UpToDate && ns.PeerDisk < proto.UpToDate:
 		return drbd.SSNoUpToDateDisk
-	case ns.Disk == proto.Outdated && (ns.Conn == proto.Connected || ns.Conn == proto.WFBitMapS ||
+	case ns.Disk == proto.Outdated && !outdatedAlone(ns) && (ns.Conn == proto.Connected || ns.Conn == proto.WFBitMapS ||
 		ns.Conn == proto.SyncSource || ns.Conn == proto.PausedSyncS):
 		return drbd.SSConnectedOutdates
 	case primary && ns.Disk < proto.UpToDate && ns.PeerDisk < proto.UpToDate:

@@ -249,6 +249,9 @@ func (m *machine) afterDisks(os, ns State) {
 	if connected && os.Disk == proto.Attaching && ns.Disk == proto.Negotiating {
 		m.out.sizes, m.out.uuids, m.out.state = &SendSizes{}, true, true
 	}
+	if os.Disk == proto.Negotiating && outdatedAlone(ns) {
+		m.out.state = true // the peer took it for a good one
+	}
 	if os.Disk != proto.Failed && ns.Disk == proto.Failed {
 		m.out.state = m.out.state || connected
 		m.out.release = true
