@@ -1,6 +1,7 @@
 package state
 
 import (
+	"strings"
 	"testing"
 
 	"example.com/santui/proto"
@@ -130,6 +131,120 @@ func TestGrowThenDemote(t *testing.T) {
 	}
 	p.deliverFrom(a)
 	inSync(t, p)
+}
+
+// TestGrowToDifferentSizes: the disks go on growing while the nodes agree on a size, each by another step. Both devices end
+// with the same one, and its new part is resynced.
+func TestGrowToDifferentSizes(t *testing.T) {
+	for _, tc := range []struct {
+		name          string
+		both, paused  bool
+		told, ownA    uint64 // what a has when it asks, and when it hears the answer
+		toldB, ownB   uint64 // what b has if it asks too, and when it hears of a's
+		size          uint64
+		primary, tieA bool
+	}{
+		{name: "answered", told: 1500, ownA: 3000, ownB: 3000, size: 1500},
+		{name: "answered, paused", paused: true, told: 1500, ownA: 3000, ownB: 3000, size: 1500, tieA: true},
+		{name: "answered to a Primary", primary: true, told: 1500, ownA: 3000, ownB: 3000, size: 1500},
+		{name: "answered with less", told: 2000, ownA: 3000, ownB: 1500, size: 1500},
+		{name: "both ask", both: true, told: 1500, ownA: 3000, toldB: 2000, ownB: 3000, size: 1500},
+		{name: "both ask, paused", both: true, paused: true, told: 2000, ownA: 3000, toldB: 1500, ownB: 2000, size: 1500, tieA: true},
+		{name: "both ask, one is Primary", both: true, primary: true, told: 2000, ownA: 2000, toldB: 1500, ownB: 3000, size: 1500},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p, a, b := syncedPair(t)
+			if !tc.primary {
+				_ = a.do(Demote{})
+				p.settle(rng())
+			}
+			a.s.ResolveConflicts, b.s.ResolveConflicts = tc.tieA, !tc.tieA
+			if tc.paused {
+				_ = a.do(PauseSync{})
+				p.settle(rng())
+			}
+			if err := a.do(Resize{OwnSize: tc.told}); err != nil {
+				t.Fatal(err)
+			}
+			if tc.both {
+				if err := b.do(Resize{OwnSize: tc.toldB}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a.own, b.own = tc.ownA, tc.ownB
+			u := a.s.UUIDs.History0
+			p.settle(rng())
+			_ = a.do(ResumeSync{})
+			inSync(t, p)
+			if a.s.Size != tc.size || b.s.Size != tc.size || a.s.UUIDs.History0 == u || a.s.UUIDs.History0 != b.s.UUIDs.History0 {
+				t.Errorf("sizes %d and %d, %v and %v: the new part was not resynced", a.s.Size, b.s.Size, a.s.UUIDs, b.s.UUIDs)
+			}
+			if err := a.do(Resize{OwnSize: 3000}); err != nil {
+				t.Fatal(err)
+			}
+			b.own = 3000
+			inSync(t, p)
+			if a.s.Size != 3000 || b.s.Size != 3000 {
+				t.Errorf("sizes %d and %d after another resize", a.s.Size, b.s.Size)
+			}
+		})
+	}
+}
+
+// TestGrowCleanBesideGrow: both nodes grow the device at once, and one of them says that the new part is the same on both. It
+// does not begin half a resync.
+func TestGrowCleanBesideGrow(t *testing.T) {
+	for _, both := range []bool{true, false} {
+		p, a, b := syncedPair(t)
+		a.own, b.own = 2000, 2000
+		_ = a.do(Resize{OwnSize: 2000, AssumeClean: true})
+		_ = b.do(Resize{OwnSize: 2000, AssumeClean: both})
+		inSync(t, p)
+		if a.s.Size != 2000 || b.s.Size != 2000 || a.s.UUIDs.Bitmap != 0 {
+			t.Errorf("sizes %d and %d, %v", a.s.Size, b.s.Size, a.s.UUIDs)
+		}
+		if said := strings.Contains(strings.Join(a.notes, "\n"), "only one of them says"); said == both {
+			t.Errorf("said so: %v", said)
+		}
+	}
+}
+
+// TestGrowByLateAttach: a disk that has grown is attached beside one that has grown too, and both devices do.
+func TestGrowByLateAttach(t *testing.T) {
+	p, a, b := syncedPair(t)
+	if _, err := b.command(func(id CommandID) Event { return Detach{ID: id} }); err != nil {
+		t.Fatal(err)
+	}
+	p.settle(rng())
+	a.own, b.own = 2000, 2000
+	b.attach()
+	p.settle(rng())
+	want(t, b, proto.Secondary, proto.Primary, proto.Connected, proto.UpToDate, proto.UpToDate)
+	if a.s.Size != 2000 || b.s.Size != 2000 {
+		t.Errorf("sizes %d and %d", a.s.Size, b.s.Size)
+	}
+}
+
+// TestGrowBesideResync: the peer has grown as it was asked to, but a resync that it begins has overtaken its answer.
+func TestGrowBesideResync(t *testing.T) {
+	p, a, b := upPair(t)
+	a.own, b.own = 2000, 2000
+	if _, err := a.command(func(id CommandID) Event { return Promote{ID: id, Force: true} }); err != nil {
+		t.Fatal(err)
+	}
+	p.deliverFrom(a) // the request
+	_ = b.do(Resize{OwnSize: 2000})
+	consent := b.out[1][0]
+	b.out[1] = b.out[1][1:]
+	a.receive(consent) // it has the resync begin
+	p.deliverFrom(b)   // the question
+	if a.s.Size != 2000 {
+		t.Fatalf("size %d", a.s.Size)
+	}
+	inSync(t, p)
+	if a.s.Size != 2000 || b.s.Size != 2000 {
+		t.Errorf("sizes %d and %d", a.s.Size, b.s.Size)
+	}
 }
 
 // TestInvalidateNotHeard: the peer agrees to have its copy overwritten, and the link breaks before this node hears of it.

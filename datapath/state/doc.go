@@ -58,7 +58,8 @@
 //
 // Until the peer has answered with its size no role changes here and no verify or full resync begins, since all of that
 // decides who is the source; a request of this node that is pending when the device grows is answered first. A peer that
-// does not follow, since it runs Ahead just now, is waited for: the next resize on either node begins the resync.
+// does not follow, since it runs Ahead just now, is waited for: the next resize on either node begins the resync. A disk that
+// grows while the nodes agree counts from the next resize on. If both ask at once, they go by what they have told each other.
 //
 // As with DRBD, marks of the new part may stay between two copies of one generation, if the link breaks before both have
 // grown. No data is at risk, writes go to both. invalidate gets rid of them.

@@ -140,12 +140,15 @@ func (m *machine) peerSizes(e PeerSizes) error {
 	}
 	m.s.Asking = m.s.Asking && e.Sizes.Current == 0 // then the peer asks too
 	p, ns := e.Sizes, m.s
-	ns.PeerSize, ns.OwnSize = p.Disk, max(e.OwnSize, ns.OwnSize)
+	ns.PeerSize = p.Disk
+	if !m.s.Asking { // both go by what they have told each other when they asked
+		ns.OwnSize = max(e.OwnSize, ns.OwnSize)
+	}
 	if p.Disk != 0 {
 		ns.PeerUser = p.User
 	}
-	before := m.s.Conn < proto.Connected || m.s.PeerDisk == proto.Diskless
-	if m.s.Disk < proto.Inconsistent {
+	before := m.s.Conn < proto.Connected || m.s.PeerDisk == proto.Diskless || m.s.Disk == proto.Negotiating
+	if m.s.Disk < proto.Negotiating {
 		m.disklessSize(&ns, p)
 		return nil
 	}

@@ -60,7 +60,7 @@ func (p *simPair) together(rt *rapid.T) {
 func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 	n := p.n[rapid.IntRange(0, 1).Draw(rt, "node")]
 	cmd := func(mk func(CommandID) Event) { n.command(mk) }
-	switch rapid.IntRange(0, 28).Draw(rt, "action") {
+	switch rapid.IntRange(0, 29).Draw(rt, "action") {
 	case 0, 1, 2, 3:
 		p.deliver(r)
 	case 4, 5:
@@ -128,8 +128,13 @@ func (p *simPair) act(rt *rapid.T, r *rand.Rand) {
 		if !p.grows {
 			return
 		}
-		n.own = max(n.own, rapid.SampledFrom([]uint64{1000, 2000}).Draw(rt, "own"))
-		cmd(func(id CommandID) Event { return Resize{ID: id, OwnSize: n.own} })
+		n.own = max(n.own, rapid.SampledFrom([]uint64{1000, 1500, 2000, 3000}).Draw(rt, "own"))
+		clean := rapid.IntRange(0, 9).Draw(rt, "clean") == 0
+		cmd(func(id CommandID) Event { return Resize{ID: id, OwnSize: n.own, AssumeClean: clean} })
+	case 29: // it is only asked for by the other node, if at all
+		if p.grows {
+			n.own = max(n.own, rapid.SampledFrom([]uint64{1500, 2000, 3000}).Draw(rt, "own"))
+		}
 	case 17:
 		n.write(rapid.IntRange(0, simBlocks-1).Draw(rt, "block"), byte(rapid.IntRange(1, 255).Draw(rt, "value")))
 	}
@@ -165,6 +170,10 @@ func (p *simPair) repair(rt *rapid.T, r *rand.Rand) {
 		p.settle(r)
 	}
 	a, b := p.n[0], p.n[1]
+	if a.s.Size != b.s.Size { // a node may have grown while the other one could not follow
+		a.do(Resize{OwnSize: a.own})
+		p.settle(r)
+	}
 	for _, n := range p.n {
 		if n.s.Conn == proto.StandAlone {
 			text := strings.Join(n.notes, "\n")
@@ -184,6 +193,9 @@ func (p *simPair) repair(rt *rapid.T, r *rand.Rand) {
 		if a.s.Disk != b.s.Disk && a.s.Disk != proto.Diskless && b.s.Disk != proto.Diskless || a.s.Disk != b.s.PeerDisk {
 			rt.Fatalf("disks have not converged:\n %+v\n %+v", a.s, b.s)
 		}
+	}
+	if a.s.Disk == proto.UpToDate && b.s.Disk == proto.UpToDate && a.s.Size != b.s.Size {
+		rt.Fatalf("sizes %d and %d\n %+v\n %+v", a.s.Size, b.s.Size, a.s, b.s)
 	}
 	if a.s.Disk == proto.UpToDate && b.s.Disk == proto.UpToDate && !p.grows && len(a.bits)+len(b.bits) > 0 {
 		rt.Fatalf("marks are left: %v and %v\n %+v\n %+v", a.bits, b.bits, a.s, b.s)

@@ -27,7 +27,7 @@ func (m *machine) resizeCmd(e Resize) error {
 	m.grow(&ns, size, e.AssumeClean)
 	if ns.Conn == proto.Connected {
 		m.out.sizes = &SendSizes{Ask: true, NoResync: e.AssumeClean}
-		ns.Resizing, ns.Asking = ns.Resizing || size > m.s.Size, !m.s.DRBD9
+		ns.Resizing, ns.Asking, ns.AskedClean = ns.Resizing || size > m.s.Size, !m.s.DRBD9, e.AssumeClean
 	}
 	m.s = ns
 	m.answer(e.ID, nil)
@@ -51,12 +51,27 @@ func (m *machine) grow(ns *State, size uint64, clean bool) {
 // (receive_sizes, drbd_receiver.c).
 func (m *machine) peerResized(ns State, size uint64, p drbd.Sizes) {
 	ownGrew, clean := ns.OwnSize > m.s.OwnSize, p.Flags&drbd.SizesNoResync != 0
+	decided := p.Current != 0 && !m.s.DRBD9 // an answer; DRBD 9 tells of its disk before it grows
 	switch {
+	case m.s.Asking && m.s.AskedClean != clean:
+		m.notify(proto.LevelAlert, "both nodes grow the device at once, and only one of them says that the new part is the same on both: it is marked out of sync")
+		m.dropLink(proto.ProtocolError)
+		return
 	case size < ns.Size:
 		m.reject("the peer wants to shrink the device from %d to %d sectors while both nodes use it. Give the peer's disk its old size back",
 			ns.Size, size)
 		return
-	case size > ns.Size && ns.Conn != proto.Connected:
+	case decided:
+		// What both disks have grown by since is for the next resize.
+		size = min(size, max(p.Current, ns.Size))
+	}
+	if size > ns.Size && ns.Conn != proto.Connected {
+		if decided {
+			// A resync has begun while the peer was asked, and it has grown. The next handshake makes the sizes the same.
+			m.notify(proto.LevelWarn, "the device has grown to %d sectors on the peer only, as a resync has begun here: the nodes connect anew", p.Current)
+			m.dropLink(proto.ProtocolError)
+			return
+		}
 		m.notify(proto.LevelWarn, "the device could grow from %d to %d sectors; resize it when the nodes are Connected and nothing is being resynced or verified",
 			ns.Size, size)
 		size = ns.Size

@@ -145,6 +145,9 @@ func (n *simNode) effect(f Effect) {
 		if e.Ask {
 			sizes.Current = 0
 		}
+		if e.NoResync {
+			sizes.Flags = drbd.SizesNoResync
+		}
 		n.send(0, sizes)
 	case SendUUIDs:
 		u := e.UUIDs

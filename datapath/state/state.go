@@ -152,11 +152,12 @@ type State struct {
 	Limit    uint64
 	PeerUser uint64
 
-	FullDue  bool       // as the target of a full resync: every bit is set when the source begins
-	Resizing bool       // the device has grown here, and the peer has not followed yet
-	Asking   bool       // the peer has been asked for its size: until it answers no role changes and nothing else begins
-	GrowDue  bool       // the new part is resynced when the peer has answered what is pending; a promotion decides the direction
-	GrowPeer proto.Role // what the peer was when it asked: it may be demoted before its answer is here
+	FullDue    bool       // as the target of a full resync: every bit is set when the source begins
+	Resizing   bool       // the device has grown here, and the peer has not followed yet
+	AskedClean bool       // that the new part counts as in sync
+	Asking     bool       // the peer has been asked for its size: until it answers no role changes and nothing else begins
+	GrowDue    bool       // the new part is resynced when the peer has answered what is pending; a promotion decides the direction
+	GrowPeer   proto.Role // what the peer was when it asked: it may be demoted before its answer is here
 
 	Features         uint32 // feature flags both nodes have (drbd.FeatureTrim ...)
 	ResolveConflicts bool   // this node decides ties: it accepted the meta socket

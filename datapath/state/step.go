@@ -332,7 +332,7 @@ func (m *machine) forgetPeer() {
 	m.s.ConsiderResync = false
 	m.s.Features, m.s.ResolveConflicts, m.s.DRBD9 = 0, false, false
 	m.s.EarlySyncUUID, m.s.Skipped = 0, false
-	m.s.Resizing, m.s.Asking, m.s.GrowDue, m.s.GrowPeer = false, false, false, 0
+	m.s.Resizing, m.s.Asking, m.s.AskedClean, m.s.GrowDue, m.s.GrowPeer = false, false, false, false, 0
 	m.s.PeerUser, m.s.Limit = 0, m.s.UserSize // both nodes go by what they tell each other next
 }
 
