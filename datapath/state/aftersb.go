@@ -120,14 +120,15 @@ func (m *machine) splitBrain(result int, peerRole proto.Role, told uint64, stran
 		role: m.s.Role, peerRole: peerRole, tie: m.s.ResolveConflicts,
 		older: m.s.UUIDs.Bitmap&1 == 1, peerOld: m.s.PeerUUIDs.Bitmap&1 == 1, bits: told, peerBits: m.s.PeerUUIDs.Bits,
 	}
-	lost := false
 	// always-asbp is for data sets that are somehow related (drbd.conf(5)).
 	if result == SplitBrain || m.s.AlwaysASBP && !strangers {
-		var r int
-		r, lost = f.resolve(m.s.AfterSB)
-		if lost {
-			m.notify(proto.LevelAlert, "split brain: by after-sb-%dpri this Primary has to give its changes up. Demote it, and connect it with discard-my-data", f.primaries())
+		r, lost := f.resolve(m.s.AfterSB)
+		if lost { // whatever the peer was asked for: it goes by the policy, and is the source itself
+			m.notify(proto.LevelAlert, "split brain: by after-sb-%dpri this Primary has to give its changes up. Nothing is resynced and the link stays down. "+
+				"Demote this node and connect it with discard-my-data", f.primaries())
 			m.handler("pri-lost-after-sb")
+			m.handler("split-brain")
+			return 0, false
 		}
 		if r != SplitBrain2 {
 			full := result == SplitBrain2 // the histories do not say since when
@@ -139,7 +140,7 @@ func (m *machine) splitBrain(result int, peerRole proto.Role, told uint64, stran
 		}
 	}
 	peer := m.s.PeerUUIDs.Flags&drbd.UUIDDiscardMyData != 0
-	if m.s.DiscardMyData != peer && !lost { // the peer goes by the policy, and is the source itself
+	if m.s.DiscardMyData != peer {
 		r := winner(peer)
 		m.tellLoss("split brain, resolved as asked", r, told)
 		return r, true

@@ -203,7 +203,8 @@ func (w *world) isForked() bool {
 // resolve connects a node of a forked pair: who has to lose is demoted and discards its changes.
 func (w *world) resolve(ctx context.Context, inc *incarnation, s *datapath.Status) error {
 	w.mu.Lock()
-	lose := w.loser == inc.n.i && s.Problem != "" || strings.Contains(s.Problem, "would be overwritten")
+	lose := w.loser == inc.n.i && s.Problem != "" || strings.Contains(s.Problem, "would be overwritten") ||
+		strings.Contains(s.Problem, "has to give its changes up") // the peer goes by the policy, and has no reason to stand alone
 	if lose && w.app == inc {
 		w.app = nil
 	}

@@ -287,6 +287,9 @@ func (w *world) mayPromote(inc *incarnation) (ok, alone bool) {
 	if s.Role == proto.Primary || m.failing[i] {
 		return false, false
 	}
+	if s.Conn < proto.Connected && w.twist.fork.automatic && m.lone[1-i] {
+		return false, false // it would be a split brain, and the policies may take the side of the one that has nothing new
+	}
 	if s.Conn >= proto.Connected {
 		return m.level[i] == current || m.level[1-i] == current && !m.failing[1-i] && (syncTarget(s.Conn) || s.Disk == proto.Diskless), false
 	}

@@ -379,6 +379,7 @@ func (w *world) cut(inc *incarnation, why string) {
 		w.model.apart.down(n.i) // it keeps the log for a Primary without a disk, besides what it wrote itself before
 		w.model.apart.down(1 - n.i)
 	}
+	w.model.lone[n.i] = w.model.lone[n.i] || s.Role == proto.Primary && s.Conn < proto.Connected
 	w.model.lostPower(n.i, s.Role == proto.Primary || w.app == inc)
 	if s.Role == proto.Primary || w.app == inc {
 		w.orphan(n.i)
@@ -477,6 +478,7 @@ func (w *world) observe(inc *incarnation) {
 	if s.Conn < proto.Connected {
 		m.target[i] = false
 		if s.Role == proto.Primary {
+			m.lone[i] = true
 			w.orphan(i)
 		}
 		return
@@ -504,7 +506,7 @@ func (w *world) observe(inc *incarnation) {
 		}
 		m.level, m.target = [2]level{current, current}, [2]bool{}
 		if s.OutOfSync == 0 {
-			m.crashed = [2]bool{}
+			m.crashed, m.lone = [2]bool{}, [2]bool{}
 		}
 		if s.OutOfSync == 0 && p.OutOfSync == 0 && !m.apart.together {
 			m.apart.join()
