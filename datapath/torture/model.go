@@ -240,9 +240,9 @@ func (m *model) seen(list []uint32, id uint32) (same []uint32) {
 	return same
 }
 
-// verify compares p, read at off while nothing was written, with the promise; then only what was seen is possible. With
-// sure, what was seen is durable too.
-func (m *model) verify(node int, p []byte, off int64, narrow, sure bool) error {
+// verify compares p, read at off while nothing was written, with the promise; then only what was seen is possible, now and, but
+// for what a cache may bring back, after a loss of power. With sure, what was seen is durable too.
+func (m *model) verify(node int, p []byte, off int64, back cached, sure bool) error {
 	cells := m.at(node, off, int64(len(p)))
 	for i := range cells {
 		c, at := &cells[i], off+int64(i)*sector
@@ -255,17 +255,58 @@ func (m *model) verify(node int, p []byte, off int64, narrow, sure bool) error {
 			return fmt.Errorf("sector %d (block %d, extent %d) holds %s, promised is %s; after loss of all caches %s",
 				at/sector, at/4096, at>>22, m.describe(id), m.list(c.now), m.list(c.durable))
 		}
-		if narrow {
-			// What was possible and is not there is lost for good.
-			lost := append([]uint32(nil), c.now...)
-			c.durable = m.prune(c.durable, func(v uint32) bool { return slices.Contains(lost, v) && !slices.Contains(same, v) })
-			c.now = append(c.now[:0:0], same...)
-			if sure {
-				c.durable = append(c.durable[:0:0], same...)
-			}
+		// What was possible and is not there is lost for good.
+		lost := append([]uint32(nil), c.now...)
+		c.durable = m.prune(c.durable, func(v uint32) bool {
+			return slices.Contains(lost, v) && !slices.Contains(same, v) && !back[at].has(m, v)
+		})
+		c.now = append(c.now[:0:0], same...)
+		if sure {
+			c.durable = append(c.durable[:0:0], same...)
 		}
 	}
 	return nil
+}
+
+// cached is what the sectors of a range may hold after a loss of power, where that is not certain: of two writes of one
+// sector that were under way at the same time the cache may have the one over the other.
+type cached map[int64]contents
+
+type contents []uint32
+
+func (c contents) has(m *model, v uint32) bool {
+	return slices.ContainsFunc(c, func(id uint32) bool { return id == v || id == 0 && m.writes[v].zero })
+}
+
+// mayBring looks at the caches of all copies that count.
+func (m *model) mayBring(off, n int64, disks [2]*blocktest.Mem) (cached, error) {
+	back := cached{}
+	for i, d := range disks {
+		if m.level[i] == behind && m.forked != i {
+			continue
+		}
+		var last int64 = -1
+		var first contents
+		err := d.AfterPowerCut(off, n, func(at int64, content []byte) error {
+			id, err := beginning(content, at)
+			if err != nil {
+				return nil //nolint:nilerr // torn; checkSafe looks at that
+			}
+			if at != last {
+				last, first = at, contents{id}
+				return nil
+			}
+			if back[at] == nil {
+				back[at] = append(back[at], first...)
+			}
+			back[at] = append(back[at], id)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return back, nil
 }
 
 // safe looks at what a node's disk may hold after a loss of power: what was flushed must be there.

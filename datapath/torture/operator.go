@@ -344,7 +344,7 @@ func (w *world) open(inc *incarnation) error {
 		}
 		w.mu.Lock()
 		if !inc.isDead() {
-			if err := m.verify(i, p, win.off, true, sure); err != nil {
+			if err := w.found(i, p, win.off, sure); err != nil {
 				w.fail("%s was promoted: %v", inc.n.name, err)
 			}
 		}
@@ -356,6 +356,15 @@ func (w *world) open(inc *incarnation) error {
 		w.app = inc
 	}
 	return nil
+}
+
+// found is what a node's copy holds while nothing is written. The lock is held.
+func (w *world) found(node int, p []byte, off int64, sure bool) error {
+	back, err := w.model.mayBring(off, int64(len(p)), [2]*blocktest.Mem{w.nodes[0].platters(), w.nodes[1].platters()})
+	if err != nil {
+		return err
+	}
+	return w.model.verify(node, p, off, back, sure)
 }
 
 // virtualCut looks at what both disks would hold if the power of both went now: every block that differs must be marked
@@ -516,7 +525,7 @@ func (w *world) heal() error {
 		if _, err := disks[0].ReadAt(p, win.off); err != nil {
 			return err
 		}
-		if err := w.model.verify(0, p, win.off, true, false); err != nil {
+		if err := w.found(0, p, win.off, false); err != nil {
 			w.fail("in sync: %v", err)
 			return nil
 		}
