@@ -306,6 +306,49 @@ func TestOutdatedBesideDiskless(t *testing.T) {
 	}
 }
 
+// TestPrimaryOnThePeersDisk: a node without a disk is promoted on the copy of a peer that was Primary before, and loses it. Its
+// own old disk is not taken into use beneath the application. The peer's copy is known as the right one when it is back, unless
+// the peer is a kernel, which does not tell of its generation.
+func TestPrimaryOnThePeersDisk(t *testing.T) {
+	for _, kernel := range []bool{false, true} {
+		p, a, b := syncedPair(t)
+		_ = a.do(Demote{})
+		p.settle(rng())
+		if _, err := b.command(func(id CommandID) Event { return Detach{ID: id} }); err != nil {
+			t.Fatal(err)
+		}
+		p.settle(rng())
+		old := b.s.Exposed
+		if err := promote(t, p, a, false); err != nil {
+			t.Fatal(err)
+		}
+		a.write(1, 99)
+		_ = a.do(Demote{})
+		p.settle(rng())
+		if kernel {
+			b.s.Exposed = old
+		}
+		if err := promote(t, p, b, false); err != nil {
+			t.Fatal(err)
+		}
+		if !kernel && masked(b.s.Exposed) != masked(a.s.UUIDs.Current) {
+			t.Errorf("%X is in use, %X is known", a.s.UUIDs.Current, b.s.Exposed)
+		}
+		p.crash(0)
+		p.settle(rng())
+		_ = b.attach()
+		p.settle(rng())
+		want(t, b, proto.Primary, proto.RoleUnknown, proto.WFConnection, proto.Diskless, proto.DUnknown)
+		if kernel {
+			continue
+		}
+		_ = a.attach()
+		_ = a.do(Connect{})
+		p.settle(rng())
+		want(t, b, proto.Primary, proto.Secondary, proto.Connected, proto.Diskless, proto.UpToDate)
+	}
+}
+
 // TestAttachBesideDetach: a copy that is Outdated, though its node went down as Primary, is attached while the peer lets
 // its own disk go, and the peer attaches again before it has heard. Both must come to the same, and not each be the target
 // of the other.

@@ -71,6 +71,7 @@ func (m *machine) promoted(ns State, p Pending) error {
 		apart := m.s.Conn < proto.Connected || m.s.PeerDisk <= proto.Failed
 		if apart && m.s.UUIDs.Bitmap == 0 || p.Forced {
 			m.newCurrent(before)
+			m.out.uuids = true // a peer without a disk may be promoted on this copy later, and has to know it when it is back
 		}
 	}
 	m.out.state = true

@@ -191,8 +191,10 @@ func (m *machine) commit(ns State) {
 	switch {
 	case ns.Role != proto.Primary || ns.Conn >= proto.Connected && ns.Disk >= proto.Inconsistent:
 		ns.LeftBehind = false
-	case os.Disk >= proto.Inconsistent && ns.Disk < proto.Inconsistent:
-		// Stricter than DRBD, which goes by the generation alone: the peer tells of its new one only when it has heard.
+	case os.Disk >= proto.Inconsistent && ns.Disk < proto.Inconsistent,
+		os.Role != proto.Primary && ns.Disk < proto.Inconsistent:
+		// Stricter than DRBD, which goes by the generation alone: the peer tells of its new one only when it has heard, and a
+		// kernel does not if it was Primary in between.
 		ns.LeftBehind = true
 	}
 	m.s = ns
