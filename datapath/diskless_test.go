@@ -193,35 +193,3 @@ func TestFailedDiskComesBack(t *testing.T) {
 	p.equal()
 	w.check(t, w.acked(), a.content())
 }
-
-// TestUnconfirmedByTheOnlyCopy: a Primary without disk loses its link while its peer's disk has not confirmed what the peer
-// acknowledged. If the peer lost power that is gone. Operators hear of it, and a flush that would vouch for it fails, unless
-// I/O without data is suspended.
-func TestUnconfirmedByTheOnlyCopy(t *testing.T) {
-	t.Parallel()
-	for _, suspend := range []bool{false, true} {
-		p := newPair(t, testSize, testSize, func(_ int, c *Config) { c.SuspendOnNoData = suspend })
-		faults, _ := p.faulty(1)
-		p.synced()
-		a := p.node[0]
-		a.ok("detach", a.Detach(bg()))
-		a.write(1<<20, pattern(4, 4096)) // the peer logs the extent, which takes flushes
-		a.ok("flush", a.Flush())
-		block := make(chan struct{})
-		heal := faults.Inject(blocktest.Rule{Ops: blocktest.OpFlush, Block: block})
-		a.write(1<<20, pattern(5, 64<<10))
-		p.cable.pull()
-		a.await("the cut", func(s *Status) bool { return s.Conn < proto.Connected })
-		heal()
-		close(block)
-		p.cable.plug()
-		a.await("the peer", func(s *Status) bool { return s.Conn == proto.Connected && s.PeerDisk == proto.UpToDate })
-		if !a.heard("64 KiB of writes that weasel had acknowledged may not have been on its disk") {
-			t.Errorf("suspend %v: no word to operators\n%q", suspend, a.said)
-		}
-		if err := a.Flush(); suspend && err != nil || !suspend && !errors.Is(err, ErrNoData) {
-			t.Errorf("suspend %v: the first flush: %v", suspend, err)
-		}
-		a.ok("the next flush", a.Flush())
-	}
-}

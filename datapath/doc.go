@@ -24,7 +24,8 @@
 // stays in the transfer log, and its extent active, until the peer has confirmed its epoch; when the link breaks before
 // that it is marked out of sync first and forgotten then. A Primary that is alone from then on confirms nothing before the
 // generation that it begins is on its disk. A peer whose disk failed with writes in its cache does not confirm their epoch
-// but ends the link. What the peer alone had, unconfirmed, is an alert and fails the next flush (giveUp).
+// but ends the link. A Primary without a good disk keeps what the peer alone has and has not confirmed, and writes it again when
+// a copy is back, before applications go on (resend.go).
 //
 // A Primary that runs Ahead of a congested link sends no data: it marks what it writes and announces the marks, and the
 // resync begins a second after the peer, which is Behind and Outdated, has confirmed what was sent before. A demotion

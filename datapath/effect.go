@@ -254,10 +254,7 @@ func (o *owner) closeLink() {
 		}
 		if l != nil {
 			l.join()
-			if n := r.traffic.giveUp(l); n > 0 {
-				r.event(proto.LevelAlert, "the link was lost while %d KiB of writes that %s had acknowledged may not have been on its disk yet, "+
-					"and this node has no good copy: if %s lost power they are gone, then check the file system before it goes on", n>>10, r.cfg.Peer, r.cfg.Peer)
-			}
+			r.tellOrphans(r.traffic.giveUp(l))
 		}
 		r.inbox.put(linkEnded{})
 	}()

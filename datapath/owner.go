@@ -47,7 +47,7 @@ type (
 		rs     *resync
 		failed uint64
 	}
-	drained        struct{ q *request } // for this demotion
+	drained        struct{ q *request } // for this demotion or detach
 	verifyFinished struct{ v *verify }  // all that was asked for is compared
 	verifyClosed   struct{ v *proto.Verify }
 	congestion     struct { // writes to a link are more than configured
@@ -71,15 +71,17 @@ type owner struct {
 	ovStops  []*request    // wait for its end
 	verified *proto.Verify // the last outcome
 
-	id      state.CommandID
-	waiting map[state.CommandID]*request
-	retries []*request
-	attach  state.CommandID // the attach under way
-	asked   time.Time       // since when the peer is silent about a disk that was attached; zero: it is not
-	demote  *request        // waits until writes are drained
-	closing *request
-	open    int
-	failure error // a disk effect of the present step failed
+	id        state.CommandID
+	waiting   map[state.CommandID]*request
+	retries   []*request
+	attach    state.CommandID // the attach under way
+	asked     time.Time       // since when the peer is silent about a disk that was attached; zero: it is not
+	demote    *request        // waits until writes are drained
+	parting   *request        // a detach that does
+	resending bool            // what was kept is being written again
+	closing   *request
+	open      int
+	failure   error // a disk effect of the present step failed
 
 	waits string // resources whose resync goes first
 
@@ -212,9 +214,14 @@ func (o *owner) handle(m any) {
 	case syncTurn:
 		o.waits = m.waits
 		o.takeTurn()
+	case resent:
+		o.resent(m)
 	case drained:
-		if m.q == o.demote {
+		switch m.q {
+		case o.demote:
 			o.demoteNow()
+		case o.parting:
+			o.detachNow()
 		}
 	}
 }
@@ -340,6 +347,9 @@ func (o *owner) step(ev state.Event) error {
 	}
 	o.widen()
 	o.publish()
+	if old.Role == proto.Primary && st.Role != proto.Primary {
+		o.forgetKept()
+	}
 	if st != old {
 		if s := o.r.cfg.SyncOrder; s != nil {
 			s.report(o.r.cfg.Resource, goesFirst(&o.st))
@@ -383,7 +393,11 @@ func (o *owner) narrow(old state.State) {
 }
 
 // widen publishes all that the new state allows, once it is safe on the disk.
-func (o *owner) widen() { o.r.traffic.setGate(o.gate()) }
+func (o *owner) widen() {
+	g := o.gate()
+	o.r.traffic.setGate(g)
+	o.resendNow(&g)
+}
 
 // gate translates the state for the I/O path.
 func (o *owner) gate() gate {
@@ -396,7 +410,7 @@ func (o *owner) gate() gate {
 		linked:  st.Conn >= proto.Connected,
 		tracks:  st.PeerRole == proto.Primary && st.PeerDisk < proto.Inconsistent && st.Conn >= proto.Connected,
 		syncing: st.Conn.Syncing(),
-		frozen:  o.demote != nil,
+		frozen:  o.demote != nil || o.parting != nil,
 
 		suspended: st.Suspended(),
 	}
@@ -422,6 +436,9 @@ func (o *owner) gate() gate {
 		}
 	}
 	g.access = g.good && g.disk != nil || g.peer != nil
+	if _, owes := o.r.traffic.owes(); owes && g.access {
+		g.suspended = true // until that is written again
+	}
 	return g
 }
 
@@ -444,11 +461,18 @@ func (o *owner) tick() {
 		l.refusals.tell(l, false, o.st.PeerDisk < proto.Inconsistent)
 	}
 	o.askedLong()
-	if q := o.demote; q != nil && q.ctx.Err() != nil {
-		o.demote = nil // writes go on
-		o.widen()
-		q.reply <- o.r.explain(q.cmd, fmt.Errorf("demote: the peer has not confirmed all writes: %w", q.ctx.Err()))
+	for _, w := range []struct {
+		q    **request
+		what string
+	}{{&o.demote, "demote"}, {&o.parting, "detach"}} {
+		if q := *w.q; q != nil && q.ctx.Err() != nil {
+			*w.q = nil // writes go on
+			o.widen()
+			q.reply <- o.r.explain(q.cmd, fmt.Errorf("%s: the peer has not confirmed all writes: %w", w.what, q.ctx.Err()))
+		}
 	}
+	g := o.gate()
+	o.resendNow(&g)
 	o.publish()
 }
 
@@ -491,7 +515,15 @@ func (o *owner) command(q *request) {
 			o.retries = append(o.retries, q)
 			return
 		}
+	case cmdDetach:
+		if o.startDetach(q) {
+			return
+		}
 	case cmdDemote:
+		if o.resending {
+			o.retries = append(o.retries, q)
+			return
+		}
 		o.startDemote(q)
 		return
 	case cmdResize:
@@ -501,6 +533,11 @@ func (o *owner) command(q *request) {
 		o.startClose(q)
 		return
 	}
+	o.stepFor(q)
+}
+
+// stepFor lets the state machine decide about a command.
+func (o *owner) stepFor(q *request) {
 	if err := o.unfit(q.cmd); err != nil {
 		q.reply <- err
 		return
@@ -664,6 +701,31 @@ func (o *owner) demoteNow() {
 		o.widen()
 		o.refused(q, err)
 	}
+}
+
+// startDetach holds new writes back and waits until the peer has confirmed those before: this disk goes, and with it what the
+// peer may not have on its own yet (drbd_adm_detach, drbd_nl.c, lets writes come to their end too). It reports false if
+// there is nothing to wait for.
+func (o *owner) startDetach(q *request) bool {
+	_, _, err := state.Step(o.st, state.Detach{})
+	if err != nil || o.st.Role != proto.Primary || o.parting != nil || o.demote != nil {
+		return false
+	}
+	o.parting = q
+	o.widen()
+	o.r.background.Add(1)
+	o.r.traffic.idle(func() {
+		defer o.r.background.Done()
+		o.r.inbox.put(drained{q})
+	})
+	return true
+}
+
+func (o *owner) detachNow() {
+	q := o.parting
+	o.parting = nil
+	o.stepFor(q)
+	o.widen()
 }
 
 // startClose gives everything up; what could be done in an orderly way was done before.

@@ -100,7 +100,7 @@ func (o *owner) observe() *Status {
 		At: now, Role: st.Role, PeerRole: st.PeerRole, Conn: st.Conn, Disk: st.Disk, PeerDisk: st.PeerDisk,
 		Open: o.open, Size: int64(st.Size) * 512, SizeLimit: int64(st.Limit) * 512,
 		UUIDs:      proto.UUIDs{Current: st.UUIDs.Current, Bitmap: st.UUIDs.Bitmap, History: [2]uint64{st.UUIDs.History0, st.UUIDs.History1}},
-		PauseAfter: o.waits, PauseHere: st.UserISP, PausePeer: st.PeerISP, Suspended: st.Suspended(), Degraded: o.degraded,
+		PauseAfter: o.waits, PauseHere: st.UserISP, PausePeer: st.PeerISP, Suspended: o.gate().suspended, Degraded: o.degraded,
 	}
 	if p := st.PeerUUIDs; p.Known {
 		s.PeerUUIDs = proto.UUIDs{Current: p.Current, Bitmap: p.Bitmap, History: [2]uint64{p.History0, p.History1}}

@@ -16,13 +16,14 @@ import (
 
 // puppet is a peer whose every packet the test writes.
 type puppet struct {
-	t          *testing.T
-	n          *node
-	ln         net.Listener
-	data, meta net.Conn
-	rd, md     *drbd.Reader
-	cannot     uint32 // feature flags that it does not offer
-	user       uint64 // sectors, as size in its drbd.conf
+	t           *testing.T
+	n           *node
+	ln          net.Listener
+	data, meta  net.Conn
+	rd, md      *drbd.Reader
+	cannot      uint32 // feature flags that it does not offer
+	user        uint64 // sectors, as size in its drbd.conf
+	unconfirmed uint32 // writes since the last barrier that it confirmed
 }
 
 // puppetNode starts a node, disk attached, whose peer is a puppet. tweak changes its configuration.
@@ -61,7 +62,7 @@ func (p *puppet) hangUp() {
 			_ = c.Close()
 		}
 	}
-	p.data, p.meta = nil, nil
+	p.data, p.meta, p.unconfirmed = nil, nil, 0
 }
 
 func (p *puppet) must(err error) {

@@ -52,7 +52,10 @@ type traffic struct {
 	slots    []*slot // requests that the peer knows by handle
 	free     []uint32
 	flushes  []*flushWait
-	unsure   bool // the next flush has to fail, see giveUp
+	unsure   bool   // the next flush has to fail, see giveUp
+	keeping  int64  // bytes of data that writes in the log keep
+	kept     []kept // to be written again, in this order
+	anew     bool   // the link was lost while they were
 	count    counters
 	told     time.Time // when tell was called last
 
@@ -138,8 +141,8 @@ func (t *traffic) setGate(g gate) {
 			t.log.nextNr, g.link.replicates = 0, true
 		}
 	}
-	if old := t.gate.link; old != nil && g.link != old {
-		t.closeEpoch()
+	if old := t.gate.link; old != nil && (g.link != old || t.gate.disk != g.disk) {
+		t.closeEpoch() // a disk that goes takes its copy of what the peer has not confirmed with it
 	}
 	t.gate = g
 	t.gates++
@@ -340,9 +343,9 @@ func (t *traffic) barrierAck(l *link, ack drbd.BarrierAck) error {
 
 // giveUp ends everything that waited for a link whose goroutines have ended: what its peer did not confirm is marked
 // out of sync, then forgotten; requests go on without the peer. It gives the bytes that the peer alone has, acknowledged and
-// perhaps not on its disk: if it loses power they are gone, and nothing that it says when it is back tells whether it did.
-// Unless I/O without data is suspended the next flush fails.
-func (t *traffic) giveUp(l *link) (atRisk int64) {
+// perhaps not on its disk: if it loses power they are gone, and nothing that it says when it is back is sure to tell whether
+// it did. They are kept and written again. Those that nobody has kept make the next flush fail.
+func (t *traffic) giveUp(l *link) (o orphans) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.gate.link == l {
@@ -358,14 +361,14 @@ func (t *traffic) giveUp(l *link) (atRisk int64) {
 	}
 	if !l.replicates {
 		t.rouse()
-		return 0
+		return o
 	}
-	good := t.gate.disk != nil && t.gate.good
+	alone := t.gate.alone()
 	for len(t.log.epochs) > 0 {
 		e := t.log.epochs[0]
 		for _, w := range e.writes {
-			if !good && !w.netPending && !w.netFailed {
-				atRisk += w.n
+			if alone {
+				o.lost += t.orphan(w)
 			}
 			if w.disk != nil {
 				w.disk.bm.SetRange(w.off, w.n)
@@ -384,9 +387,12 @@ func (t *traffic) giveUp(l *link) (atRisk int64) {
 		t.log.recycle(e)
 	}
 	t.log.done = t.log.seq
-	t.unsure = t.unsure || atRisk > 0 && !t.cfg.SuspendOnNoData
+	for i := range t.kept {
+		o.kept += t.kept[i].n
+	}
+	t.unsure = t.unsure || o.lost > 0
 	t.confirmed()
-	return atRisk
+	return o
 }
 
 // wouldLink says whether l gets writes that no link, or another one, gets now.

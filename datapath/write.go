@@ -42,6 +42,9 @@ type write struct {
 	settled                  bool
 	good                     bool // the local disk was UpToDate
 	refs                     int8 // caller, transfer log
+	keeps, again             bool // see resend.go: it is kept until the peer has confirmed it; it was kept
+	keptBytes                int64
+	copied                   []byte
 }
 
 var writes = sync.Pool{New: func() any {
@@ -115,17 +118,17 @@ func (t *traffic) peerZeroes() bool {
 // write does one write of at most 1 MiB of data or 4 MiB of zeroes.
 func (t *traffic) write(cmd drbd.Cmd, p []byte, off, n int64, unmap bool) error {
 	for {
-		seen, err := t.writeOnce(cmd, p, off, n, unmap)
+		seen, err := t.writeOnce(cmd, p, off, n, unmap, false)
 		if err == nil || seen == 0 || !t.again(seen, err) {
 			return err
 		}
 	}
 }
 
-// writeOnce also gives the number of the gate that the write passed, 0 if it did not.
-func (t *traffic) writeOnce(cmd drbd.Cmd, p []byte, off, n int64, unmap bool) (seen uint64, err error) {
+// writeOnce also gives the number of the gate that the write passed, 0 if it did not. again: it was kept, and is written again.
+func (t *traffic) writeOnce(cmd drbd.Cmd, p []byte, off, n int64, unmap, again bool) (seen uint64, err error) {
 	w := writes.Get().(*write) //nolint:errcheck // the pool holds nothing else
-	w.cmd, w.p, w.off, w.n, w.unmap = cmd, p, off, n, unmap
+	w.cmd, w.p, w.off, w.n, w.unmap, w.again = cmd, p, off, n, unmap, again
 	err = t.begin(w, nil)
 	for err == nil && w.disk != nil {
 		alErr := t.activate(w.disk, off, n)
@@ -139,6 +142,7 @@ func (t *traffic) writeOnce(cmd drbd.Cmd, p []byte, off, n int64, unmap bool) (s
 		writes.Put(w)
 		return 0, err
 	}
+	w.keep()
 	seen = w.gate
 	if l := t.send(w); l != nil {
 		l.sendNow()
@@ -158,6 +162,8 @@ func (t *traffic) restart(w *write, cause error) error {
 	d := w.disk
 	w.disk = nil
 	d.put()
+	t.keeping -= w.keptBytes
+	w.keeps, w.keptBytes = false, 0
 	t.ranges.remove(&w.span)
 	if t.inflight--; t.inflight == 0 {
 		t.rouse()
@@ -183,7 +189,8 @@ func (t *traffic) activate(d *disk, off, n int64) error {
 // begin takes w through the gate and waits for its turn among overlapping writes. cause is why it has to begin again.
 func (t *traffic) begin(w *write, cause error) error {
 	t.mu.Lock()
-	for t.gate.primary && (t.gate.frozen || t.gate.suspended || t.log.writes > maxLogged*t.cfg.MaxEpochSize || t.gate.behind.full()) {
+	for t.gate.primary && (t.gate.frozen || t.gate.suspended && !w.again || t.log.writes > maxLogged*t.cfg.MaxEpochSize ||
+		t.gate.behind.full() || t.keepsTooMuch(w)) {
 		t.pause()
 	}
 	if !t.gate.primary || !t.gate.access || t.gate.disk == nil && t.gate.link == nil {
@@ -204,6 +211,7 @@ func (t *traffic) begin(w *write, cause error) error {
 	w.link, w.epoch, w.refs, w.good = nil, nil, 1, t.gate.good
 	w.localPending, w.netPending, w.localFailed, w.netFailed, w.inSync, w.settled = w.disk != nil, false, false, false, false, false
 	w.span.off, w.span.end, w.span.kind = w.off, w.off+w.n, spanApp
+	t.promise(w)
 	turn := t.ranges.add(&w.span)
 	t.mu.Unlock()
 	if !turn {
@@ -229,8 +237,8 @@ func (t *traffic) send(w *write) *link {
 	w.id = t.handle(w)
 	w.seq = l.nextSeq()
 	w.proto = t.cfg.Protocol
-	if t.gate.syncing || w.disk == nil {
-		// Its answer clears bits, or the peer's copy is the only one.
+	if t.gate.syncing || w.disk == nil || !w.good {
+		// Its answer clears bits, or the peer's copy is the only one that is good.
 		w.proto = proto.ProtocolC
 	}
 	w.flags = drbd.DPSync
@@ -251,6 +259,9 @@ func (t *traffic) send(w *write) *link {
 		}
 	}
 	t.log.add(w, t.cfg.MaxEpochSize)
+	if w.keeps && t.keeping > t.cfg.mayKeep()/2 {
+		w.epoch.closed = true
+	}
 	if t.cfg.OnCongestion != CongestionBlock {
 		t.watchCongestion(w)
 	}
@@ -284,9 +295,9 @@ func (t *traffic) finish(w *write, err error) error {
 	w.good = w.good || t.gate.good
 	lost := (w.disk == nil || w.localFailed || !w.good) && (w.link == nil || w.netFailed)
 	replicated := w.link != nil && !w.netFailed
-	off, n := w.off, w.n
+	off, n, again := w.off, w.n, w.again
 	t.unref(w)
-	primary := replicated || t.resumed()
+	primary := replicated || again || t.resumed()
 	t.mu.Unlock()
 	switch {
 	case lost:
@@ -341,6 +352,7 @@ func (t *traffic) unref(w *write) {
 		}
 		w.disk.put()
 	}
+	t.unkeep(w)
 	w.disk, w.link, w.epoch, w.p = nil, nil, nil, nil
 	select { // settled before its caller waited
 	case <-w.done:

@@ -42,8 +42,8 @@
 //   - A copy that is behind never becomes the source for one that is not.
 //   - What a Primary found after a crash stays.
 //
-// A Primary without a disk that waits for its peer's (on-no-data-accessible suspend-io) goes on with what that one has when it
-// is back, as DRBD's does: if it lost power, what was not flushed is gone.
+// The last point but three is no excuse for a Primary that goes on without a disk of its own: what its peer, the only copy, had
+// acknowledged and loses with its power is there again before applications go on.
 //
 // Under protocol B the same holds. Under protocol A the other copy counts as flushed, not as current, once the link to the
 // Primary has ended.

@@ -515,23 +515,25 @@ func (w *world) observe(inc *incarnation) {
 	}
 }
 
-// onlyCopyReturned: a Primary without a disk goes on with what its peer has, see package documentation.
+// onlyCopyReturned: a Primary without a good copy of its own has written again what its peer lost with its power, before I/O
+// goes on.
 func (w *world) onlyCopyReturned(i int, s *datapath.Status) {
 	m := w.model
-	if s.Role == proto.Primary && s.Disk < proto.Inconsistent && s.PeerDisk == proto.UpToDate && m.level[i] == behind && m.level[1-i] == flushed {
-		w.note("what was not flushed may be lost: %s was the only copy and lost power", names[1-i])
-		m.settle()
+	if s.Role == proto.Primary && s.Conn >= proto.Connected && s.Disk < proto.UpToDate && s.PeerDisk == proto.UpToDate && !s.Suspended &&
+		m.level[i] == behind && m.level[1-i] == flushed {
+		w.note("%s has written again what %s lost with its power", names[i], names[1-i])
+		m.level[1-i] = current
 	}
 }
 
 // meet is the moment in which two nodes have compared their histories. A copy that lost its cache counts from now on if
 // nobody has more, or if it crashed as Primary and its peer was not taken into use: the crashed Primary decides, as it
-// would alone (rule 40 of the comparison).
+// would alone (rule 40 of the comparison). A Primary that is behind itself sees to it that nothing is lost.
 func (w *world) meet() {
 	m := w.model
 	for k := range 2 {
 		primary := w.app != nil && w.app.n.i == 1-k
-		if m.level[k] == flushed && (m.level[1-k] != current || m.crashed[k] && !primary) {
+		if m.level[k] == flushed && !primary && (m.level[1-k] != current || m.crashed[k]) {
 			w.note("what was not flushed may be lost: %s lost power", names[k])
 			m.settle()
 			return
