@@ -39,6 +39,7 @@ func (m *machine) attached(e Attached) error {
 	ns.UUIDs, ns.OwnSize = e.UUIDs, e.OwnSize
 	ns.Flags = e.Flags & (MDFullSync | MDALDisabled)
 	ns.CrashedPrimary = e.Flags&MDCrashedPrimary != 0 || e.Flags&MDPrimary != 0
+	ns.OnlyCopy = e.Flags&MDPrimary != 0 && e.UUIDs.Current&1 == 0 // the flag was another node's
 	if e.Flags&MDFullSync != 0 || ns.CrashedPrimary && e.Flags&MDALDisabled != 0 {
 		m.out.setAll = true
 		m.notify(proto.LevelWarn, "everything counts as out of sync, as the metadata says")

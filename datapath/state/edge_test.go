@@ -349,6 +349,52 @@ func TestPrimaryOnThePeersDisk(t *testing.T) {
 	}
 }
 
+// TestTakeoverFromDiskless: a Primary without a disk waits for its peer's copy, which is taken into use by the peer meanwhile,
+// perhaps after a loss of power. It does not go on with what was changed there; demoted, it follows with the bitmap.
+func TestTakeoverFromDiskless(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		p, a, b := syncedPair(t)
+		a.s.OnNoData = NoDataSuspends
+		if _, err := a.command(func(id CommandID) Event { return Detach{ID: id} }); err != nil {
+			t.Fatal(err)
+		}
+		p.settle(rng())
+		if crash {
+			p.crash(1)
+			_ = b.attach()
+			_ = b.do(Connect{})
+		}
+		p.cut()
+		if err := promote(t, p, b, false); err != nil {
+			t.Fatal(err)
+		}
+		b.write(1, 99)
+		_ = b.do(Demote{})
+		p.cable = true
+		p.settle(rng())
+		if a.s.Conn >= proto.Connected || !a.s.SuspNoD {
+			t.Fatalf("crash %v: the Primary goes on beneath its application with what the peer has changed: %+v", crash, a.s)
+		}
+		_ = a.do(Demote{})
+		for _, n := range p.n {
+			n.notes = nil
+			_ = n.do(Connect{})
+		}
+		p.settle(rng())
+		_ = a.attach()
+		p.settle(rng())
+		want(t, a, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
+		if a.data != b.data {
+			t.Errorf("crash %v: %v and %v", crash, a.data, b.data)
+		}
+		for _, note := range append(a.notes, b.notes...) {
+			if strings.Contains(note, "result 2)") || strings.Contains(note, "result -2)") {
+				t.Errorf("crash %v: a full resync: %s", crash, note)
+			}
+		}
+	}
+}
+
 // TestAttachBesideDetach: a copy that is Outdated, though its node went down as Primary, is attached while the peer lets
 // its own disk go, and the peer attaches again before it has heard. Both must come to the same, and not each be the target
 // of the other.

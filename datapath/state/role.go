@@ -72,6 +72,12 @@ func (m *machine) promoted(ns State, p Pending) error {
 		if apart && m.s.UUIDs.Bitmap == 0 || p.Forced {
 			m.newCurrent(before)
 			m.out.uuids = true // a peer without a disk may be promoted on this copy later, and has to know it when it is back
+		} else if m.s.OnlyCopy {
+			// A Primary without a disk that waits for this copy must not go on with it once it has changed here. DRBD keeps the
+			// generation, as the bitmap goes back further (drbd_set_role, drbd_nl.c).
+			m.s.UUIDs.History1, m.s.UUIDs.History0 = m.s.UUIDs.History0, before
+			m.s.OnlyCopy = false
+			m.setCurrent(m.newUUID())
 		}
 	}
 	m.out.state = true

@@ -139,6 +139,7 @@ type State struct {
 
 	LeftBehind     bool // this Primary went on without its disk, which may lack what users have seen
 	CrashedPrimary bool // this node went down as Primary and has not been in sync since
+	OnlyCopy       bool // a Primary without a disk went on with this copy until the link broke: it may be waiting for it
 
 	// NegDisk and NegPeerDisk are what the disks become if the negotiation of a late attach finds no reason against it.
 	NegDisk     proto.DiskState

@@ -197,6 +197,12 @@ func (m *machine) commit(ns State) {
 		// kernel does not if it was Primary in between.
 		ns.LeftBehind = true
 	}
+	switch {
+	case ns.Conn >= proto.Connected || ns.Disk < proto.Inconsistent:
+		ns.OnlyCopy = false
+	case os.Conn >= proto.Connected && os.PeerRole == proto.Primary && os.PeerDisk < proto.Inconsistent:
+		ns.OnlyCopy = true
+	}
 	m.s = ns
 	m.markCurrent()
 	if m.s.Disk >= proto.Inconsistent && os.Disk < proto.Consistent && ns.Disk >= proto.Consistent {
