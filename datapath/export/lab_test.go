@@ -210,7 +210,7 @@ func TestInsideSpeed(t *testing.T) {
 		e, _ := attached(t, kind, exporttest.Null(1<<30))
 		for _, job := range [][]string{{"--bs=4k", "--iodepth=1"}, {"--bs=4k", "--iodepth=32"}, {"--bs=1m", "--iodepth=8"}} {
 			argv := append([]string{"fio", "--name=x", "--filename=" + e.Device(), "--direct=1", "--ioengine=libaio", "--rw=randwrite",
-				"--runtime=3", "--time_based", "--minimal"}, job...)
+				"--runtime=1", "--time_based", "--minimal"}, job...)
 			w := strings.Split(run(t, argv...), ";")
 			t.Logf("%s %v: %s IOPS, %s KiB/s", kind, job, w[48], w[47])
 		}
