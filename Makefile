@@ -5,6 +5,8 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1
 LDFLAGS  := -X example.com/santui/agent.Version=$(VERSION) -X example.com/santui/cmd/internal/cli.Version=$(VERSION)
 FUZZTIME ?= 30s
 LABLONG  := ^TestLong
+# How many labs of two kernels run side by side: half of a test is waiting.
+LABS     ?= 2
 CONFORMED := $(CURDIR)/bin/conformance
 # The packages that have tests with build tag root.
 ROOTPKGS := ./datapath/block ./datapath/export/... ./datapath/meta ./lvmops ./agent ./agent/drbdconf ./agent/service ./cmd/santui
@@ -40,14 +42,14 @@ root: test-deps build ## tests with loop, FUSE, mounts and the real binaries on 
 
 labtest: test-deps build ## tests in the lab of two real kernels (root)
 	$(GO) vet -tags lab ./...
-	$(GO) test -tags lab -count=1 -p 1 -timeout 40m -skip '$(LABLONG)' ./cmd/santui-lab/... ./datapath/export/...
+	$(GO) test -tags lab -count=1 -p 1 -parallel $(LABS) -timeout 40m -skip '$(LABLONG)' ./cmd/santui-lab/... ./datapath/export/...
 
 lablong: test-deps build ## the long lab tests (TestLong...): checks, verbs and faults, power cuts, features beside the kernel; over an hour (root)
-	SANTUI_CONFORMANCE=$(CONFORMED) $(GO) test -tags lab -count=1 -p 1 -timeout 150m -run '$(LABLONG)' ./cmd/santui-lab/...
+	SANTUI_CONFORMANCE=$(CONFORMED) $(GO) test -tags lab -count=1 -p 1 -parallel $(LABS) -timeout 150m -run '$(LABLONG)' ./cmd/santui-lab/...
 
 conformance: test-deps build ## datapath/CONFORMANCE.md, from engine and lab tests that run now and what lablong showed since (root)
 	SANTUI_CONFORMANCE=$(CONFORMED) $(GO) test -count=1 ./datapath
-	SANTUI_CONFORMANCE=$(CONFORMED) $(GO) test -tags lab -count=1 -p 1 -timeout 40m -skip '$(LABLONG)' ./cmd/santui-lab/...
+	SANTUI_CONFORMANCE=$(CONFORMED) $(GO) test -tags lab -count=1 -p 1 -parallel $(LABS) -timeout 40m -skip '$(LABLONG)' ./cmd/santui-lab/...
 	$(GO) run ./datapath/conformance/merge $(CONFORMED)
 	rm -f $(CONFORMED)
 

@@ -33,6 +33,7 @@ func (m *mixed) hurry(n *Node) {
 // TestLongAheadWithKernel: under protocol A each side once runs Ahead of a slow link, the other one is Behind meanwhile, and a
 // resync without an exchange of bitmaps makes them equal again.
 func TestLongAheadWithKernel(t *testing.T) {
+	t.Parallel()
 	conf := func(c *DRBDConf) {
 		c.Protocol = "A"
 		c.NetExtra += patience + "    on-congestion pull-ahead;\n    congestion-fill 128k;\n"

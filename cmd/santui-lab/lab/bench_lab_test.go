@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -193,7 +192,7 @@ func BenchmarkBesideKernel(b *testing.B) {
 		b.Fatal(err)
 	}
 	c.size = layout.UsableSize
-	if err := l.InstallAgents(b.Context(), AgentOptions{Binary: filepath.Join(builtDir, "santui-agent"), DRBDConf: conf.Text(l.Nodes()...)}); err != nil {
+	if err := l.InstallAgents(b.Context(), AgentOptions{Binary: built("santui-agent"), DRBDConf: conf.Text(l.Nodes()...)}); err != nil {
 		b.Fatal(err)
 	}
 	kernel, ours := kernelEntrant{KernelDRBD(c.otter, conf), KernelDRBD(c.weasel, conf)}, &santuiEntrant{contest: c}

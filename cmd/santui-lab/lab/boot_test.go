@@ -15,6 +15,7 @@ import (
 )
 
 func TestBoot(t *testing.T) {
+	t.Parallel()
 	began := time.Now()
 	l := ForTest(t, Options{ExtraFiles: map[string]string{"/etc/extra/note": "extra\n"}})
 	took := time.Since(began)

@@ -172,6 +172,7 @@ func backstore(device string) string {
 // TestLongChecks makes the condition behind every check real on a pair that runs, looks at the refusal, its evidence and that
 // nothing was changed, removes the condition and sees the pair ready again. Then the whole stack is moved there and back.
 func TestLongChecks(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, Options{Modules: []string{"xfs"}}, AgentOptions{DRBDConf: strings.Replace(GuideConf, "30M", "200M", 1)})
 	p.sh(p.weasel, "mkdir -p /mnt/test /mnt/logs /mnt/wide /mnt/bind")
 	p.sh(p.otter, wideStack)

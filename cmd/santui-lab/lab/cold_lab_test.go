@@ -17,6 +17,7 @@ const coldSettings = "[[resource.r0.address]]\naddress = \"10.0.0.100/24\"\ninte
 // TestColdStart brings the service up after both nodes were off: cut, and shut down in order. Nothing promotes itself; a failover
 // knows what was up, says from whom, and brings all of it back with the data. Where nobody remembers anything it only promotes.
 func TestColdStart(t *testing.T) {
+	t.Parallel()
 	g := newVerbRig(t, rigOptions{settings: coldSettings})
 	g.sh(g.otter, "ip addr add 10.0.0.100/24 dev eth0")
 	g.remembered(g.otter)

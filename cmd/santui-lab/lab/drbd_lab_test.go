@@ -43,6 +43,7 @@ func kernelPair(t *testing.T, conf DRBDConf, size int64) (*Lab, *DRBD, *DRBD) {
 // TestKernelPair shows that the judge works: two kernels' DRBD hold the same bytes, and the comparison sees a byte
 // that is wrong. Then the volume runbook, by hand: stack on otter, move, the same files on weasel.
 func TestKernelPair(t *testing.T) {
+	t.Parallel()
 	l, a, b := kernelPair(t, DRBDConf{Secret: "lab secret"}, 64<<20)
 	otter, weasel := l.Node("otter"), l.Node("weasel")
 	ctx := t.Context()
@@ -121,6 +122,7 @@ func judge(t *testing.T, l *Lab, a, b *DRBD, size int64) {
 
 // TestCutHeal: a cut passes nothing, commands go on, and DRBD finds its way back by a bitmap resync.
 func TestCutHeal(t *testing.T) {
+	t.Parallel()
 	l, a, b := kernelPair(t, DRBDConf{NetExtra: "    ping-int 1;\n    ping-timeout 5;\n    timeout 20;\n    connect-int 1;\n"}, 64<<20)
 	otter, weasel := l.Node("otter"), l.Node("weasel")
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
@@ -161,6 +163,7 @@ func TestCutHeal(t *testing.T) {
 
 // TestPowerCut: what was acknowledged is on the disk, what was synced to the system disk too, and the node comes back.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	l := ForTest(t, Options{DiskSize: 64 << 20})
 	weasel := l.Node("weasel")
 	ctx := t.Context()

@@ -20,6 +20,7 @@ const fioDrill = "cd /mnt/test && fio --name=d --filename=fio --filesize=8M --rw
 // TestLongDrills runs SANTUI_DRILLS (10) drills in a row. Before each fio writes new blocks, after it they are all read back from
 // the disk; at the end every file and both disks are compared, and the report has every drill.
 func TestLongDrills(t *testing.T) {
+	t.Parallel()
 	n := rounds(t, "SANTUI_DRILLS", 10)
 	p := newPair(t, Options{DiskSize: 96 << 20}, AgentOptions{})
 	p.sh(p.weasel, "mkdir -p /mnt/test")

@@ -3,7 +3,6 @@
 package lab
 
 import (
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -17,18 +16,15 @@ const besideDisk = "truncate -s 256M /var/lib/santui-md.img && losetup /dev/loop
 // Secondary and as Primary, and gives it back: nothing is resynced that did not change, and drbdmeta reads what it wrote.
 // The peer keeps its metadata in a slot.
 func TestLongExternalInPlace(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.KernelSantui, "disk-in-place")
 	conformance.Ran(t, conformance.SantuiKernel, "disk-in-place")
 	conf := DRBDConf{Secret: "lab secret", Rate: "100M", NetExtra: patience + "    connect-int 1;\n    ping-int 1;\n",
 		MetaDisk: map[string]string{"otter": "/dev/loop5", "weasel": "/dev/loop5[1]"}}
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx := t.Context()
 	l := ForTest(t, Options{DRBD: []string{"otter", "weasel"}, DiskSize: 32 << 20})
 	a, b := KernelDRBD(l.Node("otter"), conf), KernelDRBD(l.Node("weasel"), conf)
-	p := &inPlace{&mixed{t: t, l: l, kernel: b, ours: l.Node("otter"), theirs: l.Node("weasel"), bin: bin}}
+	p := &inPlace{&mixed{t: t, l: l, kernel: b, ours: l.Node("otter"), theirs: l.Node("weasel")}}
 	p.must(p.ours.Sh(ctx, "dd if=/dev/urandom of=/dev/ubdb bs=1M count=8 seek=4 conv=notrunc status=none"))
 	for _, d := range []*DRBD{a, b} {
 		p.must(d.node.Sh(ctx, besideDisk))
@@ -45,10 +41,11 @@ func TestLongExternalInPlace(t *testing.T) {
 	if err := a.WaitSynced(ctx); err != nil {
 		t.Fatal(err)
 	}
+	var err error
 	if p.size, err = a.Size(ctx); err != nil || p.size != 32<<20 {
 		t.Fatalf("the device has %d bytes, its disks %d: %v", p.size, 32<<20, err)
 	}
-	if err := l.InstallAgents(ctx, AgentOptions{Binary: filepath.Join(bin, "santui-agent"), DRBDConf: conf.Text(l.Nodes()...), Nodes: []string{"otter"}}); err != nil {
+	if err := l.InstallAgents(ctx, AgentOptions{Binary: built("santui-agent"), DRBDConf: conf.Text(l.Nodes()...), Nodes: []string{"otter"}}); err != nil {
 		t.Fatal(err)
 	}
 	dump := func(what string) {

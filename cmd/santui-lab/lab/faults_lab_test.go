@@ -169,6 +169,7 @@ func nodeFaults() []fault {
 // TestLongFaults lets a program, an agent, a machine and the cable fail at the steps of a failover, and brings the pair home. Each
 // time the operation ends in a state that is named, the agents agree on it, there are never two Primaries, and no byte is lost.
 func TestLongFaults(t *testing.T) {
+	t.Parallel()
 	g := newVerbRig(t, rigOptions{settings: "[limits]\nunmount = 12\ndeactivate = 20\nactivate = 16\nmount = 12\n"})
 	g.note("%-56s %-6s %-10s %-22s %s", "fault", "after", "ends", "roles", "brought home by")
 	defer func() { t.Logf("matrix:\n%s", strings.Join(g.matrix, "\n")) }()

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -50,7 +49,7 @@ func (m *mixed) outcome(before *proto.Verify) proto.Verify {
 // says decodes what a command prints. The other node has no agent, so the command fails in the end; what it prints of ours is
 // what counts.
 func (m *mixed) says(doc any, args ...string) error {
-	cmd := exec.CommandContext(m.t.Context(), filepath.Join(m.bin, "santui"), append([]string{"--config", m.config}, append(args, "--json")...)...)
+	cmd := exec.CommandContext(m.t.Context(), built("santui"), append([]string{"--config", m.config}, append(args, "--json")...)...)
 	out, _ := cmd.Output()
 	if err := json.NewDecoder(bytes.NewReader(out)).Decode(doc); err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
@@ -120,6 +119,7 @@ func (m *mixed) kernelVerify() {
 // TestVerifyUnderKernelPrimary: the kernel is Primary. Each side compares once; both find exactly what was planted. A
 // reconnection repairs from the Primary. Then the kernel invalidates us, and we invalidate ourselves by way of santui.
 func TestVerifyUnderKernelPrimary(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.KernelSantui, "verify", "invalidate")
 	m := newMixedConf(t, "otter", "weasel", withVerify("sha1"))
 	ctx := t.Context()
@@ -178,6 +178,7 @@ func (m *mixed) repaired(what string) {
 // TestVerifyOverKernelSecondary is the mirror: santui is Primary, with crc32c. The repair is santui's own, and so are the
 // full resyncs.
 func TestVerifyOverKernelSecondary(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.SantuiKernel, "verify", "invalidate")
 	m := newMixedConf(t, "weasel", "otter", withVerify("crc32c"))
 	ctx := t.Context()
@@ -240,6 +241,7 @@ func (m *mixed) synced2(what string) {
 
 // TestChecksumResyncWithKernel: both ways, a full resync of copies of which little differs moves little.
 func TestChecksumResyncWithKernel(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.KernelSantui, "checksum-resync")
 	conformance.Ran(t, conformance.SantuiKernel, "checksum-resync")
 	m := newMixedConf(t, "weasel", "otter", func(c *DRBDConf) { c.NetExtra += patience + "    csums-alg sha1;\n" })
@@ -290,6 +292,7 @@ func TestChecksumResyncWithKernel(t *testing.T) {
 // TestIntegrityWithKernel: digests on every block, both ways, with live writes, discards and resyncs; neither side finds
 // one wrong, and the disks are equal.
 func TestIntegrityWithKernel(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.KernelSantui, "integrity")
 	conformance.Ran(t, conformance.SantuiKernel, "integrity")
 	m := newMixedConf(t, "weasel", "otter", func(c *DRBDConf) { c.NetExtra += patience + "    data-integrity-alg sha1;\n" })
@@ -323,6 +326,7 @@ func TestIntegrityWithKernel(t *testing.T) {
 // TestSkipInitialSyncWithKernel: santui declares two fresh disks to be the same, then, over metadata made anew, the kernel
 // does. Nothing is copied, what differs stays so, and what is written afterwards is on both.
 func TestSkipInitialSyncWithKernel(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.KernelSantui, "skip-initial-sync")
 	m := newMixed(t, "weasel", "otter")
 	ctx := t.Context()

@@ -19,22 +19,53 @@ type TB interface {
 	Logf(format string, args ...any)
 }
 
+// open counts the labs of ForTest. Whoever ends the process waits for all of them, and lets nobody start another one.
+var open struct {
+	sync.Mutex
+	ending bool
+	labs   sync.WaitGroup
+}
+
+func enter() bool {
+	open.Lock()
+	defer open.Unlock()
+	if !open.ending {
+		open.labs.Add(1)
+	}
+	return !open.ending
+}
+
+func ending() {
+	open.Lock()
+	defer open.Unlock()
+	open.ending = true
+}
+
 // ForTest starts a lab that lives as long as the test. When the test has failed, the ends of the nodes' consoles are
-// logged. Ctrl-c and SIGTERM close the lab too, before they end the process.
+// logged. Ctrl-c and SIGTERM close the labs of all tests that run, too, before they end the process.
 func ForTest(t TB, o Options) *Lab {
 	t.Helper()
+	if !enter() {
+		t.Fatalf("no lab is started: the process is about to end")
+		return nil
+	}
 	began := time.Now()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	stop := onSignal(cancel)
+	stop := onSignal(func() { ending(); cancel() })
 	l, err := Start(ctx, o)
 	stop()
 	if err != nil {
+		open.labs.Done()
 		t.Fatalf("%v", err)
 		return nil
 	}
+	left := sync.OnceFunc(open.labs.Done)
 	stop = onSignal(func() {
+		ending()
 		_ = l.Close() // the process ends here; what stays is swept by the next lab
+		left()
+		open.labs.Wait()
 		os.Exit(130)
 	})
 	t.Logf("lab %s is up after %.1f s", l.Namespace(), time.Since(began).Seconds())
@@ -46,6 +77,7 @@ func ForTest(t TB, o Options) *Lab {
 		if err := l.Close(); err != nil {
 			t.Logf("%v", err)
 		}
+		left()
 	})
 	return l
 }

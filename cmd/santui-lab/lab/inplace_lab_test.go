@@ -157,21 +157,18 @@ func (p *inPlace) write(n *Node, extents ...int) {
 // Secondary and as Primary, and gives it back after a clean end and after a kill -9. At each stage drbdmeta reads the
 // disk, and what is resynced is to the block what its apply-al finds.
 func TestDiskInPlace(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.KernelSantui, "disk-in-place")
 	conformance.Ran(t, conformance.SantuiKernel, "disk-in-place")
 	conf := DRBDConf{Secret: "lab secret", Rate: "100M", NetExtra: patience + "    connect-int 1;\n    ping-int 1;\n"}
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx := t.Context()
 	l, a, b := kernelPair(t, conf, inPlaceSize)
 	size, err := a.Size(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &inPlace{&mixed{t: t, l: l, kernel: b, ours: l.Node("otter"), theirs: l.Node("weasel"), bin: bin, size: size}}
-	if err := l.InstallAgents(ctx, AgentOptions{Binary: filepath.Join(bin, "santui-agent"), DRBDConf: conf.Text(l.Nodes()...), Nodes: []string{"otter"}}); err != nil {
+	p := &inPlace{&mixed{t: t, l: l, kernel: b, ours: l.Node("otter"), theirs: l.Node("weasel"), size: size}}
+	if err := l.InstallAgents(ctx, AgentOptions{Binary: built("santui-agent"), DRBDConf: conf.Text(l.Nodes()...), Nodes: []string{"otter"}}); err != nil {
 		t.Fatal(err)
 	}
 

@@ -5,30 +5,14 @@ package lab
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"example.com/santui/datapath/conformance"
 	"example.com/santui/datapath/meta"
 )
-
-// programs builds santui and santui-agent once and returns their folder.
-var programs = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "santui-programs-")
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.Command("go", "build", "-o", dir+"/", "example.com/santui/cmd/santui", "example.com/santui/cmd/santui-agent").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return dir, nil
-})
 
 // mixed is a pair of which one node runs the kernel's DRBD, the other santui's agent.
 type mixed struct {
@@ -37,7 +21,6 @@ type mixed struct {
 	kernel *DRBD
 	ours   *Node
 	theirs *Node
-	bin    string
 	config string
 	size   int64
 }
@@ -52,21 +35,18 @@ func newMixed(t *testing.T, kernel, ours string) *mixed {
 // newMixedConf is newMixed with a configuration that tweak changes.
 func newMixedConf(t *testing.T, kernel, ours string, tweak func(*DRBDConf)) *mixed {
 	t.Helper()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx := t.Context()
 	l := ForTest(t, Options{DRBD: []string{kernel}, DiskSize: mixedSize})
 	conf := DRBDConf{Secret: "lab secret", Rate: "100M", NetExtra: "    connect-int 1;\n    ping-int 1;\n"}
 	tweak(&conf)
-	m := &mixed{t: t, l: l, kernel: KernelDRBD(l.Node(kernel), conf), ours: l.Node(ours), theirs: l.Node(kernel), bin: bin}
+	m := &mixed{t: t, l: l, kernel: KernelDRBD(l.Node(kernel), conf), ours: l.Node(ours), theirs: l.Node(kernel)}
+	var err error
 	if m.config, err = l.CockpitConfig(); err != nil {
 		t.Fatal(err)
 	}
 	m.must(m.theirs.Sh(ctx, "dd if=/dev/urandom of=/dev/ubdb bs=1M count=16 seek=4 conv=notrunc status=none"))
 	m.must(m.ours.Sh(ctx, "dd if=/dev/urandom of=/dev/ubdb bs=1M count=16 seek=9 conv=notrunc status=none"))
-	if err := l.InstallAgents(ctx, AgentOptions{Binary: filepath.Join(bin, "santui-agent"), DRBDConf: conf.Text(l.Nodes()...), Nodes: []string{ours}, CreateMD: true}); err != nil {
+	if err := l.InstallAgents(ctx, AgentOptions{Binary: built("santui-agent"), DRBDConf: conf.Text(l.Nodes()...), Nodes: []string{ours}, CreateMD: true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.kernel.Up(ctx, true); err != nil {
@@ -185,6 +165,7 @@ func (m *mixed) metadata() {
 // TestSecondaryUnderKernelPrimary runs santui as Secondary under the kernel's DRBD: handshake with a secret, full
 // resync, live writes, a cut and a bitmap resync; after each the two disks hold the same bytes.
 func TestSecondaryUnderKernelPrimary(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.KernelSantui, "resync-initial", "resync-bitmap", "unusual-bios")
 	m := newMixed(t, "otter", "weasel")
 	ctx := t.Context()
@@ -208,6 +189,7 @@ func TestSecondaryUnderKernelPrimary(t *testing.T) {
 // TestPrimaryOverKernelSecondary is the mirror: santui is Primary and source of the sync, the kernel follows; then the
 // roles change sides twice.
 func TestPrimaryOverKernelSecondary(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.SantuiKernel, "resync-initial", "resync-bitmap", "unusual-bios", "switch-primaries")
 	m := newMixed(t, "weasel", "otter")
 	ctx := t.Context()
@@ -243,6 +225,7 @@ func TestPrimaryOverKernelSecondary(t *testing.T) {
 // TestCutUnseenByKernel: the cable is whole again before the kernel missed us. Its old connection still counts as good
 // when we come back with changed blocks; it must let go of it and take them.
 func TestCutUnseenByKernel(t *testing.T) {
+	t.Parallel()
 	m := newMixed(t, "weasel", "otter")
 	m.must(m.theirs.Sh(t.Context(), "drbdsetup net-options ipv4:10.0.0.2:7788 ipv4:10.0.0.1:7788 --ping-int=60"))
 	m.santui("sync", "start", "--from", "otter", "--confirm", PairName)
@@ -284,7 +267,7 @@ func (m *mixed) cutUnseen(ctx context.Context) DRBDStatus {
 // santui runs the command line on this host over the lab's agents.
 func (m *mixed) santui(args ...string) string {
 	m.t.Helper()
-	out, err := exec.CommandContext(m.t.Context(), filepath.Join(m.bin, "santui"), append([]string{"--config", m.config}, args...)...).CombinedOutput()
+	out, err := exec.CommandContext(m.t.Context(), built("santui"), append([]string{"--config", m.config}, args...)...).CombinedOutput()
 	if err != nil {
 		m.t.Fatalf("santui %s: %v: %s\n%s", strings.Join(args, " "), err, out, m.ours.AgentLog(m.t.Context()))
 	}

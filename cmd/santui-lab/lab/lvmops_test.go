@@ -14,6 +14,7 @@ import (
 // TestLVMOps runs lvmops' tests, those for root and those that need device-mapper, inside a node. With LVMOPS_RECORD set
 // to a folder of this machine, what lvm printed there is left in it (lvmops/testdata was made that way).
 func TestLVMOps(t *testing.T) {
+	t.Parallel()
 	binary := filepath.Join(t.TempDir(), "lvmops.test")
 	build := exec.Command("go", "test", "-c", "-tags", "root,node", "-o", binary, "example.com/santui/lvmops")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

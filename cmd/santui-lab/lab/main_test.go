@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 )
 
 // builtDir is where TestMain put santui and santui-agent, built from this tree. A child of TestSweep has none.
 var builtDir string
+
+// built is the path of one of the two.
+func built(name string) string { return filepath.Join(builtDir, name) }
 
 func TestMain(m *testing.M) {
 	code, err := testMain(m)

@@ -149,6 +149,7 @@ func (p *two) resync(i int, santui bool) {
 // TestLongResyncAfterWithKernel: the resync of r1 waits for that of r0 and goes on by itself, with either engine as the source,
 // and whichever of the nodes it is whose drbd.conf says so.
 func TestLongResyncAfterWithKernel(t *testing.T) {
+	t.Parallel()
 	st := newStage(t)
 	for _, c := range []struct {
 		source  string

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +35,7 @@ func newPair(t *testing.T, o Options, agents AgentOptions) *pair {
 	if p.config, err = l.CockpitConfig(); err != nil {
 		t.Fatal(err)
 	}
-	agents.Binary, agents.CreateMD = cmp.Or(agents.Binary, filepath.Join(builtDir, "santui-agent")), true
+	agents.Binary, agents.CreateMD = cmp.Or(agents.Binary, built("santui-agent")), true
 	if err := l.InstallAgents(ctx, agents); err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +86,7 @@ func (p *pair) logs() string {
 // santui runs the host's santui over the pair and returns what it printed and its exit code.
 func (p *pair) santui(args ...string) (string, int) {
 	p.t.Helper()
-	cmd := exec.CommandContext(p.t.Context(), filepath.Join(builtDir, "santui"), append([]string{"--config", p.config}, args...)...)
+	cmd := exec.CommandContext(p.t.Context(), built("santui"), append([]string{"--config", p.config}, args...)...)
 	var both strings.Builder
 	cmd.Stdout, cmd.Stderr = &both, &both
 	err := cmd.Run()

@@ -308,6 +308,7 @@ func (p *powerPair) rest() {
 // TestLongPowerCuts cuts the power of a whole node, again and again: of the Primary and of the Secondary in turn, while fio
 // writes. Nothing that fio was told is durable may be lost, the file system must be sound, and both disks equal in the end.
 func TestLongPowerCuts(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.SantuiSantui, "power-cut")
 	p := newPowerPair(t, 320<<20, 256<<20, *powerRounds)
 	for nr := range *powerRounds {
@@ -320,6 +321,7 @@ func TestLongPowerCuts(t *testing.T) {
 
 // TestTwoPowerCuts is the short form.
 func TestTwoPowerCuts(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.SantuiSantui, "power-cut")
 	p := newPowerPair(t, 64<<20, 32<<20, 2)
 	p.round(0, cutRound{primary: true})
@@ -330,6 +332,7 @@ func TestTwoPowerCuts(t *testing.T) {
 // TestLongPowerCutsBesideKernel cuts the power of santui's node while the kernel's DRBD is its peer: as Primary, when the
 // kernel takes over or waits, and as Secondary.
 func TestLongPowerCutsBesideKernel(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.SantuiKernel, "power-cut")
 	conformance.Ran(t, conformance.KernelSantui, "power-cut")
 	m := newMixedConf(t, "weasel", "otter", func(c *DRBDConf) { c.NetExtra += patience })
@@ -340,7 +343,7 @@ func TestLongPowerCutsBesideKernel(t *testing.T) {
 	}
 	// A takeover asks since when the other agent is silent, so there must be one in the settings.
 	conf := DRBDConf{Secret: "lab secret", Rate: "100M", NetExtra: "    connect-int 1;\n    ping-int 1;\n" + patience}
-	if err := m.l.InstallAgents(ctx, AgentOptions{Binary: filepath.Join(m.bin, "santui-agent"), DRBDConf: conf.Text(m.l.Nodes()...)}); err != nil {
+	if err := m.l.InstallAgents(ctx, AgentOptions{Binary: built("santui-agent"), DRBDConf: conf.Text(m.l.Nodes()...)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.ours.StartAgent(ctx); err != nil {
@@ -419,6 +422,7 @@ func TestLongPowerCutsBesideKernel(t *testing.T) {
 // TestLongPowerCutsOfKernel cuts the power of the node that runs the kernel's DRBD: as Primary, when santui takes over or
 // waits, and as Secondary under santui's writes, a second time while it is resynced.
 func TestLongPowerCutsOfKernel(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.SantuiKernel, "power-cut")
 	conformance.Ran(t, conformance.KernelSantui, "power-cut")
 	p := &inPlace{newMixedConf(t, "weasel", "otter", func(c *DRBDConf) { c.NetExtra += patience })}
@@ -508,7 +512,7 @@ func (m *mixed) ourTurn() {
 	}
 	takeover := []string{"--config", m.config, "takeover", "--to", m.ours.Name(), "--confirm", PairName, "--peer-is-off", "the cable is cut"}
 	for {
-		out, err := exec.CommandContext(ctx, filepath.Join(m.bin, "santui"), takeover...).CombinedOutput()
+		out, err := exec.CommandContext(ctx, built("santui"), takeover...).CombinedOutput()
 		if err == nil {
 			break
 		}

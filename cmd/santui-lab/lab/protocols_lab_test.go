@@ -37,6 +37,7 @@ func (m *mixed) settled(what string) {
 // TestProtocolsWithKernel runs protocols A and B between santui and the kernel's DRBD, each of them Primary once: full
 // sync, live writes, a cut with a bitmap resync, and a planned move of the role that loses nothing.
 func TestProtocolsWithKernel(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.KernelSantui, "protocol-a-io", "switch-primaries")
 	conformance.Ran(t, conformance.SantuiKernel, "protocol-a-io", "switch-primaries")
 	for _, pr := range []string{"A", "B"} {
@@ -92,6 +93,7 @@ func TestProtocolsWithKernel(t *testing.T) {
 // TestKernelWithoutDisk lets a kernel Primary drop its disk: it reads and writes through us, and takes back no more than
 // what changed when the disk returns.
 func TestKernelWithoutDisk(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.KernelSantui, "toggle-disk")
 	m := newMixed(t, "otter", "weasel")
 	ctx := t.Context()

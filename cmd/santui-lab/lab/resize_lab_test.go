@@ -4,7 +4,6 @@ package lab
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -46,23 +45,21 @@ func (p *inPlace) grown(what string, mib int) {
 // TestLongResizeWithKernel grows a device in use, asked on santui's side and on the kernel's; then on one side only, which
 // changes nothing.
 func TestLongResizeWithKernel(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.SantuiKernel, "resize")
 	conformance.Ran(t, conformance.KernelSantui, "resize")
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx := t.Context()
 	conf := DRBDConf{Disk: "/dev/loop6", Secret: "lab secret", Rate: "100M", NetExtra: patience + "    connect-int 1;\n    ping-int 1;\n"}
 	l := ForTest(t, Options{DRBD: []string{"weasel"}, DiskSize: 16 << 20})
-	p := &inPlace{&mixed{t: t, l: l, kernel: KernelDRBD(l.Node("weasel"), conf), ours: l.Node("otter"), theirs: l.Node("weasel"), bin: bin}}
+	p := &inPlace{&mixed{t: t, l: l, kernel: KernelDRBD(l.Node("weasel"), conf), ours: l.Node("otter"), theirs: l.Node("weasel")}}
+	var err error
 	if p.config, err = l.CockpitConfig(); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range l.Nodes() {
 		p.must(n.Sh(ctx, onLoop))
 	}
-	if err := l.InstallAgents(ctx, AgentOptions{Binary: filepath.Join(bin, "santui-agent"), DRBDConf: conf.Text(l.Nodes()...), Nodes: []string{"otter"}, CreateMD: true}); err != nil {
+	if err := l.InstallAgents(ctx, AgentOptions{Binary: built("santui-agent"), DRBDConf: conf.Text(l.Nodes()...), Nodes: []string{"otter"}, CreateMD: true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.kernel.Up(ctx, true); err != nil {

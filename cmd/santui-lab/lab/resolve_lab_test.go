@@ -22,6 +22,7 @@ ln -sf disks/r0 /dev/md3`
 // TestLongResolveOverLVM: LVM below the replicated device and above it, a split brain, and its end by an operator at a terminal.
 // The loser is taken down first, a snapshot keeps what it had, and the winner's data is on both nodes afterwards.
 func TestLongResolveOverLVM(t *testing.T) {
+	t.Parallel()
 	g := newVerbRig(t, rigOptions{size: 160 << 20, disk: diskOnLVM})
 	g.fork()
 	lost := g.sh(g.otter, "sha256sum </mnt/test/lost")

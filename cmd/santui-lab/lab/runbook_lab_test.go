@@ -26,6 +26,7 @@ const listing = `mountpoint -q /mnt/test; cd /mnt/test; find . -type f -print0 |
 // TestRunbook is the two-node guide's whole runbook with santui's agents on both nodes, for each front end that the lab's
 // kernel can offer: full sync, LVM, a file system, the move to weasel and back, every byte compared.
 func TestRunbook(t *testing.T) {
+	t.Parallel()
 	for _, front := range []string{"nbd", "fuse"} {
 		t.Run(front, func(t *testing.T) { runbook(t, front) })
 	}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -25,7 +24,6 @@ import (
 // disks are linear maps over /dev/ubdb, so that they can fail.
 type stage struct {
 	l       *Lab
-	bin     string
 	config  string
 	spoiled bool // a scenario failed: the nodes lose power before the next one
 }
@@ -39,15 +37,12 @@ const (
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &stage{l: ForTest(t, Options{DRBD: []string{"weasel"}, DiskSize: mostMiB << 20, Modules: []string{"sch_prio", "cls_u32", "tcp_diag"}}), bin: bin}
+	s := &stage{l: ForTest(t, Options{DRBD: []string{"weasel"}, DiskSize: mostMiB << 20, Modules: []string{"sch_prio", "cls_u32", "tcp_diag"}})}
+	var err error
 	if s.config, err = s.l.CockpitConfig(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.l.InstallAgents(t.Context(), AgentOptions{Binary: filepath.Join(bin, "santui-agent"), Nodes: []string{"otter"}}); err != nil {
+	if err := s.l.InstallAgents(t.Context(), AgentOptions{Binary: built("santui-agent"), Nodes: []string{"otter"}}); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -77,7 +72,7 @@ func (st *stage) scene(t *testing.T, primary string, sc script) *scene {
 	if sc.conf != nil {
 		sc.conf(&conf)
 	}
-	p := &inPlace{&mixed{t: t, l: st.l, kernel: KernelDRBD(st.l.Node("weasel"), conf), ours: st.l.Node("otter"), theirs: st.l.Node("weasel"), bin: st.bin, config: st.config}}
+	p := &inPlace{&mixed{t: t, l: st.l, kernel: KernelDRBD(st.l.Node("weasel"), conf), ours: st.l.Node("otter"), theirs: st.l.Node("weasel"), config: st.config}}
 	s := &scene{inPlace: p, primary: &end{p: p, n: p.ours}, secondary: &end{p: p, n: p.theirs, kernel: true}}
 	if primary == p.theirs.Name() {
 		s.primary, s.secondary = s.secondary, s.primary
@@ -592,6 +587,7 @@ func (s *scene) resynced(what string, before, least, most int64) {
 
 // play runs the short scenes, or the others, on one stage, each node being Primary in turn.
 func play(t *testing.T, short bool) {
+	t.Parallel()
 	st := newStage(t)
 	for _, sc := range scenes {
 		for _, c := range []struct {

@@ -111,6 +111,7 @@ func (g serviceRig) neighbour() string {
 
 // TestService moves the whole service there and back.
 func TestService(t *testing.T) {
+	t.Parallel()
 	g := newServiceRig(t)
 	// The host's end of the link gets to know otter as the address, so that only an announcement can tell it better.
 	_ = exec.CommandContext(t.Context(), "ip", "netns", "exec", g.l.Namespace(), "timeout", "5", "bash", "-c", "</dev/tcp/10.0.0.100/22").Run()
@@ -139,6 +140,7 @@ func TestService(t *testing.T) {
 
 // TestLongServiceFaults makes every check of the service real, and lets a unit and a script fail.
 func TestLongServiceFaults(t *testing.T) {
+	t.Parallel()
 	g := newServiceRig(t)
 	for _, c := range []struct{ code, make, undo, want string }{
 		{"ADDRESS", "ip addr add 10.0.0.100/32 dev eth1", "ip addr del 10.0.0.100/32 dev eth1", "is on weasel (eth1), where the service is not"},

@@ -11,6 +11,7 @@ import (
 // filter, setup makes the guide's stack and refuses what is in its way, and names that nobody would choose go through a
 // whole failover.
 func TestLongSetup(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, Options{DiskSize: 96 << 20}, AgentOptions{DRBDConf: strings.Replace(GuideConf, "30M", "200M", 1)})
 	p.synced("weasel")
 	for _, n := range p.l.Nodes() {

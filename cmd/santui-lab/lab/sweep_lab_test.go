@@ -9,32 +9,39 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 )
 
-// abandonEnv makes this test binary start a lab, print its record's path, and wait to be killed.
+// abandonEnv makes this test binary start so many labs, print their records' paths, and wait to be killed.
 const abandonEnv = "SANTUI_LAB_ABANDON"
 
 func TestAbandonHelper(t *testing.T) {
-	if os.Getenv(abandonEnv) == "" {
+	n, err := strconv.Atoi(os.Getenv(abandonEnv))
+	if err != nil {
 		return // only the child of TestSweep does something here
 	}
-	l := ForTest(t, Options{Nodes: []NodeOptions{{Name: "otter", Addr: "10.0.0.1"}}})
-	os.Stdout.WriteString("record " + l.state.registryFile() + "\n")
-	<-t.Context().Done()
+	for i := range n {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			t.Parallel()
+			l := ForTest(t, Options{Nodes: []NodeOptions{{Name: "otter", Addr: "10.0.0.1"}}})
+			os.Stdout.WriteString("record " + l.state.registryFile() + "\n")
+			<-t.Context().Done()
+		})
+	}
 }
 
-// startAbandoned runs the helper until its lab is up and returns the lab's record.
-func startAbandoned(t *testing.T) (*exec.Cmd, *state) {
+// startAbandoned runs the helper until its labs are up and returns their records.
+func startAbandoned(t *testing.T, n int) (*exec.Cmd, []*state) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, "-test.run=^TestAbandonHelper$")
-	cmd.Env = append(os.Environ(), abandonEnv+"=1")
+	cmd := exec.Command(self, "-test.run=^TestAbandonHelper$", "-test.parallel="+strconv.Itoa(n))
+	cmd.Env = append(os.Environ(), abandonEnv+"="+strconv.Itoa(n))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -42,18 +49,21 @@ func startAbandoned(t *testing.T) (*exec.Cmd, *state) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	var labs []*state
 	lines := bufio.NewScanner(out)
-	for lines.Scan() {
+	for len(labs) < n && lines.Scan() {
 		if name, ok := strings.CutPrefix(lines.Text(), "record "); ok {
 			s, err := readState(name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return cmd, s
+			labs = append(labs, s)
 		}
 	}
-	t.Fatalf("the helper printed no record: %v", cmd.Wait())
-	return nil, nil
+	if len(labs) < n {
+		t.Fatalf("the helper printed %d records of %d: %v", len(labs), n, cmd.Wait())
+	}
+	return cmd, labs
 }
 
 func checkGone(t *testing.T, s *state) {
@@ -69,9 +79,10 @@ func checkGone(t *testing.T, s *state) {
 }
 
 // TestSweep: a lab whose maker was killed with SIGKILL is removed by the next sweep, and one whose maker lives is not;
-// a maker that is asked to end removes its lab itself.
+// a maker that is asked to end removes its labs itself. It is not run beside other tests: each lab that starts sweeps.
 func TestSweep(t *testing.T) {
-	cmd, s := startAbandoned(t)
+	cmd, labs := startAbandoned(t, 1)
+	s := labs[0]
 	if removed, err := Sweep(); err != nil || slices.Contains(removed, s.Namespace) {
 		t.Errorf("swept %v of a living maker, %v", removed, err)
 	}
@@ -87,10 +98,12 @@ func TestSweep(t *testing.T) {
 	}
 	checkGone(t, s)
 
-	cmd, s = startAbandoned(t)
+	cmd, labs = startAbandoned(t, 2)
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // exit code 130
-	checkGone(t, s)
+	for _, s := range labs {
+		checkGone(t, s)
+	}
 }

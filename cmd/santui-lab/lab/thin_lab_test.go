@@ -32,6 +32,7 @@ func (m *mixed) counters() proto.Counters {
 // TestLongThinWithKernel: what the Primary zeroed while its peer was away comes to the peer's disk, which held something else
 // there, without travelling.
 func TestLongThinWithKernel(t *testing.T) {
+	t.Parallel()
 	conf := func(c *DRBDConf) {
 		c.NetExtra += patience
 		c.DiskEnd += "    rs-discard-granularity 65536;\n"

@@ -42,6 +42,7 @@ func oldAgent(t *testing.T) string {
 // Secondary: the first while nobody writes, the second under load. The data stays, and nothing is resynced but what was
 // written meanwhile; in between an old and a new agent move the service.
 func TestLongUpgrade(t *testing.T) {
+	t.Parallel()
 	conformance.Ran(t, conformance.SantuiSantui, "upgrade")
 	ctx, old := t.Context(), oldAgent(t)
 	conf := DRBDConf{NetExtra: "    connect-int 1;\n    ping-int 1;\n" + patience}
@@ -60,7 +61,7 @@ func TestLongUpgrade(t *testing.T) {
 		if err := n.StopAgent(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.Put(ctx, filepath.Join(builtDir, "santui-agent"), agentPath); err != nil {
+		if err := n.Put(ctx, built("santui-agent"), agentPath); err != nil {
 			t.Fatal(err)
 		}
 		if strings.TrimSpace(p.sh(n, "sha256sum <"+agentPath)) == was {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -50,7 +49,7 @@ func newVerbRig(t *testing.T, o rigOptions) *verbRig {
 	if o.size == 0 {
 		o.size = 64 << 20
 	}
-	santui, agent := filepath.Join(builtDir, "santui"), filepath.Join(builtDir, "santui-agent")
+	santui, agent := built("santui"), built("santui-agent")
 	l := ForTest(t, Options{DiskSize: o.size})
 	g := &verbRig{t: t, l: l, otter: l.Node("otter"), weasel: l.Node("weasel"), santui: santui, open: map[*Node]*session.Session{}}
 	t.Cleanup(func() {
@@ -313,6 +312,7 @@ func (g *verbRig) step(req proto.OpStartRequest, on *Node, n int) proto.Op {
 
 // TestLongVerbs runs drill, takeover, rejoin, resolve and undo on two kernels with the guide's LVM stack.
 func TestLongVerbs(t *testing.T) {
+	t.Parallel()
 	g := newVerbRig(t, rigOptions{})
 	defer func() { t.Logf("matrix:\n%s", strings.Join(g.matrix, "\n")) }()
 	for _, part := range []struct {
