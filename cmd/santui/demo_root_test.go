@@ -6,12 +6,14 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -269,5 +271,54 @@ func poll(t testing.TB, limit time.Duration, what string, ok func() (bool, strin
 			t.Fatalf("not within %v: %s. Now:\n%s", limit, what, now)
 		}
 		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// TestDemoWaitsForItsUser: a process works in the file system of a demo that goes. It is named, once, and when it ends the demo is
+// gone without a trace.
+func TestDemoWaitsForItsUser(t *testing.T) {
+	t.Setenv("SANTUI_DEMO_DIR", demoBase(t))
+	var mu sync.Mutex
+	var said []string
+	p, err := demo.Start(t.Context(), demo.Options{Size: 32 << 20, Rate: "1G", Agent: filepath.Join(bin, "santui-agent"), Say: func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		said = append(said, fmt.Sprintf(format, args...))
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(p.StartSync(t.Context()), p.MakeFS(t.Context())); err != nil {
+		t.Error(err)
+	}
+	pid, stop := (&rig{Pair: p}).busy(t, "otter")
+	named := func() (bool, string) {
+		mu.Lock()
+		defer mu.Unlock()
+		all := strings.Join(said, "\n")
+		return strings.Count(all, fmt.Sprintf("pid %d", pid)) == 1 && strings.Contains(all, "sleep"), all
+	}
+	var gone error
+	closed := make(chan struct{})
+	go func() { gone = p.Close(); close(closed) }()
+	defer func() { stop(); <-closed }()
+	poll(t, 20*time.Second, "the process is named", named)
+	select {
+	case <-closed:
+		t.Errorf("it is gone although the process works in it: %v", gone)
+	case <-time.After(time.Second):
+	}
+	once, all := named()
+	if t.Logf("%s", all); !once {
+		t.Errorf("not once:\n%s", all)
+	}
+	stop()
+	select {
+	case <-closed:
+		if gone != nil {
+			t.Error(gone)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the process has ended and the demo is not gone")
 	}
 }

@@ -142,16 +142,7 @@ func TestCockpitEnds(t *testing.T) {
 // TestTwoCockpits: while one operator steps through a failover, the cockpit and the command line of another one wait and say
 // whose it is; when it is over, they go on.
 func TestTwoCockpits(t *testing.T) {
-	r := newRig(t, 32<<20, "1G")
-	if err := r.StartSync(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.MakeFS(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.WriteFile("otter", "file", 1); err != nil {
-		t.Fatal(err)
-	}
+	r := inService(t)
 	waiting, stepping := newScreen(t, 160, 48), newScreen(t, 100, 30)
 	waiting.keys(t, fmt.Sprintf("%s/santui --config %s; echo code=$?", bin, r.config), "Enter")
 	waiting.see(t, 60*time.Second, "PRIMARY  otter", "ready: f moves r0 from otter to weasel")

@@ -2,6 +2,6 @@
 // disk file, replicating over the loopback interface.
 //
 // A Pair owns its directory, the two processes and everything they mount; Close takes all of it away again, in order,
-// also after a failure half way. The agents get TERM when the process that started them dies. One goroutine an agent
-// waits for its end.
+// also after a failure half way. What works in the file system is named, and waited for, for half a minute. The agents
+// get TERM when the process that started them dies. One goroutine an agent waits for its end.
 package demo

@@ -469,14 +469,8 @@ func (p *Pair) root(name string) string {
 func (p *Pair) Stop(ctx context.Context) error {
 	var errs []error
 	for _, n := range p.nodes {
-		if !n.alive() {
-			continue
-		}
-		for mounted(p.root(n.name), p.Mount) {
-			if err := p.run(ctx, n.name, "umount", p.Mount); err != nil {
-				errs = append(errs, err)
-				break
-			}
+		if n.alive() {
+			errs = append(errs, p.unmount(ctx, n))
 		}
 	}
 	for _, n := range p.nodes {
@@ -485,6 +479,55 @@ func (p *Pair) Stop(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// sitting is how long a process that uses the file system keeps the demo from going.
+const sitting = 30 * time.Second
+
+// unmount takes the file system off a node. While something uses it, it says once what, and goes on trying.
+func (p *Pair) unmount(ctx context.Context, n *node) error {
+	ctx, cancel := context.WithTimeout(ctx, sitting)
+	defer cancel()
+	said := false
+	for mounted(p.root(n.name), p.Mount) {
+		err := p.run(ctx, n.name, "umount", p.Mount)
+		if err == nil {
+			continue
+		}
+		if !said {
+			said = true
+			p.say("%s: %s is in use by %s; the demo waits for its end, for %v at most", n.name, p.Mount, p.users(ctx, n, err), sitting)
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// users is who works in a node's file system, by the checks of a move away from it; if they name nobody, what umount said.
+func (p *Pair) users(ctx context.Context, n *node, refused error) string {
+	to := Nodes[0]
+	if to == n.name {
+		to = Nodes[1]
+	}
+	s, err := p.Session(ctx, to)
+	if err != nil {
+		return refused.Error()
+	}
+	defer func() { _ = s.Close() }()
+	var l proto.CheckList
+	if err := s.Call(ctx, proto.MethodCheck, proto.CheckRequest{Verb: proto.VerbFailover, To: to}, &l); err != nil {
+		return refused.Error()
+	}
+	for _, c := range l.Checks {
+		if c.Code == proto.CheckBusyProc && len(c.Evidence) > 0 {
+			return strings.Join(c.Evidence, ", ")
+		}
+	}
+	return refused.Error()
 }
 
 func mounted(root, path string) bool {
