@@ -165,11 +165,25 @@ func atRisk(v View) []string {
 	if !last.IsZero() {
 		first = fmt.Sprintf("%s was last identical to %s at %s, %s ago", to, from, stamp(last), v.To.At.Sub(last).Round(time.Second))
 	}
-	lost := fmt.Sprintf("%d bytes are known to differ", r.OutOfSync)
+	lost := amount(r.OutOfSync) + " are known to differ"
 	if !r.ConnSince.IsZero() && r.Conn < proto.Connected {
 		lost += fmt.Sprintf("; what %s wrote after %s, when the link broke, is missing here", from, stamp(r.ConnSince))
 	}
 	return []string{first, lost}
+}
+
+// amount writes a number of bytes, with the same in a unit that people can picture beside it.
+func amount(n int64) string {
+	text := fmt.Sprintf("%d bytes", n)
+	for _, u := range []struct {
+		name string
+		bits int
+	}{{"TiB", 40}, {"GiB", 30}, {"MiB", 20}, {"KiB", 10}} {
+		if n >= 1<<u.bits {
+			return fmt.Sprintf("%s (%.1f %s)", text, float64(n)/float64(int64(1)<<u.bits), u.name)
+		}
+	}
+	return text
 }
 
 func stamp(t time.Time) string {
@@ -265,11 +279,11 @@ func discards(v View) []string {
 		} else {
 			text += ", time of the last write not known"
 		}
-		return fmt.Sprintf("%s, %d bytes changed since the fork", text, r.OutOfSync)
+		return fmt.Sprintf("%s, %s changed since the fork", text, amount(r.OutOfSync))
 	}
 	return []string{
 		"stays:    " + side(v.To), "discards: " + side(v.From),
-		fmt.Sprintf("%d bytes that only %s has are lost; %s", v.From.Resource.OutOfSync, v.From.Node, kept(v)),
+		fmt.Sprintf("%s that only %s has are lost; %s", amount(v.From.Resource.OutOfSync), v.From.Node, kept(v)),
 	}
 }
 

@@ -578,3 +578,13 @@ func TestOutages(t *testing.T) {
 		t.Errorf("%+v", o.Outages)
 	}
 }
+
+func TestAmount(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 bytes", 512: "512 bytes", 4096: "4096 bytes (4.0 KiB)", 37707776: "37707776 bytes (36.0 MiB)", 3 << 40: "3298534883328 bytes (3.0 TiB)",
+	} {
+		if got := amount(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}

@@ -90,12 +90,7 @@ func (m *Model) drawCheck(c screen.Ctx) (string, int) {
 		lines = append(lines, "", "r tries again")
 	}
 	if m.reply != nil {
-		count := map[proto.CheckResult]int{}
-		for _, k := range m.reply.Checks.Checks {
-			count[k.Result]++
-		}
-		title = fmt.Sprintf("preflight  %s  (%d ok, %s, %d blocking)", m.reply.Checks.At.In(c.Loc).Format(time.TimeOnly),
-			count[proto.CheckOK], plural(count[proto.CheckWarn], "warning"), count[proto.CheckFail]+count[proto.CheckUnknown])
+		title = fmt.Sprintf("preflight  %s  (%s)", m.reply.Checks.At.In(c.Loc).Format(time.TimeOnly), m.tally())
 		list := m.checkLines(c, w)
 		if m.stale {
 			title = fmt.Sprintf("preflight of %s, OLD", m.reply.Checks.At.In(c.Loc).Format(time.TimeOnly))
@@ -115,6 +110,23 @@ func (m *Model) drawCheck(c screen.Ctx) (string, int) {
 		parts = append([]screen.Part{{Panel: widget.Panel{Title: "both sides  (x: discard the other one)", Lines: text}, H: len(text)}}, parts...)
 	}
 	return m.stack(c, parts, append(m.verdict(c), m.notes(c))...)
+}
+
+// tally counts the checks by what they mean here: a soft veto does not block, it has to be accepted.
+func (m *Model) tally() string {
+	count := map[proto.CheckResult]int{}
+	for _, k := range m.reply.Checks.Checks {
+		count[k.Result]++
+	}
+	text := fmt.Sprintf("%d ok, %s", count[proto.CheckOK], plural(count[proto.CheckWarn], "warning"))
+	hard, soft := len(m.hard()), len(m.soft())
+	if hard > 0 || soft == 0 {
+		text += fmt.Sprintf(", %d blocking", hard)
+	}
+	if soft > 0 {
+		text += fmt.Sprintf(", %d to accept", soft)
+	}
+	return text
 }
 
 // notes is what just happened, or else which agent does not answer here: what a page shows of its node may be old.

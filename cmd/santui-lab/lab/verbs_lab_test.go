@@ -545,7 +545,7 @@ func (g *verbRig) testSplitBrain() {
 	t := g.t
 	g.fork()
 	g.must(3, []string{"rejoin", "--to", "weasel"}, "SPLIT", "santui resolve")
-	t.Log(g.must(0, []string{"check", "--to", "weasel", "--verb", "resolve"}, "FORKED", "bytes changed since the fork", "discards: otter: Primary since"))
+	t.Log(g.must(0, []string{"check", "--to", "weasel", "--verb", "resolve"}, "FORKED", "B) changed since the fork", "discards: otter: Primary since"))
 	g.must(4, []string{"resolve", "--discard", "otter"}, "--confirm")
 	if got := g.read(g.weasel); got != g.sums {
 		t.Errorf("a refused resolve changed something:\n%s", got)

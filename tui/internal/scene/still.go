@@ -42,6 +42,7 @@ func Stills() []Still {
 		Still{Name: "wizard-1-check", Scene: InSync(), Keys: []string{"f"}},
 		Still{Name: "wizard-1-blocked", Scene: Syncing(0.452), Keys: []string{"f"}, Extra: []proto.Check{
 			Failed(proto.CheckSync, "weasel", "1.10 TiB out of sync"), Failed(proto.CheckDisk, "weasel", "Inconsistent")}},
+		Still{Name: "wizard-1-accept", Scene: InSync(), Keys: []string{"f"}, Extra: []proto.Check{soft}},
 		Still{Name: "wizard-2-plan", Scene: InSync(), Keys: []string{"f", "enter"}},
 		Still{Name: "wizard-3-confirm", Scene: InSync(), Keys: []string{"f", "enter", "enter", "store-"}, Extra: []proto.Check{soft}},
 		Still{Name: "wizard-4-run", Scene: with(Running(), Done(Op(), 4)), Keys: []string{"a"}},

@@ -112,9 +112,9 @@ func ResolveReply(extra ...proto.Check) proto.PlanReply {
 	extra = append([]proto.Check{
 		passed(proto.CheckAgents, "", "otter and weasel"), passed(proto.CheckLocked, "", "lock free"), passed(proto.CheckDisk, "otter", "/dev/md3 on otter"),
 		passed(proto.CheckForked, "", "split brain: both changed the data on their own"),
-		warned(proto.CheckDiscard, "weasel", "stays:    otter: Primary since 12:02:11, last write 14:01:58, 3145728 bytes changed since the fork",
-			"discards: weasel: Secondary since 13:58:03, last write 13:57:40, 1048576 bytes changed since the fork",
-			"1048576 bytes that only weasel has are lost; they are not copied anywhere first"),
+		warned(proto.CheckDiscard, "weasel", "stays:    otter: Primary since 12:02:11, last write 14:01:58, 3145728 bytes (3.0 MiB) changed since the fork",
+			"discards: weasel: Secondary since 13:58:03, last write 13:57:40, 1048576 bytes (1.0 MiB) changed since the fork",
+			"1048576 bytes (1.0 MiB) that only weasel has are lost; they are not copied anywhere first"),
 	}, extra...)
 	l := only(proto.CheckList{}, extra, proto.CheckAgents, proto.CheckLocked, proto.CheckDisk, proto.CheckForked, proto.CheckDiscard)
 	return reply(proto.VerbResolve, "weasel", "otter", l, []string{"What only weasel has is overwritten with otter's data, block by block. This cannot be undone."},
