@@ -23,12 +23,12 @@ func TestLVMOps(t *testing.T) {
 	}
 	l := ForTest(t, Options{Nodes: []NodeOptions{{Name: "otter", Addr: "10.0.0.1"}}, Modules: []string{"xfs"}})
 	node := l.Node("otter")
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	if err := node.Put(ctx, binary, "/run/lvmops.test"); err != nil {
 		t.Fatal(err)
 	}
-	out, err := node.Sh(ctx, "mkdir -p /srv/record; cd /tmp; LVMOPS_RECORD=/srv/record /run/lvmops.test -test.v -test.timeout 420s 2>&1")
+	out, err := node.Sh(ctx, "mkdir -p /srv/record; cd /tmp; LVMOPS_RECORD=/srv/record /run/lvmops.test -test.v -test.timeout 840s 2>&1")
 	t.Log(out)
 	if err != nil {
 		t.Fatal(err)
