@@ -39,7 +39,7 @@ var expected = []string{
 	"handler: before-resync-source", "handler: before-resync-target", "handler: after-resync-target", "handler: fence-peer",
 	"handler: unfence-peer", "handler: initial-split-brain", "handler: split-brain", "handler: local-io-error", "handler: pri-on-incon-degr",
 
-	"packet: Data", "packet: WSame", "packet: Zeroes", "packet: Barrier", "packet: BarrierAck", "packet: RecvAck", "packet: WriteAck", "packet: RSWriteAck",
+	"packet: Data", "packet: WSame", "packet: Zeroes", "packet: Barrier", "packet: BarrierAck", "packet: RecvAck", "packet: WriteAck", "packet: NegAck", "packet: RSWriteAck",
 	"packet: DataRequest", "packet: DataReply", "packet: RSDataRequest", "packet: RSDataReply", "packet: RSThinReq",
 	"packet: RSDeallocated", "packet: CSumRSRequest", "packet: RSIsInSync", "packet: OVRequest", "packet: OVReply", "packet: OVResult",
 	"packet: Bitmap", "packet: CompressedBitmap", "packet: OutOfSync", "packet: SyncUUID", "packet: UUIDs", "packet: Sizes", "packet: State",

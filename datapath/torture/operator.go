@@ -239,6 +239,9 @@ func (w *world) breakDisk(inc *incarnation) {
 	if w.chance(50) {
 		rule.To = w.size
 	}
+	if app := w.app; app != nil && app != inc && len(app.pending) > 0 { // what the Primary has under way is refused here
+		rule.Ops, rule.Skip, rule.To = blocktest.OpWrite|blocktest.OpZero, 0, w.size
+	}
 	w.seen.saw("disk: to fail, %s", opNames[rule.Ops])
 	w.note("disk of %s.%d will fail: ops %x, after %d, %d times", inc.n.name, inc.boot, rule.Ops, rule.Skip, rule.Times)
 	m.failing[i] = true
