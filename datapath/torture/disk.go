@@ -49,6 +49,18 @@ func (d *disk) around(kind int, off, n int64, f func() error) error {
 		took += d.inc.n.w.upTo(d.inc.n.w.hardware.slowFlush[d.inc.n.i], d.inc.n.i)
 	}
 	time.Sleep(took / 2)
+	for !d.inc.isDead() {
+		d.inc.mu.Lock()
+		wait := time.Until(d.inc.stalled)
+		d.inc.mu.Unlock()
+		if wait <= 0 {
+			break
+		}
+		select {
+		case <-time.After(wait):
+		case <-d.inc.dead:
+		}
+	}
 	if d.inc.isDead() {
 		return errPower
 	}

@@ -10,9 +10,10 @@
 // # What is simulated
 //
 // Disks are blocktest.Mem: what was not flushed is kept, lost or torn by sectors when the power goes. They take time, some
-// long for a flush, and fail when told to. Connections have latency, a bounded buffer and order; both directions or one can
-// be silent for a while and deliver afterwards, connections can be reset at once or after so many bytes, and those of a node
-// without power are half open until it is back.
+// long for a flush, stand still for up to 20 s, and fail when told to; a write that fails may be done in part. Connections have
+// latency, some of them much more than others, a bounded buffer and order; both directions or one can be silent for a while and
+// deliver afterwards, connections can be reset at once or after so many bytes, several new ones in turn in the middle of the
+// handshake, and those of a node without power are half open until it is back.
 //
 // The power of a node goes at any time, or after its k-th next call of disk or network, so also in the middle of an attach, a
 // transaction of the activity log, a write of the bitmap, a handshake or a resync. From then on nothing the old engine does
@@ -104,11 +105,12 @@
 // of it, and how many packets of each kind travelled; by default the test fails if something expected was not among it.
 //
 // Seeds from 100 on draw the size of the activity log, 7 to 6433 extents, which may change from boot to boot, how slow flushes
-// are, and one in three each whether write-sames travel and whether Primaries are lost for good. Below, it is 7 extents.
+// are and how late connections, and one in three each whether write-sames travel, whether Primaries are lost for good, whether
+// disks stand still and whether new connections break. Below, it is 7 extents.
 //
 // Seeds that are 1 modulo 3 keep the metadata on a second disk with a cache of its own, even ones in a slot of it.
 //
-// Two failures at once that no pair of nodes can survive are left out: a disk fails only where the other copy is good, and
+// Two failures at once that no pair of nodes can survive are left out: a disk fails only where the other copy is good, as that of a resync's target, and
 // the power stays on for some seconds after that.
 //
 // # Repeatability

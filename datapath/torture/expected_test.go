@@ -2,7 +2,7 @@ package torture
 
 // expected is what every run of the default seeds must have met.
 var expected = []string{
-	"cable: down", "cable: one direction down", "cable: reset", "cable: breaks after some bytes", "cable: stands still",
+	"cable: down", "cable: one direction down", "cable: reset", "cable: breaks after some bytes", "cable: stands still", "cable: new connections break",
 	"cable: damages RSDataReply",
 
 	"config: protocol A", "config: protocol B", "config: protocol C",
@@ -21,9 +21,9 @@ var expected = []string{
 	"state: Primary Inconsistent/UpToDate", "state: Primary Negotiating/UpToDate", "state: Secondary Consistent/DUnknown",
 	"state: Secondary Outdated/DUnknown", "state: suspended",
 
-	"disk: to fail, all calls", "disk: to fail, writes", "disk: to fail, flushes", "disk: to fail, reads", "disk: to fail, of metadata",
+	"disk: to fail, all calls", "disk: to fail, writes", "disk: to fail, flushes", "disk: to fail, reads", "disk: to fail, of metadata", "disk: to fail, of a target",
 	"disk: fails while the node is Primary", "disk: fails while the node is Secondary", "disk: an old one put back",
-	"disk: a new one",
+	"disk: a new one", "disk: stands still",
 
 	"power: after a call of disk", "power: after a call of net", "power: at any time", "power: together with the peer",
 	"power: shot by its peer", "power: lost for good", "power: when its Primary was lost",

@@ -14,6 +14,9 @@ type hardware struct {
 	slowFlush [2]time.Duration // a flush of this node's disk takes up to so much more
 	slowAck   time.Duration    // and the word from a node that an epoch is on its disk
 	alExtents []int            // sizes of the activity log, by boot
+	lag       time.Duration    // each direction of a connection is late by up to so much, all the time
+	stalls    bool             // disks stand still for seconds
+	fragile   bool             // some connections break after little
 	same      bool             // applications write one block over and over: it travels as a write-same
 	burns     bool             // a node is lost for good
 }
@@ -36,12 +39,35 @@ func hardwareOf(seed uint64) hardware {
 		}
 	}
 	h.same, h.burns = r.IntN(3) == 0, r.IntN(3) == 0
+	h.lag = []time.Duration{0, 0, 30 * time.Millisecond, 150 * time.Millisecond}[r.IntN(4)]
+	h.stalls, h.fragile = r.IntN(3) == 0, r.IntN(3) == 0
 	return h
 }
 
 // alExtentsOf is how large a node's activity log is: al-extents may change from boot to boot.
 func (h *hardware) alExtentsOf(n *node) int {
 	return h.alExtents[(int(n.boot.Load())+n.i)%len(h.alExtents)]
+}
+
+// wear is what becomes of hardware in the long run: a disk tries again for seconds, connections break as soon as they are made.
+func (w *world) wear(inc *incarnation) {
+	if w.hardware.stalls && (!w.hardware.fragile || w.chance(50)) {
+		d := time.Duration(1+w.rnd.IntN(100)) * []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond}[w.rnd.IntN(3)]
+		inc.mu.Lock()
+		inc.stalled = time.Now().Add(d)
+		inc.mu.Unlock()
+		w.logf("disk of %s stands still for %v", inc.n.name, d)
+		w.seen.saw("disk: stands still")
+		w.arm(inc, 20)
+		return
+	}
+	k := 1 + w.rnd.IntN(5)
+	w.logf("cable: the next %d connections break", k)
+	w.seen.saw("cable: new connections break")
+	w.net.weaken(k)
+	if w.chance(50) {
+		w.net.reset()
+	}
 }
 
 // doom lets the Primary be lost when its next flush has returned.

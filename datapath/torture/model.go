@@ -53,6 +53,7 @@ type model struct {
 	target   [2]bool      // a resync to this node has been seen, and its end has not
 	crashed  [2]bool      // it lost power as Primary and was not in sync since
 	lone     [2]bool      // it was Primary without its peer and was not in sync since: it may have a generation of its own
+	solo     [2]bool      // it was Primary without its peer since it last saw it
 	tainted  [2]bool      // its disk failed; it cannot be current until the engine has noticed
 	failing  [2]bool      // calls on its disk may fail
 	failed   [2]time.Time // when one did last

@@ -26,6 +26,7 @@ type network struct {
 	listeners [2]*listener
 	conns     map[*conn]struct{} // one end of each, the dialling one
 	serial    int
+	weak      int // so many of the next connections break after little
 }
 
 func newNetwork(w *world) *network {
@@ -68,6 +69,13 @@ func (n *network) breakAfter(from int, bytes int64) {
 		h.rouse()
 		h.mu.Unlock()
 	}
+}
+
+// weaken makes the next k connections break, most of them in the middle of a handshake.
+func (n *network) weaken(k int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.weak = k
 }
 
 // damage turns over a bit of the k-th block of data from now on that node from sends.
@@ -216,6 +224,12 @@ func (n *network) dial(ctx context.Context, inc *incarnation) (net.Conn, error) 
 	there, back := newHalf(n, inc.n.i, n.serial), newHalf(n, 1-inc.n.i, n.serial)
 	a, b := &conn{inc: inc, in: back, out: there}, &conn{inc: l.inc, in: there, out: back}
 	a.other, b.other = b, a
+	if n.weak > 0 {
+		n.weak--
+		h := []*half{there, back}[n.serial%2]
+		draw := int64(n.w.jitter(weakDraw, n.serial))
+		h.limited, h.left = true, draw%[]int64{100, 700, 5000}[draw/5000%3]
+	}
 	select {
 	case l.queue <- b:
 	default:
@@ -298,6 +312,7 @@ type half struct {
 	queue   []chunk
 	size    int
 	sent    int64
+	lag     time.Duration
 	last    time.Time // when the newest byte arrives
 	eof     bool      // the writer has finished
 	gone    bool      // the reader has gone: what is written is lost, and then refused
@@ -314,7 +329,7 @@ type half struct {
 const socketBuffer = 256 << 10
 
 func newHalf(n *network, from, serial int) *half {
-	h := &half{n: n, from: from, serial: serial, changed: make(chan struct{})}
+	h := &half{n: n, from: from, serial: serial, changed: make(chan struct{}), lag: n.w.upTo(n.w.hardware.lag, from+2*serial)}
 	if w := n.w; w.hardware.same {
 		h.same = &sameWire{digest: w.extra.integrity != "" || w.twist.damage}
 	}
@@ -401,7 +416,7 @@ func (h *half) write(p []byte) (int, error) {
 			}
 			n = len(data)
 		}
-		at := time.Now().Add(h.n.w.jitter(netDelay, h.from, h.serial, int(h.sent)) + time.Duration(n)*time.Nanosecond*8)
+		at := time.Now().Add(h.n.w.jitter(netDelay, h.from, h.serial, int(h.sent)) + time.Duration(n)*time.Nanosecond*8 + h.lag)
 		if h.tap.feed(data, &h.n.w.seen); h.tap.cmd == drbd.CmdBarrierAck {
 			at = at.Add(h.n.w.upTo(h.n.w.hardware.slowAck, h.from))
 		}

@@ -84,6 +84,10 @@ func (w *world) act() error {
 		w.doom()
 		return nil
 	}
+	if (w.hardware.stalls || w.hardware.fragile) && w.chance(6) {
+		w.wear(inc)
+		return nil
+	}
 	if w.extra.on && w.chance(15) {
 		w.maintain(inc)
 		return nil
@@ -230,9 +234,13 @@ func (w *world) breakDisk(inc *incarnation) {
 	inc.mu.Lock()
 	defer inc.mu.Unlock()
 	m, i := w.model, inc.n.i
-	if inc.disk == nil || m.level != [2]level{current, current} || m.failing[0] || m.failing[1] || w.nodes[1-i].inc == nil ||
+	target := m.level[i] == behind && m.level[1-i] == current && syncTarget(inc.res.Status().Conn)
+	if inc.disk == nil || m.level != [2]level{current, current} && !target || m.failing[0] || m.failing[1] || w.nodes[1-i].inc == nil ||
 		!replicated(inc.res.Status()) {
 		return
+	}
+	if target {
+		w.seen.saw("disk: to fail, of a target")
 	}
 	rule := blocktest.Rule{Ops: []blocktest.Op{blocktest.OpAny, blocktest.OpWrite | blocktest.OpZero, blocktest.OpFlush, blocktest.OpRead}[w.rnd.IntN(4)],
 		Fail: true, Skip: w.rnd.IntN(10), Times: 1 + w.rnd.IntN(5)}
@@ -241,6 +249,9 @@ func (w *world) breakDisk(inc *incarnation) {
 	}
 	if app := w.app; app != nil && app != inc && len(app.pending) > 0 { // what the Primary has under way is refused here
 		rule.Ops, rule.Skip, rule.To = blocktest.OpWrite|blocktest.OpZero, 0, w.size
+	}
+	if w.chance(30) {
+		rule.Short = sector * (1 + w.rnd.IntN(7)) // of a write that fails
 	}
 	w.seen.saw("disk: to fail, %s", opNames[rule.Ops])
 	w.note("disk of %s.%d will fail: ops %x, after %d, %d times", inc.n.name, inc.boot, rule.Ops, rule.Skip, rule.Times)

@@ -98,6 +98,7 @@ type incarnation struct {
 	mu      sync.Mutex
 	disk    *disk
 	trigger map[string]int // calls until the power goes
+	stalled time.Time      // until then its disks do nothing
 
 	pending map[uint32][2]int64 // the application's writes under way; the world's lock guards it
 }
@@ -224,6 +225,7 @@ const (
 	netDelay  = 2
 	moreDelay = 5
 	lookDraw  = 6
+	weakDraw  = 7
 )
 
 func (w *world) logf(format string, args ...any) {
@@ -478,11 +480,12 @@ func (w *world) observe(inc *incarnation) {
 	if s.Conn < proto.Connected {
 		m.target[i] = false
 		if s.Role == proto.Primary {
-			m.lone[i] = true
+			m.lone[i], m.solo[i] = true, true
 			w.orphan(i)
 		}
 		return
 	}
+	m.solo[i] = false
 	if s.Disk >= proto.Inconsistent && s.PeerDisk >= proto.Inconsistent && s.PeerDisk != proto.DUnknown {
 		w.meet()
 	}
@@ -495,7 +498,7 @@ func (w *world) observe(inc *incarnation) {
 	}
 	ended := m.target[i] && s.Conn == proto.Connected && s.PeerDisk == proto.UpToDate && p.Conn != proto.Connected
 	if (ended || s.Conn == proto.Ahead) && s.Disk == proto.UpToDate &&
-		m.level[1-i] == current && m.level[i] == behind {
+		m.level[1-i] == current && m.level[i] == behind && !m.solo[1-i] {
 		w.note("%s has all, its source has not heard or has gone", inc.n.name)
 		m.level[i], m.target[i] = current, false
 	}
