@@ -91,6 +91,8 @@
 // a split brain is not demoted for it. A Primary's copy is never overwritten in full, and only an UpToDate copy is the
 // source of that. Ahead begins from Connected only. A promotion by force keeps the base of the bitmap in the history.
 // The target of a full resync marks everything when the source begins, not when it agrees.
+// A copy that a Primary without a disk has lost sight of begins a generation when it is promoted, so that the Primary does
+// not go on with what has changed beneath its applications.
 //
 // # Not in this version
 //
