@@ -57,7 +57,6 @@ type ActivityLog struct {
 	number     uint32
 	cycle      int
 
-	data   block.Device
 	dev    block.Device // holds the log; the same one if the metadata is internal
 	off    int64
 	limit  atomic.Int64 // bytes of data the device has room for
@@ -75,8 +74,8 @@ type ActivityLog struct {
 // address.
 type waiter struct{ _ byte }
 
-func newActivityLog(data, dev block.Device, l Layout, capacity int, bm *Bitmap, inUse func() error) *ActivityLog {
-	a := &ActivityLog{data: data, dev: dev, off: l.ALOffset, bm: bm, inUse: inUse, slots: make([]slot, capacity),
+func newActivityLog(dev block.Device, l Layout, capacity int, bm *Bitmap, inUse func() error) *ActivityLog {
+	a := &ActivityLog{dev: dev, off: l.ALOffset, bm: bm, inUse: inUse, slots: make([]slot, capacity),
 		changed: make(chan struct{}), buf: block.Buffer(alBlockSize)}
 	a.limit.Store(l.UsableSize)
 	a.clearSlots()
@@ -445,10 +444,7 @@ func (a *ActivityLog) write(pages []uint64) error {
 	}
 	if len(pages) > 0 {
 		// Data written into the extents that go must not be in the disk's cache any more when the log forgets them, nor when
-		// the bitmap says that both copies have it.
-		if err := a.data.Flush(); err != nil {
-			return fmt.Errorf("flush before the activity log: %w: %w", ErrMetaIO, err)
-		}
+		// the bitmap says that both copies have it: this flushes it, too.
 		if err := a.bm.writePages(context.Background(), pages); err != nil {
 			return err
 		}

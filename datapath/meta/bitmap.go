@@ -47,6 +47,7 @@ type Bitmap struct {
 	spare   []*page
 
 	// The disk side; dev is nil for a bitmap in memory only.
+	data   block.Device // that of the data, which may be the same one
 	dev    block.Device
 	off    int64         // of the bitmap on the device
 	room   int64         // bytes for it on the device

@@ -13,9 +13,9 @@ import (
 // does not keep the activity log waiting.
 const ioPages = 256
 
-// openBitmap makes the bitmap of the data's size from what is on the device.
-func openBitmap(dev block.Device, l Layout, size int64) (*Bitmap, error) {
-	b := &Bitmap{dev: dev, off: l.BMOffset, room: l.BMSize, io: make(chan struct{}, 1), spare: make([]*page, 0, sparePages)}
+// openBitmap makes the bitmap of the data's size from what is on the device. data is the device of the data.
+func openBitmap(data, dev block.Device, l Layout, size int64) (*Bitmap, error) {
+	b := &Bitmap{data: data, dev: dev, off: l.BMOffset, room: l.BMSize, io: make(chan struct{}, 1), spare: make([]*page, 0, sparePages)}
 	if err := b.resize(size, false); err != nil {
 		return nil, err
 	}
@@ -71,7 +71,8 @@ func (b *Bitmap) Dirty() int {
 func (b *Bitmap) Writes() uint64 { return b.writes.Load() }
 
 // WriteDirty writes the pages that have changed since they were last written,
-// and flushes. When it returns nil every bit set before the call is durable.
+// and flushes. When it returns nil every bit set before the call is durable, and
+// so is, at any time, what was written before a bit was cleared that is clear on disk.
 // ErrMetaIO on failure: the pages stay marked, and the disk should be detached.
 func (b *Bitmap) WriteDirty(ctx context.Context) error {
 	from := uint64(0)
@@ -100,69 +101,79 @@ func (b *Bitmap) WriteAll(ctx context.Context) error {
 
 // writePages makes those pages durable; pages is sorted. It tells nothing about
 // pages that are not dirty: whoever wrote them has flushed them, since the
-// token is held until then.
+// token is held until then. The data's device is flushed in any case.
 func (b *Bitmap) writePages(ctx context.Context, pages []uint64) error {
 	if err := b.lockIO(ctx); err != nil {
 		return err
 	}
 	defer b.unlockIO()
-	buf := block.GetBuffer(BlockSize)
-	defer block.PutBuffer(buf)
-	written := pages[:0]
-	for _, pi := range pages {
-		if !b.takeDirty(pi, buf) {
-			continue
-		}
-		written = append(written, pi)
-		if err := b.writeAt(buf, pi); err != nil {
-			b.markDirty(written...)
+	for len(pages) > 0 {
+		batch := pages[:min(len(pages), pagesPerCommit)]
+		pages = pages[len(batch):]
+		if err := b.writeBatch(batch, true); err != nil {
 			return err
 		}
-	}
-	if len(written) == 0 {
-		return nil
-	}
-	if err := b.flush(); err != nil {
-		b.markDirty(written...)
-		return err
 	}
 	return nil
 }
 
+// pagesPerCommit is how many pages one transaction of the activity log can have.
+const pagesPerCommit = alUpdates
+
 // writeSome writes up to ioPages dirty pages from page from on, and flushes.
 func (b *Bitmap) writeSome(from uint64) (next uint64, more bool, err error) {
-	buf := block.GetBuffer(ioPages * BlockSize)
-	defer block.PutBuffer(buf)
-	var taken [ioPages]uint64
+	var pages [ioPages]uint64
 	n := 0
 	for n < ioPages {
-		first, ok := b.nextDirty(from)
+		pi, ok := b.nextDirty(from)
 		if !ok {
 			break
 		}
-		run := 0
-		for n < ioPages && b.takeDirty(first+uint64(run), buf[run*BlockSize:][:BlockSize]) {
-			taken[n] = first + uint64(run)
-			n++
+		pages[n] = pi
+		n++
+		from = pi + 1
+	}
+	return from, n == ioPages, b.writeBatch(pages[:n], false)
+}
+
+// writeBatch makes those of the pages that are dirty durable. What they say is taken before the data's device is flushed: a bit
+// that was cleared later, as a resync goes on meanwhile, stands for data that may be in the device's cache only, and is
+// not to be lost with it. always flushes even if none is dirty. The token is held.
+func (b *Bitmap) writeBatch(pages []uint64, always bool) error {
+	buf := block.GetBuffer(max(len(pages), 1) * BlockSize)
+	defer block.PutBuffer(buf)
+	taken := pages[:0]
+	for _, pi := range pages {
+		if b.takeDirty(pi, buf[len(taken)*BlockSize:][:BlockSize]) {
+			taken = append(taken, pi)
+		}
+	}
+	if len(taken) == 0 && !always {
+		return nil
+	}
+	err := b.flushData()
+	for i := 0; i < len(taken) && err == nil; {
+		run := 1
+		for i+run < len(taken) && taken[i+run] == taken[i]+uint64(run) {
 			run++
 		}
-		from = first + uint64(max(run, 1))
-		if run == 0 {
-			continue
-		}
-		if err := b.writeAt(buf[:run*BlockSize], first); err != nil {
-			b.markDirty(taken[:n]...)
-			return from, false, err
-		}
+		err = b.writeAt(buf[i*BlockSize:][:run*BlockSize], taken[i])
+		i += run
 	}
-	if n == 0 {
-		return from, false, nil
+	if err == nil && len(taken) > 0 {
+		err = b.flush()
 	}
-	if err := b.flush(); err != nil {
-		b.markDirty(taken[:n]...)
-		return from, false, err
+	if err != nil {
+		b.markDirty(taken...)
 	}
-	return from, n == ioPages, nil
+	return err
+}
+
+func (b *Bitmap) flushData() error {
+	if err := b.data.Flush(); err != nil {
+		return fmt.Errorf("flush the data before the bitmap: %w: %w", ErrMetaIO, err)
+	}
+	return nil
 }
 
 // inRoom cuts p, pages from page first on, to the room on the device: external metadata may end within a page.

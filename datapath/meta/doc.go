@@ -30,10 +30,9 @@
 //   - the bitmap page of an extent is on disk before the log forgets the extent;
 //   - a valid superblock never stands over a bitmap or log that is not written.
 //
-// Two devices have two caches. Before the log forgets an extent, and before SetAgreedSize
-// writes the bitmap, the data's device is flushed; everything else is in order on the
-// metadata's alone. Whoever calls WriteDirty after bits were cleared, or MarkClean, has
-// flushed the data before.
+// Before the log forgets an extent, and before pages of the bitmap are written but after
+// what they say was taken, the data's device is flushed: no bit is clear on disk whose data
+// is in a cache. Whoever calls MarkClean has flushed the data before.
 //
 // Damage is reported with its place and what was expected, and nothing is attached
 // that contradicts itself. The activity log has checksums: if what is missing may

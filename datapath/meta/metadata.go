@@ -79,14 +79,14 @@ func Open(dev block.Device, opts OpenOptions) (*Metadata, error) {
 	if err := m.readSuperblock(); err != nil {
 		return nil, err
 	}
-	if m.bm, err = openBitmap(m.dev, m.layout, m.sb.AgreedSize); err != nil {
+	if m.bm, err = openBitmap(m.data, m.dev, m.layout, m.sb.AgreedSize); err != nil {
 		return nil, err
 	}
 	r, err := m.readRing()
 	if err != nil {
 		return nil, err
 	}
-	m.al = newActivityLog(m.data, m.dev, m.layout, capacity, m.bm, m.markInUse)
+	m.al = newActivityLog(m.dev, m.layout, capacity, m.bm, m.markInUse)
 	// A log that still holds transactions is continued, so that new ones are
 	// the newest.
 	if len(r.updates) > 0 {
@@ -315,10 +315,6 @@ func (m *Metadata) SetAgreedSize(ctx context.Context, size int64, setNew bool) e
 	}
 	if err := m.bm.resize(size, setNew); err != nil {
 		return err
-	}
-	// Bits that were cleared lately go out with all others: what they stand for comes first.
-	if err := m.data.Flush(); err != nil {
-		return fmt.Errorf("flush before the bitmap: %w: %w", ErrMetaIO, err)
 	}
 	if err := m.bm.WriteAll(ctx); err != nil {
 		return err
