@@ -24,6 +24,8 @@ type disk struct {
 	idle     chan struct{} // closed when dying and refs is 0
 	failed   atomic.Bool   // it must not be used any more
 	reported atomic.Bool   // the owner knows of an error
+	released chan struct{} // closed when it is closed
+	flushed  bool          // all that it took is on stable storage; set before that
 }
 
 // put ends one request. The traffic lock is held.
@@ -62,7 +64,9 @@ func (t *traffic) releaseDisk(d *disk, log func(proto.Level, string)) {
 	}
 	<-d.idle
 	if !failed {
-		if err := d.leaveClean(); err != nil {
+		err := d.leaveClean()
+		d.flushed = err == nil
+		if err != nil {
 			log(proto.LevelWarn, fmt.Sprintf("the metadata could not be left clean, the next attach will apply the activity log: %v", err))
 		}
 		_ = d.md.Close()
@@ -70,6 +74,7 @@ func (t *traffic) releaseDisk(d *disk, log func(proto.Level, string)) {
 	if err := d.close(); err != nil {
 		log(proto.LevelWarn, fmt.Sprintf("closing the backing disk: %v", err))
 	}
+	close(d.released)
 }
 
 func (d *disk) close() error {
@@ -114,7 +119,7 @@ func (c *Config) openDisk(ctx context.Context) (*found, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: open the backing disk %s of %s: %w", c.Node, c.DiskPath, c.Resource, err)
 	}
-	d := &disk{dev: withSectors(dev), idle: make(chan struct{})}
+	d := &disk{dev: withSectors(dev), idle: make(chan struct{}), released: make(chan struct{})}
 	if c.OpenMeta != nil {
 		if d.mdDev, err = c.OpenMeta(); err != nil {
 			_ = dev.Close()

@@ -567,8 +567,17 @@ func (l *link) barrier(rd *drbd.Reader) error {
 			return brokenLink(networkFailure, "the local disk could not be flushed: %v", err)
 		}
 	}
-	if wrote != nil && wrote != d && wrote.failed.Load() {
-		return brokenLink(networkFailure, "the local disk failed with writes in its cache")
+	if wrote != nil && wrote != d { // it is going, or has gone
+		if !wrote.failed.Load() {
+			select {
+			case <-wrote.released:
+			case <-l.dead:
+				return net.ErrClosed
+			}
+		}
+		if wrote.failed.Load() || !wrote.flushed {
+			return brokenLink(networkFailure, "the local disk failed with writes in its cache")
+		}
 	}
 	putAck(&l.acks, drbd.CmdBarrierAck, drbd.BarrierAck{ID: p.ID, SetSize: n})
 	return nil
