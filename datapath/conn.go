@@ -64,6 +64,7 @@ type link struct {
 	belated  atomic.Bool // an answer to a resync that was stopped has been refused
 	ov       verifyBook
 	bits     *drbd.BitmapDecoder // of a bitmap that is arriving
+	bitsOf   *disk               // for it
 	sum      digest              // of the block that is arriving; the receiver's
 }
 
@@ -185,7 +186,7 @@ func (l *link) hangUp() {
 
 func (l *link) nextSeq() uint32 { return l.seq.Add(1) }
 
-// watch gives up a peer that leaves a write unanswered for timeout times ko-count (drbd_req.c, request_timer_fn).
+// watch gives up a peer that leaves a read or write unanswered for timeout times ko-count (drbd_req.c, request_timer_fn).
 func (l *link) watch() error {
 	limit := l.r.cfg.patience()
 	if limit == 0 {
@@ -206,7 +207,7 @@ func (l *link) watch() error {
 				return brokenLink(proto.Timeout, "%s left a request for a digest unanswered for %v (timeout times ko-count)", l.r.cfg.Peer, limit)
 			}
 			if since, ok := l.r.traffic.oldest(l); ok && now.Sub(since) > limit {
-				return brokenLink(proto.Timeout, "%s left a write unanswered for %v (timeout times ko-count)", l.r.cfg.Peer, limit)
+				return brokenLink(proto.Timeout, "%s left a request of an application unanswered for %v (timeout times ko-count)", l.r.cfg.Peer, limit)
 			}
 		}
 	}
@@ -222,10 +223,23 @@ func (l *link) quiet(now time.Time) time.Duration {
 	return now.Sub(time.Unix(0, max(l.turn.Load(), l.lastData.Load())))
 }
 
-// oldest is since when the peer has owed an answer: for the oldest epoch's barrier, or for a write in it.
-func (t *traffic) oldest(l *link) (time.Time, bool) {
+// oldest is since when the peer has owed an answer: for the oldest epoch's barrier, for a write in it, or for a read.
+func (t *traffic) oldest(l *link) (since time.Time, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if since, ok = t.oldestWrite(l); t.asking == 0 {
+		return since, ok
+	}
+	for _, s := range t.slots {
+		if rr, is := s.req.(*remoteRead); is && rr.link == l && (!ok || rr.since.Before(since)) {
+			since, ok = rr.since, true
+		}
+	}
+	return since, ok
+}
+
+// oldestWrite is oldest without reads. The lock is held.
+func (t *traffic) oldestWrite(l *link) (time.Time, bool) {
 	if !l.replicates || len(t.log.epochs) == 0 {
 		return time.Time{}, false
 	}

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -112,6 +113,35 @@ func TestHostilePackets(t *testing.T) {
 				n.accept()
 			})
 		}
+	}
+}
+
+// TestNothingBeforeAgreement: nothing is written or marked for a peer before it is known that the two copies go together.
+func TestNothingBeforeAgreement(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []hostile{
+		{name: "data", cmd: drbd.CmdData, pl: raw(append(data(8, 0), bytes.Repeat([]byte{0xaa}, 4096)...))},
+		{name: "zeroes", cmd: drbd.CmdZeroes, pl: drbd.Range{Data: drbd.Data{Flags: drbd.DPZeroes}, Size: 4096}},
+		{name: "trim", cmd: drbd.CmdTrim, pl: drbd.Range{Size: 4096}},
+		{name: "mark", cmd: drbd.CmdOutOfSync, pl: drbd.BlockDesc{Size: 4096}},
+	} {
+		t.Run(bad.name, func(t *testing.T) {
+			t.Parallel()
+			n := nineNode(t, nil).good()
+			n.n.ok("promote", n.n.Promote(bg(), false))
+			n.n.write(0, pattern(3, 64<<10))
+			n.n.ok("flush", n.n.Flush())
+			n.n.ok("demote", n.n.Demote(bg()))
+			before, marked := n.n.content(), n.n.Status().OutOfSync
+			n.accept()
+			n.features(drbd.Features{Min: 86, Max: 101, Flags: 15})
+			n.n.await("the handshake", func(s *Status) bool { return s.Conn == proto.WFReportParams })
+			n.throw(bad)
+			n.n.await("the count", func(s *Status) bool { return s.Counters.ProtocolErrors == 1 && s.Conn < proto.Connected })
+			if !bytes.Equal(before, n.n.content()) || n.n.Status().OutOfSync != marked {
+				t.Error("it was done")
+			}
+		})
 	}
 }
 

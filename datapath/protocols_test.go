@@ -381,6 +381,30 @@ func TestKoCount(t *testing.T) {
 	}
 }
 
+// TestUnansweredRead: so is one that does not answer a read, which has no other copy to go to.
+func TestUnansweredRead(t *testing.T) {
+	t.Parallel()
+	p := puppetNode(t, func(c *Config) { c.Timeout, c.KoCount = 100*time.Millisecond, 2 })
+	p.secondary()
+	detached := make(chan error, 1)
+	go func() { detached <- p.n.Detach(bg()) }()
+	p.expect(drbd.CmdStateChgReq)
+	p.ack(drbd.CmdStateChgReply, drbd.SSSuccess)
+	p.must(<-detached)
+	done := make(chan error, 1)
+	go func() { _, err := p.n.ReadAt(block.Buffer(4096), 0); done <- err }()
+	p.expect(drbd.CmdDataRequest)
+	select {
+	case err := <-done:
+		if !errors.Is(err, ErrNoData) || !p.n.heard("Connected -> Timeout") {
+			p.n.dump()
+			t.Errorf("read: %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the read waits for ever")
+	}
+}
+
 // Allocations of both nodes together, once pools and activity log are warm.
 func TestWriteAllocatesNothing(t *testing.T) {
 	b, ok := debug.ReadBuildInfo()

@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"example.com/santui/datapath/block"
 	"example.com/santui/proto/drbd"
@@ -14,6 +15,7 @@ type remoteRead struct {
 	off     int64
 	p       []byte
 	link    *link
+	since   time.Time
 	id      uint64
 	filling bool
 	err     error
@@ -107,8 +109,9 @@ func (t *traffic) readPeer(p []byte, off int64) error {
 		remoteReads.Put(rr)
 		return errNoPeer
 	}
-	rr.link = l
+	rr.link, rr.since = l, time.Now()
 	rr.id = t.handle(rr)
+	t.asking++
 	l.out.put(outItem{kind: outAsk, cmd: drbd.CmdDataRequest, off: off, n: int64(len(p)), id: drbd.BlockIDOf(rr.id)})
 	t.mu.Unlock()
 	<-rr.done
@@ -121,6 +124,7 @@ func (t *traffic) readPeer(p []byte, off int64) error {
 // finishRead answers a remote read. The lock is held.
 func (t *traffic) finishRead(rr *remoteRead, err error) {
 	t.release(rr.id)
+	t.asking--
 	rr.err = err
 	rr.done <- struct{}{}
 }

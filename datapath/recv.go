@@ -207,13 +207,24 @@ func (l *link) newReq(kind peerKind, off, n int64, d drbd.Data) *peerReq {
 	return p
 }
 
-// mayWrite refuses writes while this node is Primary: there is one writer at a time.
+// mayWrite refuses writes while this node is Primary, as there is one writer at a time, and before the histories are compared.
 func (l *link) mayWrite(cmd drbd.Cmd) error {
+	if err := l.met(cmd); err != nil {
+		return err
+	}
 	t := l.r.traffic
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.gate.primary {
 		return badData(cmd, "the peer writes although this node is Primary")
+	}
+	return nil
+}
+
+// met refuses what must not come before it is known that the two copies go together.
+func (l *link) met(cmd drbd.Cmd) error {
+	if c := proto.ConnState(l.conn.Load()); c < proto.Connected {
+		return badData(cmd, "the nodes have not agreed about their data yet, in %v", c)
 	}
 	return nil
 }
@@ -596,7 +607,8 @@ func (l *link) bitmap(rd *drbd.Reader, h drbd.Header) error {
 	if c := proto.ConnState(l.conn.Load()); d == nil || c != proto.WFBitMapS && c != proto.WFBitMapT {
 		return badData(h.Cmd, "no bitmap is expected in %v", c)
 	}
-	if l.bits == nil {
+	if l.bits == nil || l.bitsOf != d { // what is left of one for a disk that has gone counts for nothing
+		l.bitsOf = d
 		l.bits = drbd.NewBitmapDecoder(d.bm.Bits(), func(first, last uint64) { d.bm.SetBits(first, last+1) })
 	}
 	done, err := l.bits.Add(h.Cmd, b)
@@ -618,6 +630,9 @@ func (l *link) outOfSync(rd *drbd.Reader, h drbd.Header) error {
 		return err
 	}
 	off, err := l.inside(h.Cmd, p.Sector, int64(p.Size))
+	if err == nil {
+		err = l.met(h.Cmd)
+	}
 	if err != nil {
 		return err
 	}

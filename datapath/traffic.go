@@ -51,6 +51,7 @@ type traffic struct {
 	log      tlog
 	slots    []*slot // requests that the peer knows by handle
 	free     []uint32
+	asking   int // reads among them
 	flushes  []*flushWait
 	unsure   bool   // the next flush has to fail, see giveUp
 	keeping  int64  // bytes of data that writes in the log keep
