@@ -36,14 +36,17 @@ func (o *owner) grown() (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := d.md.Move(context.Background(), size); err != nil {
+	keep := func() error {
+		if err := c.KeepSize(size); err != nil {
+			return fmt.Errorf("keep in mind that it has %d bytes: %w", size, err)
+		}
+		return nil
+	}
+	if err := d.md.Move(context.Background(), size, keep); err != nil {
 		if errors.Is(err, meta.ErrMetaIO) {
 			o.r.diskFailed(d, true, err)
 		}
 		return 0, fmt.Errorf("%s: %w", c.DiskPath, err)
-	}
-	if err := c.KeepSize(size); err != nil {
-		return 0, fmt.Errorf("keep in mind that %s has %d bytes: %w", c.DiskPath, size, err)
 	}
 	return uint64(d.md.Layout().UsableSize / 512), nil
 }

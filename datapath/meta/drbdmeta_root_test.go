@@ -208,7 +208,7 @@ func TestDrbdmetaMove(t *testing.T) {
 	if err != nil || size != 1<<30 {
 		t.Fatalf("%d bytes, %v", size, err)
 	}
-	if err := m.Move(ctx, size); err != nil {
+	if err := m.Move(ctx, size, forget); err != nil {
 		t.Fatal(err)
 	}
 	dump := func(want ...string) {

@@ -299,7 +299,7 @@ func TestExternalGrow(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := m.Move(ctx, to); err != nil {
+		if err := m.Move(ctx, to, forget); err != nil {
 			t.Fatal(err)
 		}
 		if err := m.SetAgreedSize(ctx, m.Layout().UsableSize, true); err != nil {

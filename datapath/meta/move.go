@@ -15,9 +15,17 @@ import (
 // one is there, the old metadata is whole and counts: Open finds it with DeviceSize.
 // So the new place must not overlap the old one, else ErrTooSmall. After ErrMetaIO
 // the disk must be detached.
-func (m *Metadata) Move(ctx context.Context, deviceBytes int64) error {
+//
+// In between, when both are there, keep is called to remember deviceBytes for that:
+// should the device grow once more before a crash, what is remembered leads to one of
+// them. Its error is returned when all else is done.
+func (m *Metadata) Move(ctx context.Context, deviceBytes int64, keep func() error) error {
+	var kept error
 	if m.disk.Device != nil {
-		return m.widen(ctx, deviceBytes)
+		if err := m.widen(ctx, deviceBytes); err != nil {
+			return err
+		}
+		return keep()
 	}
 	from := m.Layout()
 	to, err := LayoutFor(deviceBytes)
@@ -25,7 +33,7 @@ func (m *Metadata) Move(ctx context.Context, deviceBytes int64) error {
 	case err != nil:
 		return err
 	case to.MDOffset == from.MDOffset:
-		return nil
+		return keep()
 	case m.NeedsApplyAL():
 		return fmt.Errorf("move the metadata from %d to %d: %w", from.BMOffset, to.BMOffset, ErrUnclean)
 	case to.BMOffset < from.MDOffset+SuperblockSize:
@@ -39,7 +47,8 @@ func (m *Metadata) Move(ctx context.Context, deviceBytes int64) error {
 		if err := m.al.move(to); err != nil {
 			return err
 		}
-		return m.moveSuperblock(ctx, from, to) // before a transaction comes that only the new log has
+		kept, err = m.moveSuperblock(ctx, from, to, keep) // before a transaction comes that only the new log has
+		return err
 	})
 	if err != nil { // some parts may be here and some there
 		m.mu.Lock()
@@ -51,7 +60,7 @@ func (m *Metadata) Move(ctx context.Context, deviceBytes int64) error {
 		return err
 	}
 	m.log.Info("metadata moved", "from", from.BMOffset, "to", to.BMOffset)
-	return nil
+	return kept
 }
 
 // widen makes room for deviceBytes of data without moving anything.
@@ -97,16 +106,17 @@ func (m *Metadata) relocate(to Layout) error {
 	return m.write(m.running(m.Superblock()))
 }
 
-// moveSuperblock writes the new superblock and erases the old one.
-func (m *Metadata) moveSuperblock(ctx context.Context, from, to Layout) error {
+// moveSuperblock writes the new superblock and erases the old one, and gives keep's error besides its own.
+func (m *Metadata) moveSuperblock(ctx context.Context, from, to Layout, keep func() error) (kept, err error) {
 	if err := m.lockIO(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	defer m.unlockIO()
 	if err := m.relocate(to); err != nil {
-		return err
+		return nil, err
 	}
-	return erase(m.dev, []int64{from.MDOffset})
+	kept = keep()
+	return kept, erase(m.dev, []int64{from.MDOffset})
 }
 
 // move writes the whole bitmap to its new place. Bits set meanwhile are dirty there.

@@ -26,6 +26,9 @@ func find(t *testing.T, dev block.Device, before int64) (m *Metadata, moved bool
 	return m, false
 }
 
+// forget keeps nothing in mind.
+func forget() error { return nil }
+
 // TestMoveCrash cuts the power at every write of a move, with writes under way: always exactly one superblock counts, its
 // log has every active extent, its bitmap every bit, and the data is untouched.
 func TestMoveCrash(t *testing.T) {
@@ -56,20 +59,28 @@ func TestMoveCrash(t *testing.T) {
 		f := blocktest.NewFaults(mem)
 		m.dev, m.bm.dev, m.al.dev = f, f, f
 		var clones []*blocktest.Mem
+		var kept []int64
+		last := int64(before)
 		f.Inject(blocktest.Rule{Ops: blocktest.OpWrite | blocktest.OpFlush | blocktest.OpZero, Hook: func(blocktest.Op, int64, int64) {
 			for _, survive := range []int{0, 30, 70, 100} {
-				clones = append(clones, mem.CrashClone(uint64(len(clones)), survive))
+				clones, kept = append(clones, mem.CrashClone(uint64(len(clones)), survive)), append(kept, last)
 			}
 		}})
-		if err := m.Move(ctx, after); err != nil {
+		if err := m.Move(ctx, after, func() error { last = after; return nil }); err != nil {
 			t.Fatal(err)
 		}
 		if mem.Unflushed() != 0 {
 			t.Error("something is not flushed")
 		}
-		clones = append(clones, mem.CrashClone(0, 0))
+		clones, kept = append(clones, mem.CrashClone(0, 0)), append(kept, last)
 		moves := 0
 		for i, c := range clones {
+			again := c.Clone() // grows once more
+			again.Extend(after + 64<<20)
+			again.Reopen()
+			if a, _ := find(t, again, kept[i]); a.Superblock() != sb {
+				t.Fatalf("cut %d, and it has grown again: superblock %+v, want %+v", i, a.Superblock(), sb)
+			}
 			a, moved := find(t, c, before)
 			if moved {
 				moves++
@@ -116,14 +127,14 @@ func TestMoveCrash(t *testing.T) {
 func TestMoveRefused(t *testing.T) {
 	mem := blocktest.NewMem(256 << 20)
 	m := create(t, mem, 7)
-	if err := m.Move(ctx, 256<<20); err != nil {
+	if err := m.Move(ctx, 256<<20, forget); err != nil {
 		t.Errorf("to where it is: %v", err)
 	}
 	mem.Extend(256<<20 + 40<<10)
 	if _, err := mem.Grow(); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Move(ctx, mem.Size()); !errors.Is(err, ErrTooSmall) {
+	if err := m.Move(ctx, mem.Size(), forget); !errors.Is(err, ErrTooSmall) {
 		t.Errorf("over itself: %v", err)
 	}
 	begin(t, m, 3)
@@ -137,7 +148,7 @@ func TestMoveRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Move(ctx, 1<<30); !errors.Is(err, ErrUnclean) {
+	if err := a.Move(ctx, 1<<30, forget); !errors.Is(err, ErrUnclean) {
 		t.Errorf("before the log is applied: %v", err)
 	}
 	f := blocktest.NewFaults(mem)
@@ -147,7 +158,7 @@ func TestMoveRefused(t *testing.T) {
 	if _, err := mem.Grow(); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Move(ctx, mem.Size()); !errors.Is(err, ErrMetaIO) {
+	if err := m.Move(ctx, mem.Size(), forget); !errors.Is(err, ErrMetaIO) {
 		t.Errorf("failing disk: %v", err)
 	}
 	if err := m.AL().Begin(ctx, 40*ext, 4096); !errors.Is(err, ErrMetaIO) {
