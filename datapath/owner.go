@@ -410,7 +410,8 @@ func (o *owner) gate() gate {
 		linked:  st.Conn >= proto.Connected,
 		tracks:  st.PeerRole == proto.Primary && st.PeerDisk < proto.Inconsistent && st.Conn >= proto.Connected,
 		syncing: st.Conn.Syncing(),
-		frozen:  o.demote != nil || o.parting != nil,
+		// After a failure of the metadata nothing is confirmed that relies on what was not written, until the disk is let go.
+		frozen: o.demote != nil || o.parting != nil || o.failure != nil,
 
 		suspended: st.Suspended(),
 	}

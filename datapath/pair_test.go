@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -328,4 +329,40 @@ func TestNothingIsConfirmedBeforeItsGeneration(t *testing.T) {
 	p.cable.plug()
 	p.await("the resync", inSync)
 	p.equal()
+}
+
+// TestNothingIsConfirmedWithoutItsGeneration: the same if the generation cannot be written, from that moment on.
+func TestNothingIsConfirmedWithoutItsGeneration(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		p := newPair(t, testSize, testSize, nil)
+		faults, mem := p.faulty(0)
+		p.synced()
+		a := p.node[0]
+		a.write(1<<20, pattern(4, 4096))
+		a.ok("flush", a.Flush())
+		p.await("quiet", inSync)
+		block := make(chan struct{})
+		faults.Inject(blocktest.Rule{Ops: blocktest.OpWrite, From: mem.Size() - 4096, Block: block, Err: syscall.EIO})
+		p.cable.pull()
+		for linked := true; linked; time.Sleep(time.Millisecond) {
+			a.traffic.mu.Lock()
+			linked = a.traffic.gate.link != nil
+			a.traffic.mu.Unlock()
+		}
+		done := make(chan error, 8)
+		for i := range int64(cap(done)) {
+			go func() {
+				_, err := a.WriteAt(pattern(5, 4096), 1<<20+i*4096)
+				done <- err
+			}()
+		}
+		time.Sleep(20 * time.Millisecond)
+		close(block)
+		for range cap(done) {
+			if err := <-done; !errors.Is(err, ErrNoData) {
+				t.Fatalf("a write was confirmed alone though its generation is not on the disk: %v", err)
+			}
+		}
+	}
 }

@@ -396,13 +396,50 @@ func TestUnansweredRead(t *testing.T) {
 	p.expect(drbd.CmdDataRequest)
 	select {
 	case err := <-done:
-		if !errors.Is(err, ErrNoData) || !p.n.heard("Connected -> Timeout") {
-			p.n.dump()
+		if !errors.Is(err, ErrNoData) {
 			t.Errorf("read: %v", err)
 		}
+		p.n.await("Timeout", func(*Status) bool { return p.n.heard("Connected -> Timeout") })
 	case <-time.After(5 * time.Second):
 		t.Fatal("the read waits for ever")
 	}
+}
+
+// TestPeerStopsReading: so is one that takes no more data, whatever else it answers.
+func TestPeerStopsReading(t *testing.T) {
+	t.Parallel()
+	p := puppetNode(t, func(c *Config) {
+		c.Timeout, c.KoCount, c.SndBuf, c.PingInt = 100*time.Millisecond, 3, 64<<10, 50*time.Millisecond
+	})
+	p.secondary()
+	go func() { // the meta socket's pings are answered
+		for meta := p.meta; ; {
+			h, err := p.md.Next()
+			if err != nil {
+				return
+			}
+			if h.Cmd == drbd.CmdPing {
+				_, _ = meta.Write(drbd.AppendPacket(nil, drbd.H100, 0, drbd.CmdPingAck, drbd.Empty{}, 0))
+			}
+		}
+	}()
+	done := make(chan error, 16)
+	for i := range int64(cap(done)) {
+		go func() {
+			_, err := p.n.WriteAt(block.Buffer(1<<20), i<<19)
+			done <- err
+		}()
+	}
+	for range cap(done) {
+		select {
+		case err := <-done:
+			p.must(err) // alone
+		case <-time.After(5 * time.Second):
+			p.n.dump()
+			t.Fatal("a write waits for ever")
+		}
+	}
+	p.n.await("Timeout, and the marks", func(s *Status) bool { return s.OutOfSync > 8<<20 && p.n.heard("Connected -> Timeout") })
 }
 
 // Allocations of both nodes together, once pools and activity log are warm.
