@@ -116,6 +116,26 @@ func TestHostilePackets(t *testing.T) {
 	}
 }
 
+// TestImpossibleSize: a node without disk takes the device's size from its peer, but not one that no device has.
+func TestImpossibleSize(t *testing.T) {
+	t.Parallel()
+	for _, sectors := range []uint64{drbd.MaxSectors + 1, 1 << 55, 1<<63 + 8, 1<<64 - 1} {
+		p := puppetNode(t, nil)
+		p.must(p.n.Detach(bg()))
+		p.accept()
+		p.features(drbd.Features{Min: 86, Max: 101})
+		p.n.await("the handshake", func(s *Status) bool { return s.Conn == proto.WFReportParams })
+		before := p.n.Size()
+		p.send(drbd.CmdProtocol, drbd.Protocol{Protocol: proto.ProtocolC})
+		p.send(drbd.CmdSyncParam89, drbd.SyncParam{})
+		p.throw(hostile{cmd: drbd.CmdSizes, pl: drbd.Sizes{Disk: sectors, Current: sectors}})
+		p.n.await("the count", func(s *Status) bool { return s.Counters.ProtocolErrors == 1 && s.Conn < proto.Connected })
+		if n := p.n.Size(); n != before {
+			t.Errorf("the device has %d bytes", n)
+		}
+	}
+}
+
 // TestNothingBeforeAgreement: nothing is written or marked for a peer before it is known that the two copies go together.
 func TestNothingBeforeAgreement(t *testing.T) {
 	t.Parallel()

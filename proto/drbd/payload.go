@@ -261,6 +261,9 @@ func (p Sizes) Append(dst []byte) []byte {
 	return dst
 }
 
+// MaxSectors is the largest device that a kernel's DRBD can have: 1 PiB (DRBD_MAX_SECTORS_FLEX, drbd_int.h).
+const MaxSectors = 1 << 41
+
 // ParseSizes decodes either form of the payload.
 func ParseSizes(b []byte) (Sizes, error) {
 	if len(b) != SizeSizes && len(b) != SizeSizesQLim {
@@ -269,6 +272,9 @@ func ParseSizes(b []byte) (Sizes, error) {
 	p := Sizes{
 		Disk: be.Uint64(b), User: be.Uint64(b[8:]), Current: be.Uint64(b[16:]),
 		MaxBio: be.Uint32(b[24:]), QueueOrder: be.Uint16(b[28:]), Flags: be.Uint16(b[30:]),
+	}
+	if n := max(p.Disk, p.User, p.Current); n > MaxSectors {
+		return p, wrong(CmdSizes, b, "a device of %d sectors, there can be %d", n, uint64(MaxSectors))
 	}
 	if len(b) == SizeSizesQLim {
 		b = b[SizeSizes:]
