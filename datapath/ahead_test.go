@@ -256,6 +256,33 @@ func TestSourceMarksUntilAnswered(t *testing.T) {
 	}
 }
 
+// TestLateAnswerOfATarget: the link is given up, and what is written from then on is marked. That the target has the block as it
+// was before, which it says before the socket is closed, does not take the mark away.
+func TestLateAnswerOfATarget(t *testing.T) {
+	t.Parallel()
+	p, epochs := runsAhead(t)
+	p.n.write(5*4096, pattern(5, 4096))
+	for _, e := range epochs {
+		p.ack(drbd.CmdBarrierAck, e)
+	}
+	p.n.await("the resync", is(proto.SyncSource))
+	p.send(drbd.CmdRSDataRequest, drbd.BlockRequest{Sector: 40, ID: drbd.IDSyncer, Size: 4096})
+	p.expect(drbd.CmdRSDataReply)
+	tr := p.n.traffic
+	tr.mu.Lock()
+	g := tr.gate
+	tr.mu.Unlock()
+	g.link = nil // as for TearDown
+	tr.setGate(g)
+	p.n.write(5*4096, pattern(6, 4096))
+	p.ack(drbd.CmdRSWriteAck, drbd.BlockAck{Sector: 40, ID: drbd.IDSyncer, Size: 4096})
+	p.ack(drbd.CmdPing, drbd.Empty{})
+	p.expectMeta(drbd.CmdPingAck)
+	if marked := g.disk.bm.Weight(); marked != 1 {
+		t.Errorf("%d blocks are marked, one was written that the peer did not get", marked)
+	}
+}
+
 // TestAheadLinkLost: whatever was sent or only announced is resynced when the peer is back.
 func TestAheadLinkLost(t *testing.T) {
 	t.Parallel()

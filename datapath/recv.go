@@ -830,7 +830,8 @@ func (l *link) resyncAck(cmd drbd.Cmd, p drbd.BlockAck) error {
 	t := l.r.traffic
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.gate.disk != nil && proto.ConnState(l.conn.Load()) != proto.Ahead {
+	// What is written while the link takes no writes any more is marked, perhaps after this block was read for the peer.
+	if t.gate.disk != nil && t.gate.link == l && proto.ConnState(l.conn.Load()) != proto.Ahead {
 		t.gate.disk.bm.ClearRange(off, int64(p.Size))
 	}
 	return nil
