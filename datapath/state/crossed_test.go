@@ -225,6 +225,29 @@ func TestGrowByLateAttach(t *testing.T) {
 	}
 }
 
+// TestGrowBesideDetach: the device grows here while the peer lets its disk go, and so never answers. What is attached there later
+// takes the size, and no resync begins on one node only.
+func TestGrowBesideDetach(t *testing.T) {
+	p, a, b := syncedPair(t)
+	_ = a.do(Demote{})
+	p.settle(rng())
+	a.s.PeerSize, b.s.OwnSize, a.own, b.own = 1500, 1500, 1500, 1500
+	if _, err := b.command(func(id CommandID) Event { return Detach{ID: id, Force: true} }); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.do(Resize{OwnSize: 1500, AssumeClean: true}); err != nil {
+		t.Fatal(err)
+	}
+	p.settle(rng())
+	want(t, a, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.Diskless)
+	a.own, b.own = 2000, 2000
+	_ = b.attach()
+	inSync(t, p)
+	if a.s.Size != 2000 || b.s.Size != 2000 {
+		t.Errorf("sizes %d and %d", a.s.Size, b.s.Size)
+	}
+}
+
 // TestGrowBesideResync: the peer has grown as it was asked to, but a resync that it begins has overtaken its answer.
 func TestGrowBesideResync(t *testing.T) {
 	p, a, b := upPair(t)

@@ -154,6 +154,7 @@ func (m *machine) peerSizes(e PeerSizes) error {
 	}
 	switch { // DRBD takes a connected peer's word for it, as somebody has resized the device there
 	case before:
+		ns.Resizing = false // the comparison of histories decides about the new part too
 		ns.Limit = atMost(ns.UserSize, ns.PeerUser)
 	case p.Disk != 0 && p.User != ns.Limit:
 		m.notify(proto.LevelInfo, "the peer limits the size of the device to %d sectors (0 = no limit)", p.User)
