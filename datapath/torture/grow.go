@@ -42,6 +42,9 @@ func (w *world) grow(inc *incarnation) {
 		})
 		return
 	}
+	if !w.outside() && (w.nodes[0].lastSize() == 0 || w.nodes[1].lastSize() == 0) {
+		return // metadata on a disk that grows before it was ever attached is not found, as with DRBD
+	}
 	both := w.chance(70)
 	step := int64(1+w.rnd.IntN(8)) << 20
 	w.mu.Lock()
@@ -51,9 +54,6 @@ func (w *world) grow(inc *incarnation) {
 		w.disk += step
 	}
 	for i, n := range w.nodes {
-		if n.lastSize() == 0 && !w.outside() {
-			continue // metadata on a disk that grows before it was ever attached is not found, as with DRBD
-		}
 		if w.devices[i] < w.disk && (both || i == inc.n.i) {
 			w.note("disk of %s grows from %d to %d", n.name, w.devices[i], w.disk)
 			w.model.apart.grown += w.disk - w.devices[i]
