@@ -16,8 +16,9 @@ import (
 	"example.com/santui/proto/session"
 )
 
-// verbsConf is the guide's resource with a short ping, so that a dead peer is noticed in about a second.
-var verbsConf = strings.Replace(GuideConf, "on-disconnect reconnect;", "on-disconnect reconnect; ping-int 1; connect-int 1;", 1)
+// verbsConf is the guide's resource with a short ping, so that a dead peer is noticed in some three seconds; one that only has a
+// busy machine gets two to answer.
+var verbsConf = strings.Replace(GuideConf, "on-disconnect reconnect;", "on-disconnect reconnect; ping-int 1; ping-timeout 20; connect-int 1;", 1)
 
 // verbStack makes the two-node guide's stack on the Primary, small.
 const verbStack = `for i in $(seq 100); do blockdev --getsize64 /dev/drbd0 >/dev/null 2>&1 && break; sleep 0.1; done
