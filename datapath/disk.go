@@ -46,7 +46,7 @@ func (d *disk) write(w *write) error {
 
 // release lets go of the disk once nothing uses it: the metadata is left clean if that is possible, so that anybody's
 // attach finds nothing to repair.
-func (t *traffic) releaseDisk(d *disk, log func(proto.Level, string)) {
+func (t *traffic) releaseDisk(d *disk, outdated bool, log func(proto.Level, string)) {
 	t.mu.Lock()
 	if t.gate.disk == d {
 		t.gate.disk = nil
@@ -61,6 +61,11 @@ func (t *traffic) releaseDisk(d *disk, log func(proto.Level, string)) {
 	failed := d.failed.Load()
 	if failed {
 		_ = d.md.Close() // whoever waits for the activity log need not
+	}
+	if outdated && !failed { // at once: should both nodes lose their power, this disk must not pass for the good one
+		if err := d.md.Update(context.Background(), func(sb *meta.Superblock) { sb.Flags &^= meta.FlagWasUpToDate }); err != nil {
+			log(proto.LevelWarn, fmt.Sprintf("the metadata could not be marked as Outdated. Attach this disk again only with the peer connected: %v", err))
+		}
 	}
 	<-d.idle
 	if !failed {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.com/santui/datapath/block/blocktest"
+	"example.com/santui/datapath/meta"
 	"example.com/santui/proto"
 )
 
@@ -192,4 +193,36 @@ func TestFailedDiskComesBack(t *testing.T) {
 	p.await("quiet", inSync)
 	p.equal()
 	w.check(t, w.acked(), a.content())
+}
+
+// TestDetachMarksOutdated: a disk that is let go while the peer's is good knows afterwards that it is behind, and is good again
+// once the peer has been asked. One that is let go alone stays what it is.
+func TestDetachMarksOutdated(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, testSize, testSize, nil)
+	p.synced()
+	a := p.node[0]
+	good := func() bool {
+		md, err := meta.Open(a.disk.(*blocktest.Mem).Clone(), meta.OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return md.Superblock().Flags&meta.FlagWasUpToDate != 0
+	}
+	a.ok("detach", a.Detach(bg()))
+	if good() {
+		t.Error("the disk that was left behind passes for UpToDate")
+	}
+	a.ok("attach", a.Attach(bg()))
+	p.await("both good", inSync)
+	if !good() {
+		t.Error("the disk does not know that it is good again")
+	}
+	a.ok("demote", a.Demote(bg()))
+	a.ok("disconnect", a.Disconnect(bg(), true))
+	a.await("the end of the link", func(s *Status) bool { return s.Conn == proto.StandAlone })
+	a.ok("detach", a.Detach(bg()))
+	if !good() {
+		t.Error("a disk that was detached alone is Outdated")
+	}
 }

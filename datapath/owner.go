@@ -317,7 +317,7 @@ func (o *owner) diskOpened(f *found) {
 		d := o.disk
 		o.disk = nil
 		_ = o.step(state.AttachFailed{Err: err})
-		o.letGo(d, func() {})
+		o.letGo(d, false, func() {})
 		if q != nil {
 			o.refused(q, err)
 		}

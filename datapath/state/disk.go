@@ -181,7 +181,7 @@ func (m *machine) detach(e Detach) error {
 		return refuse(drbd.SSResyncRunning, what)
 	}
 	ns := m.s
-	ns.Disk, ns.DetachID = proto.Failed, e.ID
+	ns.Disk, ns.DetachID, m.out.detaches = proto.Failed, e.ID, true
 	if e.Force {
 		m.force(ns)
 		return nil

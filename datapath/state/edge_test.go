@@ -395,6 +395,42 @@ func TestTakeoverFromDiskless(t *testing.T) {
 	}
 }
 
+// TestDetachedIsOutdated: a node lets its disk go while the peer's is good, writes through that one, and both lose their power.
+// The disk, back alone, is not taken for the good one, and does not have the peer fenced; back with the peer it is.
+func TestDetachedIsOutdated(t *testing.T) {
+	for _, force := range []bool{false, true} {
+		p, a, b := syncedPair(t)
+		a.s.Fencing, b.s.Fencing = FencingAndSuspendIO, FencingAndSuspendIO
+		detach := func() {
+			if _, err := a.command(func(id CommandID) Event { return Detach{ID: id, Force: force} }); err != nil {
+				t.Fatal(err)
+			}
+			p.settle(rng())
+			want(t, a, proto.Primary, proto.Secondary, proto.Connected, proto.Diskless, proto.UpToDate)
+		}
+		detach()
+		_ = a.attach()
+		inSync(t, p)
+		detach()
+		b.data[1], b.bits[1] = 99, true // written by a
+		for i, n := range p.n {
+			p.crash(i)
+			n.s.Fencing = FencingAndSuspendIO
+		}
+		_ = a.attach()
+		_ = b.attach()
+		want(t, a, proto.Secondary, proto.RoleUnknown, proto.StandAlone, proto.Outdated, proto.DUnknown)
+		if err := promote(t, p, a, false); code(err) != drbd.SSNoUpToDateDisk || b.s.Disk < proto.Consistent {
+			t.Errorf("promotion of the copy that was detached: %v; the peer's is %v", err, b.s.Disk)
+		}
+		_, _ = a.do(Connect{}), b.do(Connect{})
+		inSync(t, p)
+		if a.data[1] != 99 {
+			t.Errorf("%v and %v", a.data, b.data)
+		}
+	}
+}
+
 // TestAttachBesideDetach: a copy that is Outdated, though its node went down as Primary, is attached while the peer lets
 // its own disk go, and the peer attaches again before it has heard. Both must come to the same, and not each be the target
 // of the other.

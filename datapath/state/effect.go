@@ -35,8 +35,9 @@ type (
 		Sectors uint64
 		NewBits bool
 	}
-	// ReleaseDisk: use the disk no more, wait for what is under way, close it, then post DiskReleased.
-	ReleaseDisk struct{}
+	// ReleaseDisk: use the disk no more, wait for what is under way, close it, then post DiskReleased. Outdated: the peer's
+	// copy goes on without it, and the metadata is to say so, if it can be written: a disk that hangs delays nobody else.
+	ReleaseDisk struct{ Outdated bool }
 )
 
 // Effects on the link.

@@ -207,7 +207,7 @@ func (m *machine) granted(p Pending) error {
 		}
 		return m.promoted(ns, p)
 	case PendingDetach:
-		ns.Disk, ns.DetachID = proto.Failed, p.ID
+		ns.Disk, ns.DetachID, m.out.detaches = proto.Failed, p.ID, true
 	case PendingDisconnect:
 		ns.Conn, ns.DisconnectID = proto.Disconnecting, p.ID
 		if p.Change.Mask&drbd.MaskPeerDisk != 0 {

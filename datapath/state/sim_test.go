@@ -132,6 +132,9 @@ func (n *simNode) effect(f Effect) {
 	case ClearAllBits:
 		n.bits = map[int]bool{}
 	case ReleaseDisk:
+		if e.Outdated {
+			n.md.Flags &^= MDWasUpToDate
+		}
 		n.todo = append(n.todo, DiskReleased{})
 	case CloseLink:
 		n.closeLink()

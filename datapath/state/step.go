@@ -28,6 +28,8 @@ type machine struct {
 type outcome struct {
 	setSize                         *SetSize
 	persist, setAll, clearAll       bool
+	detaches                        bool // the disk is let go because somebody wants it
+	outdated                        bool // and is Outdated from now on: the peer may go on
 	writeBitmap, stopResync         bool
 	startVerify                     *StartVerify
 	stopVerify                      bool
@@ -263,6 +265,7 @@ func (m *machine) afterDisks(os, ns State) {
 	if os.Disk != proto.Failed && ns.Disk == proto.Failed {
 		m.out.state = m.out.state || connected
 		m.out.release = true
+		m.out.outdated = m.out.detaches && connected && os.Disk == proto.UpToDate && ns.PeerDisk == proto.UpToDate
 	}
 	if os.Disk != proto.Diskless && ns.Disk == proto.Diskless ||
 		os.Disk == proto.UpToDate && ns.Disk == proto.Inconsistent {
