@@ -22,7 +22,7 @@ func inSync(t *testing.T, p *simPair) {
 // TestInvalidateBesideAhead: a Primary runs Ahead and writes nothing meanwhile. What the peer said before it fell behind looks
 // like the end of that resync, so the peer's invalidate is granted while it is still a target.
 func TestInvalidateBesideAhead(t *testing.T) {
-	for _, order := range []string{"consent last", "consent first", "consent in between"} {
+	for _, order := range []string{"consent last", "consent first", "consent in between", "consent while Behind"} {
 		p, a, b := syncedPair(t)
 		_ = b.do(PauseSync{})
 		_ = a.do(Congested{})
@@ -49,6 +49,11 @@ func TestInvalidateBesideAhead(t *testing.T) {
 				a.out[0] = a.out[0][1:]
 				b.receive(pkt)
 			}
+			consent()
+		case "consent while Behind":
+			pkt := a.out[0][0]
+			a.out[0] = a.out[0][1:]
+			b.receive(pkt)
 			consent()
 		}
 		p.settle(rng())

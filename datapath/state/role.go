@@ -240,7 +240,7 @@ func (m *machine) begin(p Pending) error {
 		rv = mayVerify(m.s)
 	case p.Kind == PendingInvalidate && m.s.Conn == proto.WFBitMapT, p.Kind == PendingInvalidatePeer && m.s.Conn == proto.WFBitMapS:
 		// A comparison of histories led the same way meanwhile. The peer has begun what was asked.
-	case p.Kind == PendingInvalidate && target(m.s.Conn):
+	case p.Kind == PendingInvalidate && (target(m.s.Conn) || m.s.Conn == proto.Behind):
 		// The peer, Ahead until just now with nothing marked, took a word from before this node fell behind for the end of
 		// that resync, and has begun what was asked.
 	case p.Kind == PendingInvalidate:
