@@ -6,6 +6,7 @@ import (
 	"example.com/santui/datapath"
 	"example.com/santui/datapath/block/blocktest"
 	"example.com/santui/datapath/meta"
+	"example.com/santui/proto"
 )
 
 // keepSize remembers how large the node's disk is, where a loss of power does not reach.
@@ -116,6 +117,10 @@ func (w *world) stretch(inc *incarnation, s *datapath.Status) bool {
 
 // regrow attaches a disk that has grown while the device did without it: as it was it is too small for that.
 func (w *world) regrow(inc *incarnation) {
+	if inc.res.Status().Role == proto.Primary {
+		w.demote(inc) // the peer's copy is the only one: it may not disconnect
+		return
+	}
 	w.command(inc, "disconnect, attach, resize, connect", func(ctx context.Context) error {
 		if err := inc.res.Disconnect(ctx, false); err != nil {
 			return err

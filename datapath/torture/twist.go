@@ -188,8 +188,9 @@ func (w *world) reckless(inc *incarnation) {
 	two := peer != nil && peer.res.Status().Role == proto.Primary && peer.res.Status().Disk == proto.UpToDate
 	force := peer == nil && w.app == nil && m.level[i] == current && s.Role != proto.Primary && s.Conn < proto.Connected && s.Disk >= proto.Outdated && s.Disk < proto.UpToDate
 	lost := peer != nil && peer.res.Status().Role == proto.Primary && !two // it only waits for this copy
-	// With resource-only a lost Primary may have written what nobody knows of.
-	ok := s.Role != proto.Primary && !m.failing[i] && !lost && (two || w.app == nil && (w.twist.fencing == datapath.FencingSuspendIO || m.level[i] == current))
+	// With resource-only a lost Primary may have written what nobody knows of, also one that is lost while this node tries.
+	waits := w.twist.fencing == datapath.FencingSuspendIO
+	ok := s.Role != proto.Primary && !m.failing[i] && !lost && (two && waits || w.app == nil && (waits || !two && m.level[i] == current))
 	w.mu.Unlock()
 	switch {
 	case force && w.chance(70):
