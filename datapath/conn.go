@@ -37,7 +37,7 @@ type link struct {
 	acks   ackQueue
 	seq    atomic.Uint32
 	conn   atomic.Int32 // the owner's connection state
-	turn   atomic.Int64 // when it last changed, nanoseconds
+	turn   atomic.Int64 // when it last changed, see since0
 	held   atomic.Bool  // a packet waits for a handler
 	csums  atomic.Bool  // the resync of which this node is the target compares checksums
 	stuck  bool         // it was told why this node does not run Ahead; the owner's
@@ -45,7 +45,7 @@ type link struct {
 	replicates bool // writes were sent on this link; the traffic lock guards it
 	tracked    bool // a Primary without disk wrote over this link; the traffic lock guards it
 
-	lastData atomic.Int64  // when something arrived on the data socket, nanoseconds
+	lastData atomic.Int64  // when something arrived on the data socket, see since0
 	pings    pingBook      // pings sent and answered
 	handed   atomic.Uint64 // batches given to the data socket; orders the sender before the answers, for Go's memory model
 	awaits   atomic.Bool   // a change request is unanswered
@@ -220,7 +220,7 @@ func hurried(c proto.ConnState) bool {
 
 // quiet is how long neither the state has changed nor the data socket brought anything.
 func (l *link) quiet(now time.Time) time.Duration {
-	return now.Sub(time.Unix(0, max(l.turn.Load(), l.lastData.Load())))
+	return time.Duration(since0(now) - max(l.turn.Load(), l.lastData.Load()))
 }
 
 // oldest is since when the peer has owed an answer: for the oldest epoch's barrier, for a write in it, or for a read.

@@ -104,7 +104,7 @@ func (o *owner) handledFirst(m fromPeer) bool {
 	m.l.held.Store(true)
 	o.await(name, func(exit int) {
 		m.l.held.Store(false)
-		m.l.turn.Store(time.Now().UnixNano())
+		m.l.turn.Store(since0(time.Now()))
 		if exit != 0 && m.l == o.link {
 			_ = o.step(state.PeerRejected{Text: "the handler " + name + " does not want the resync. Remove its reason, then connect"})
 		}

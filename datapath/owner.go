@@ -364,7 +364,7 @@ func (o *owner) step(ev state.Event) error {
 func (o *owner) narrow(old state.State) {
 	if o.link != nil {
 		if c := int32(o.st.Conn); o.link.conn.Swap(c) != c {
-			o.link.turn.Store(time.Now().UnixNano())
+			o.link.turn.Store(since0(time.Now()))
 		}
 	}
 	g := o.gate()

@@ -26,7 +26,7 @@ func (l *link) receiveData() error {
 			return l.stopped(err)
 		}
 		l.arrived = time.Now()
-		l.lastData.Store(l.arrived.UnixNano())
+		l.lastData.Store(since0(l.arrived))
 		l.r.traffic.recvBytes.Add(int64(h.Length) + drbd.HeaderSizeH100)
 		if err := l.data(rd, h); err != nil {
 			return l.stopped(err)
@@ -681,7 +681,7 @@ func (l *link) receiveMeta() error {
 			if !l.pings.outstanding() {
 				l.ping()
 			}
-		case time.Since(time.Unix(0, l.lastData.Load())) > wait:
+		case time.Duration(since0(time.Now())-l.lastData.Load()) > wait:
 			return brokenLink(networkFailure, "%s did not answer a ping within %v", c.Peer, wait)
 		default: // no answer, but the peer may be busy sending data (drbd_ack_receiver, drbd_receiver.c)
 			heard = time.Now()
