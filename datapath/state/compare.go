@@ -84,6 +84,9 @@ func (v Verdict) is(result, rule int, text string) Verdict {
 	return v
 }
 
+// missedEnd is the rule for a source that did not hear of the end of its resync.
+const missedEnd = 34
+
 // sameGeneration compares two copies whose current UUIDs are equal: rules 34 to 41.
 func (v Verdict) sameGeneration(self, peer Side, caps Caps) Verdict {
 	s, p := self.UUIDs.masked(), peer.UUIDs.masked()
@@ -91,7 +94,7 @@ func (v Verdict) sameGeneration(self, peer Side, caps Caps) Verdict {
 	case peer.UUIDs.Bitmap == 0 && self.UUIDs.Bitmap != 0:
 		if s.Bitmap == p.History0 && s.History0 == p.History1 {
 			v.Self.History0, v.Self.History1, v.Self.Bitmap = v.Self.Bitmap, v.Self.History0, 0
-			return v.is(SourceBitmap, 34, "the end of the last resync was missed here")
+			return v.is(SourceBitmap, missedEnd, "the end of the last resync was missed here")
 		}
 		return v.is(SourceBitmap, 36, "the peer did not record the start of the last resync")
 	case self.UUIDs.Bitmap == 0 && peer.UUIDs.Bitmap != 0:

@@ -431,6 +431,42 @@ func TestDetachedIsOutdated(t *testing.T) {
 	}
 }
 
+// TestCutBeforeTheSourceBegins: a source missed the end of a resync, went on alone, and loses its power when the histories have
+// been compared and the resync of what it wrote has not begun. The next comparison leads to that again.
+func TestCutBeforeTheSourceBegins(t *testing.T) {
+	p, a, b := syncedPair(t)
+	p.cut()
+	p.settle(rng())
+	a.write(3, 77)
+	p.cable = true
+	for b.s.Conn != proto.SyncTarget {
+		if !p.deliver(rng()) {
+			p.housework(rng())
+		}
+	}
+	b.data[3] = 77 // and nobody hears that it has
+	b.bits = map[int]bool{}
+	_ = b.do(ResyncDone{})
+	p.cut()
+	p.settle(rng())
+	a.write(4, 55)
+	_ = a.do(Demote{})
+	p.cable = true
+	for a.s.Conn != proto.WFBitMapS {
+		if !p.deliver(rng()) {
+			p.housework(rng())
+		}
+	}
+	p.crash(0)
+	p.settle(rng())
+	_ = a.attach()
+	_ = a.do(Connect{})
+	inSync(t, p)
+	if a.data[4] != 55 || a.data != b.data {
+		t.Errorf("%v and %v", a.data, b.data)
+	}
+}
+
 // TestAttachBesideDetach: a copy that is Outdated, though its node went down as Primary, is attached while the peer lets
 // its own disk go, and the peer attaches again before it has heard. Both must come to the same, and not each be the target
 // of the other.

@@ -192,7 +192,12 @@ func (m *machine) handshake(peerRole proto.Role, peerDisk proto.DiskState, bits,
 	}
 	result := m.byDisks(v.Result, disk, peerDisk)
 	own := m.s.UUIDs
-	m.s.UUIDs, m.s.PeerUUIDs.UUIDs = v.Self, v.Peer
+	m.s.PeerUUIDs.UUIDs = v.Peer
+	if v.Rule != missedEnd {
+		// Stricter than DRBD: else a node that loses its power before the resync begins would agree with the peer afterwards,
+		// and what it marked alone would stay marked. The beginning moves the bitmap's generation into the history.
+		m.s.UUIDs = v.Self
+	}
 	result, ok := m.splitBrain(result, peerRole, told, v.Strangers)
 	if !ok {
 		return 0, false
