@@ -230,6 +230,30 @@ func TestGrowByLateAttach(t *testing.T) {
 	}
 }
 
+// TestLateAttachDoesNotOutgrow: a kernel keeps its device as it is when a disk comes late, though its own disk has grown: the
+// device here must not be larger, or the two bitmaps that follow are not of one length.
+func TestLateAttachDoesNotOutgrow(t *testing.T) {
+	p, _, b := syncedPair(t)
+	if _, err := b.command(func(id CommandID) Event { return Detach{ID: id} }); err != nil {
+		t.Fatal(err)
+	}
+	p.settle(rng())
+	size := b.s.Size
+	b.own = 2 * size
+	_ = b.attach()
+	if b.s.Disk != proto.Negotiating {
+		t.Fatalf("the disk is %v", b.s.Disk)
+	}
+	b.do(PeerSizes{Sizes: drbd.Sizes{Disk: 2 * size, Current: size}})
+	if b.s.Size != size {
+		t.Errorf("the device has grown from %d to %d, the peer's has not", size, b.s.Size)
+	}
+	b.do(PeerSizes{Sizes: drbd.Sizes{Disk: 2 * size, Current: 2 * size}})
+	if b.s.Size != 2*size {
+		t.Errorf("the device has %d, the peer's %d", b.s.Size, 2*size)
+	}
+}
+
 // TestGrowBesideDetach: the device grows here while the peer lets its disk go, and so never answers. What is attached there later
 // takes the size, and no resync begins on one node only.
 func TestGrowBesideDetach(t *testing.T) {

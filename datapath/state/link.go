@@ -161,6 +161,11 @@ func (m *machine) peerSizes(e PeerSizes) error {
 		ns.Limit = p.User
 	}
 	size := agreedSize(ns.OwnSize, p.Disk, ns.Size, ns.Limit)
+	if m.s.Disk == proto.Negotiating && p.Current != 0 {
+		// The peer's device is what there is: a kernel does not grow it for a disk that comes late (seen in the lab), and would
+		// send a bitmap of that size. One that does says so again.
+		size = min(size, max(p.Current, ns.Size))
+	}
 	switch {
 	case size < ns.Size && size == ns.Limit && ns.Disk >= proto.Outdated && before:
 		m.reject("size in the peer's drbd.conf says %d sectors, the device has %d: it would shrink. Make size at least as large as the device is on both nodes",
