@@ -22,10 +22,11 @@ var (
 	linesFlag = flag.Int("lines", 400, "lines of the trace that a failure prints")
 )
 
-// defaultSeeds: 5, 7 and 14 found something once, 1405 promotes by force, 1455 has a bitmap that is longer compressed; the
-// rest is three of each kind, which together meet all that is expected.
+// defaultSeeds: 5, 7 and 14 found something once, 1385 leaves a Primary with neither disk nor peer, 1405 promotes by force, a
+// Primary of 1437 attaches while connected, 1455 has a bitmap that is longer compressed; the rest is three of each kind, which
+// together meet all that is expected.
 var defaultSeeds = func() []uint64 {
-	seeds := []uint64{5, 7, 9, 12, 14, 1405, 1455}
+	seeds := []uint64{5, 7, 9, 12, 14, 1385, 1405, 1437, 1455}
 	for seed := uint64(1300); seed < 1339; seed++ {
 		seeds = append(seeds, seed)
 	}
