@@ -31,8 +31,9 @@
 // resync begins a second after the peer, which is Behind and Outdated, has confirmed what was sent before. A demotion
 // begins it at once.
 //
-// While I/O is suspended nothing passes the gate, and a write under way that the peer does not have is not answered. With
-// SuspendOnNoData what no copy could take waits for the owner's next gate and is done again from the start.
+// While I/O is suspended nothing passes the gate, and a write under way that the peer does not have is not answered. A demotion
+// ends what waits, with an error. With SuspendOnNoData what no copy could take waits for the owner's next gate and is done
+// again from the start.
 //
 // # Two devices
 //

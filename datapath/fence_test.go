@@ -90,6 +90,34 @@ func TestSuspendedUntilFenced(t *testing.T) {
 	}
 }
 
+// A demotion ends the suspension, and with it what waited, without success: nobody knows what became of the peer's copy, of
+// which a flush would have said that it is safe.
+func TestDemotedWhileSuspended(t *testing.T) {
+	t.Parallel()
+	p, s := scripted(t, func(_ int, c *Config) { c.Fencing = FencingSuspendIO })
+	verdict := make(chan int)
+	s[0].run["fence-peer"] = func() (int, error) { return <-verdict, nil }
+	defer close(verdict)
+	p.synced()
+	a := p.node[0]
+	a.write(0, pattern(1, 8192))
+	p.cable.pull()
+	a.await("the suspension", func(s *Status) bool { return s.Suspended })
+	waits := map[string]<-chan error{
+		"a write": going(func() error { _, err := a.WriteAt(pattern(2, 4096), 2<<20); return err }),
+		"a flush": going(a.Flush),
+	}
+	for what, c := range waits {
+		pending(t, what, c)
+	}
+	a.ok("demote", a.Demote(bg()))
+	for what, c := range waits {
+		if err := soon(t, what, c); !errors.Is(err, ErrNotPrimary) {
+			t.Errorf("%s that waited when the node was demoted: %v", what, err)
+		}
+	}
+}
+
 // The link comes back before anybody was fenced: frozen writes go on and reach the peer. An operator may also let them go.
 func TestSuspendedUntilBack(t *testing.T) {
 	t.Parallel()

@@ -142,6 +142,8 @@ func (t *traffic) setGate(g gate) {
 			t.log.nextNr, g.link.replicates = 0, true
 		}
 	}
+	// A demotion ends a suspension too: who waits for that end, or looks only later, is not to take it for a resumption.
+	g.suspended = g.suspended || t.gate.suspended && !g.primary
 	if old := t.gate.link; old != nil && (g.link != old || t.gate.disk != g.disk) {
 		t.closeEpoch() // a disk that goes takes its copy of what the peer has not confirmed with it
 	}
