@@ -74,7 +74,7 @@ func (w *world) fork(inc *incarnation) {
 	writes, stay, rnd := w.rnd.IntN(6), w.chance(30), rand.New(rand.NewPCG(w.rnd.Uint64(), 1))
 	loser := w.rnd.IntN(2)
 	w.command(inc, fmt.Sprintf("promote beside a Primary (%d writes, %s will have to lose)", writes, names[loser]), func(ctx context.Context) error {
-		if err := inc.res.Promote(ctx, false); err != nil {
+		if err := w.become(ctx, inc, false); err != nil {
 			return err
 		}
 		if err := w.branch(inc, loser); err != nil {

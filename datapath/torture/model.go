@@ -52,7 +52,7 @@ type model struct {
 	level    [2]level
 	target   [2]bool      // a resync to this node has been seen, and its end has not
 	crashed  [2]bool      // it lost power as Primary and was not in sync since
-	lone     [2]bool      // it was Primary without its peer and was not in sync since: it may have a generation of its own
+	lone     [2]bool      // it was, or was becoming, Primary without its peer and was not in sync since: it may have a generation of its own
 	solo     [2]bool      // it was Primary without its peer since it last saw it
 	tainted  [2]bool      // its disk failed; it cannot be current until the engine has noticed
 	failing  [2]bool      // calls on its disk may fail
@@ -114,6 +114,10 @@ func (m *model) side(i int, w *window) []cell {
 	}
 	return w.cells
 }
+
+// mayHaveBegun says whether node i may have begun a generation since both were in sync. A crashed Primary may have lost its
+// link just then.
+func (m *model) mayHaveBegun(i int) bool { return m.lone[i] || m.crashed[i] }
 
 func (m *model) tick() int64 {
 	m.clock++

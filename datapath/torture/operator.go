@@ -174,18 +174,24 @@ func (w *world) loses(inc *incarnation, s *datapath.Status) bool {
 		return false
 	}
 	w.stats.splits++
-	if w.twist.skip && m.full && m.level[0] != behind && m.level[1] != behind {
-		// Each had declared the disks to be the same, under a name of its own.
-		loser := 0
-		if a := w.nodes[0].inc; a != nil && a.res.Status().Role == proto.Primary {
-			loser = 1
-		}
-		return i == loser
-	}
 	if m.level[0] != behind && m.level[1] != behind {
-		w.fail("split brain, though both copies are good")
+		// Either each had declared the disks to be the same, under a name of its own, or each went down in the moment in which it
+		// began a generation, before anything was written in it.
+		if !(w.twist.skip && m.full) && !(m.mayHaveBegun(0) && m.mayHaveBegun(1)) {
+			w.fail("split brain, though both copies are good")
+		}
+		return i == w.lesser()
 	}
 	return m.level[i] == behind
+}
+
+// lesser is the node of two with good copies that has less to lose. The lock is held.
+func (w *world) lesser() int {
+	m, a := w.model, w.nodes[0].inc
+	if m.level[0] > m.level[1] || m.level[0] == m.level[1] && a != nil && a.res.Status().Role == proto.Primary {
+		return 1
+	}
+	return 0
 }
 
 func (w *world) cable() {
@@ -312,11 +318,23 @@ func (w *world) mayPromote(inc *incarnation) (ok, alone bool) {
 
 func (w *world) promote(inc *incarnation, alone bool) {
 	w.command(inc, fmt.Sprintf("promote (alone %v)", alone), func(ctx context.Context) error {
-		if err := inc.res.Promote(ctx, false); err != nil {
+		if err := w.become(ctx, inc, false); err != nil {
 			return err
 		}
 		return w.open(inc)
 	})
+}
+
+// become makes a node Primary.
+func (w *world) become(ctx context.Context, inc *incarnation, force bool) error {
+	w.mu.Lock()
+	inc.promoting = true
+	w.mu.Unlock()
+	err := inc.res.Promote(ctx, force)
+	w.mu.Lock()
+	inc.promoting = false
+	w.mu.Unlock()
+	return err
 }
 
 // open takes a new Primary into use: all that was promised must be there.

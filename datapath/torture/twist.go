@@ -187,7 +187,8 @@ func (w *world) reckless(inc *incarnation) {
 	peer := w.nodes[1-i].inc
 	two := peer != nil && peer.res.Status().Role == proto.Primary && peer.res.Status().Disk == proto.UpToDate
 	force := peer == nil && w.app == nil && m.level[i] == current && s.Role != proto.Primary && s.Conn < proto.Connected && s.Disk >= proto.Outdated && s.Disk < proto.UpToDate
-	lost := peer != nil && peer.res.Status().Role == proto.Primary && !two // it only waits for this copy
+	// It only waits for this copy, or will as soon as its disk has taken down that it is Primary.
+	lost := peer != nil && !two && (peer.res.Status().Role == proto.Primary || peer.promoting && peer.res.Status().Disk <= proto.Inconsistent)
 	// With resource-only a lost Primary may have written what nobody knows of, also one that is lost while this node tries.
 	waits := w.twist.fencing == datapath.FencingSuspendIO
 	ok := s.Role != proto.Primary && !m.failing[i] && !lost && (two && waits || w.app == nil && (waits || !two && m.level[i] == current))
@@ -195,7 +196,7 @@ func (w *world) reckless(inc *incarnation) {
 	switch {
 	case force && w.chance(70):
 		w.command(inc, "promote by force", func(ctx context.Context) error { // the other node is off and has nothing more
-			if err := inc.res.Promote(ctx, true); err != nil {
+			if err := w.become(ctx, inc, true); err != nil {
 				return err
 			}
 			w.mu.Lock()

@@ -100,6 +100,8 @@ type incarnation struct {
 	trigger map[string]int // calls until the power goes
 	stalled time.Time      // until then its disks do nothing
 
+	promoting bool // guarded by the world's lock
+
 	pending map[uint32][2]int64 // the application's writes under way; the world's lock guards it
 }
 
@@ -381,7 +383,7 @@ func (w *world) cut(inc *incarnation, why string) {
 		w.model.apart.down(n.i) // it keeps the log for a Primary without a disk, besides what it wrote itself before
 		w.model.apart.down(1 - n.i)
 	}
-	w.model.lone[n.i] = w.model.lone[n.i] || s.Role == proto.Primary && s.Conn < proto.Connected
+	w.model.lone[n.i] = w.model.lone[n.i] || (s.Role == proto.Primary || inc.promoting) && s.Conn < proto.Connected
 	w.model.lostPower(n.i, s.Role == proto.Primary || w.app == inc)
 	if s.Role == proto.Primary || w.app == inc {
 		w.orphan(n.i)
@@ -489,16 +491,20 @@ func (w *world) observe(inc *incarnation) {
 	if s.Disk >= proto.Inconsistent && s.PeerDisk >= proto.Inconsistent && s.PeerDisk != proto.DUnknown {
 		w.meet()
 	}
-	if peer == nil || m.tainted[0] || m.tainted[1] {
+	if m.tainted[0] || m.tainted[1] {
 		return
 	}
-	p := peer.res.Status()
+	var p datapath.Status // of the peer, as long as it has power
+	if peer != nil {
+		p = *peer.res.Status()
+	}
 	if p.Conn >= proto.Connected {
 		w.onlyCopyReturned(i, s)
 	}
 	ended := m.target[i] && s.Conn == proto.Connected && s.PeerDisk == proto.UpToDate && p.Conn != proto.Connected
-	if (ended || s.Conn == proto.Ahead) && s.Disk == proto.UpToDate &&
-		m.level[1-i] == current && m.level[i] == behind && !m.solo[1-i] {
+	// Of a source that lost its power meanwhile the target has all too: in a resync every write waits for it.
+	has := m.level[1-i] == current || ended && m.level[1-i] == flushed
+	if (ended || s.Conn == proto.Ahead && peer != nil) && s.Disk == proto.UpToDate && has && m.level[i] == behind && !m.solo[1-i] {
 		w.note("%s has all, its source has not heard or has gone", inc.n.name)
 		m.level[i], m.target[i] = current, false
 	}
