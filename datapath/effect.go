@@ -57,10 +57,27 @@ func (o *owner) effect(e state.Effect) {
 	case state.RunHandler:
 		o.runHandler(e.Name)
 	default:
-		if o.link != nil && o.failure == nil {
-			o.send(e)
-		}
+		o.tellPeer(e)
 	}
+}
+
+// tellPeer sends a packet of the conversation. A peer that waits for consent gets an answer even if the disk has failed: nothing
+// else would end its request before the link breaks.
+func (o *owner) tellPeer(e state.Effect) {
+	if o.link == nil {
+		return
+	}
+	if o.failure != nil {
+		reply, ok := e.(state.SendChangeReply)
+		if !ok {
+			return
+		}
+		if reply.Code.OK() {
+			reply.Code = drbd.SSNoLocalDisk
+		}
+		e = reply
+	}
+	o.send(e)
 }
 
 // diskEffect changes the metadata.

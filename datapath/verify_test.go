@@ -1,13 +1,17 @@
 package datapath
 
 import (
+	"context"
 	"encoding/hex"
 	"fmt"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/santui/datapath/block/blocktest"
 	"example.com/santui/datapath/conformance"
 	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
@@ -283,6 +287,36 @@ func TestInvalidate(t *testing.T) {
 			if w.errs > 0 {
 				t.Errorf("%d writes failed", w.errs)
 			}
+		})
+	}
+}
+
+// TestConsentOfFailingDisk: the disk of a node fails when it agrees to what the peer asks for. The request ends, and both nodes
+// know what came of it.
+func TestConsentOfFailingDisk(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"invalidate", "detach"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t, testSize, testSize, nil)
+			faults, mem := p.faulty(1)
+			p.synced()
+			asks, f := p.node[0], p.node[0].Detach // b begins a generation for a Primary without disk
+			if what == "invalidate" {
+				asks.ok("demote", asks.Demote(bg()))
+				p.await("the demotion", func(s *Status) bool { return s.Role == proto.Secondary && s.PeerRole == proto.Secondary })
+				f = asks.Invalidate
+			}
+			faults.Inject(blocktest.Rule{Ops: blocktest.OpWrite, From: mem.Size() - 4096, Err: syscall.EIO})
+			ctx, cancel := context.WithTimeout(bg(), 5*time.Second)
+			defer cancel()
+			if err := f(ctx); err == nil || !strings.Contains(err.Error(), "SS_NO_LOCAL_DISK") {
+				t.Errorf("%s: %v", what, err)
+			}
+			asks.await("the peer's disk to leave", func(s *Status) bool { return s.Disk == proto.UpToDate && s.PeerDisk == proto.Diskless })
+			p.node[1].await("the state of the peer", func(s *Status) bool {
+				return s.Conn == proto.Connected && s.Disk == proto.Diskless && s.PeerDisk == proto.UpToDate
+			})
 		})
 	}
 }

@@ -155,7 +155,8 @@ func (m *machine) peerChangeReply(e PeerChangeReply) error {
 		if !m.s.GrowDue {
 			m.s.EarlySyncUUID = 0
 		}
-		m.out.state = m.s.PeerUUIDs.Flags&drbd.UUIDSkipInitialSync != 0 // see peerSkips
+		// See peerSkips; and a peer whose disk failed when it agreed counts on the change.
+		m.out.state = m.s.PeerUUIDs.Flags&drbd.UUIDSkipInitialSync != 0 || e.Code == drbd.SSNoLocalDisk
 		m.answer(p.ID, peerRefused(e.Code, p.Kind.String()))
 		return nil
 	}
