@@ -84,8 +84,11 @@ func (v Verdict) is(result, rule int, text string) Verdict {
 	return v
 }
 
-// missedEnd is the rule for a source that did not hear of the end of its resync.
-const missedEnd = 34
+// missedEnd is the rule for a source that did not hear of the end of its resync, peerMissedEnd that for its target.
+const (
+	missedEnd     = 34
+	peerMissedEnd = 35
+)
 
 // sameGeneration compares two copies whose current UUIDs are equal: rules 34 to 41.
 func (v Verdict) sameGeneration(self, peer Side, caps Caps) Verdict {
@@ -100,7 +103,7 @@ func (v Verdict) sameGeneration(self, peer Side, caps Caps) Verdict {
 	case self.UUIDs.Bitmap == 0 && peer.UUIDs.Bitmap != 0:
 		if s.History0 == p.Bitmap && s.History1 == p.History0 {
 			v.Peer.History1, v.Peer.History0, v.Peer.Bitmap = v.Peer.History0, v.Peer.Bitmap, 0
-			return v.is(TargetBitmap, 35, "the peer missed the end of the last resync")
+			return v.is(TargetBitmap, peerMissedEnd, "the peer missed the end of the last resync")
 		}
 		return v.is(TargetBitmap, 37, "the start of the last resync was not recorded here")
 	case !self.Crashed && !peer.Crashed:
@@ -129,7 +132,36 @@ func (v Verdict) primaryAfterCrash(self, peer Side, caps Caps) Verdict {
 	}
 }
 
-// ancestry finds one copy's generation in the other's history: rules 50 to 80.
+// startUnheard says that the bitmap's generation is the name of a resync that began from generation g.
+func (u UUIDs) startUnheard(g uint64) bool {
+	return g != 0 && masked(g+syncUUIDOffset) == masked(u.Bitmap)
+}
+
+// rebased gives the history at the beginning of a full resync to a copy whose generation is in it: the bitmap, of which every bit
+// is set, reaches back to that. Stricter than DRBD, whose history soon forgets what the target bears; if the link breaks before
+// that has heard the sync UUID, the copies have nothing in common any more.
+func (u UUIDs) rebased(target uint64) UUIDs {
+	base, rest := u.History0, u.History1
+	if masked(base) != masked(target) {
+		base, rest = rest, base
+	}
+	switch {
+	case base == 0 || masked(base) == drbd.UUIDJustCreated || masked(base) != masked(target) || masked(base) == masked(u.Bitmap):
+		return u
+	case u.Bitmap == 0:
+		return UUIDs{u.Current, base, rest, 0}
+	default:
+		return UUIDs{u.Current, base, u.Bitmap, rest}
+	}
+}
+
+// outlives says that u has gone on alone after a resync that p, its target, has finished. p has all but what came since.
+func (u UUIDs) outlives(p UUIDs) bool {
+	return u.History0 == p.Current && p.Bitmap == 0 && u.Bitmap != 0 && u.Bitmap == p.History0
+}
+
+// ancestry finds one copy's generation in the other's history: rules 50 to 80. 52, 53, 72 and 73 are not DRBD's, and come to the
+// same with less to copy: a kernel's target takes them for 60, marks everything and sends that.
 func (v *Verdict) ancestry(s, p UUIDs) bool {
 	switch {
 	case s.Current == p.Bitmap:
@@ -137,13 +169,26 @@ func (v *Verdict) ancestry(s, p UUIDs) bool {
 	case s.Current == p.History0 && masked(p.History0+syncUUIDOffset) == p.Bitmap:
 		v.Peer.Bitmap, v.Peer.History0 = v.Peer.History0, v.Peer.History1
 		*v = v.is(TargetBitmap, 51, "the start of the last resync did not reach this node")
+	case s.Current == p.History1 && p.startUnheard(s.Current):
+		v.Peer.Bitmap = v.Peer.History1
+		*v = v.is(TargetBitmap, 52, "the start of the last resync did not reach this node, and the peer has gone on alone since")
+	case p.outlives(s):
+		v.Peer.Bitmap, v.Peer.History0 = v.Peer.History0, v.Peer.Bitmap
+		*v = v.is(TargetBitmap, 53, "the peer missed the end of the last resync, and has gone on alone since")
 	case s.Current == p.History0 || s.Current == p.History1:
+		v.Peer = v.Peer.rebased(s.Current)
 		*v = v.is(TargetFull, 60, "the peer has changed, and its bitmap does not reach back far enough")
 	case s.Bitmap == p.Current:
 		*v = v.is(SourceBitmap, 70, "this node has changed since the copies were the same")
 	case s.History0 == p.Current && masked(s.History0+syncUUIDOffset) == s.Bitmap:
 		v.Self.Bitmap, v.Self.History0 = v.Self.History0, v.Self.History1
 		*v = v.is(SourceBitmap, 71, "the start of the last resync did not reach the peer")
+	case s.History1 == p.Current && s.startUnheard(p.Current):
+		v.Self.Bitmap = v.Self.History1
+		*v = v.is(SourceBitmap, 72, "the start of the last resync did not reach the peer, and this node has gone on alone since")
+	case s.outlives(p):
+		v.Self.Bitmap, v.Self.History0 = v.Self.History0, v.Self.Bitmap
+		*v = v.is(SourceBitmap, 73, "the end of the last resync was missed here, and this node has gone on alone since")
 	case s.History0 == p.Current || s.History1 == p.Current:
 		*v = v.is(SourceFull, 80, "this node has changed, and its bitmap does not reach back far enough")
 	default:
@@ -153,12 +198,13 @@ func (v *Verdict) ancestry(s, p UUIDs) bool {
 }
 
 // unrelated tells a split brain from copies that never were the same: rules 90 and 100. Empty history slots count as
-// equal, as they do in DRBD.
+// equal, as they do in DRBD. Stricter than DRBD, a generation since which one copy has changed counts as one that it had.
 func (v Verdict) unrelated(s, p UUIDs) Verdict {
 	switch {
 	case s.Bitmap == p.Bitmap && s.Bitmap != 0:
 		return v.is(SplitBrain, 90, "both copies have changed since they were the same")
-	case s.History0 == p.History0 || s.History0 == p.History1 || s.History1 == p.History0 || s.History1 == p.History1:
+	case s.History0 == p.History0 || s.History0 == p.History1 || s.History1 == p.History0 || s.History1 == p.History1,
+		shared(s, p):
 		if v.Strangers = !shared(s, p); v.Strangers {
 			return v.is(SplitBrain2, 100, "both copies have changed, and no generation is known that both had")
 		}
@@ -168,10 +214,10 @@ func (v Verdict) unrelated(s, p UUIDs) Verdict {
 	}
 }
 
-// shared says whether the histories have a generation in common that is one.
+// shared says whether both copies had a generation that is one.
 func shared(s, p UUIDs) bool {
-	for _, u := range []uint64{s.History0, s.History1} {
-		if u != 0 && u != drbd.UUIDJustCreated && (u == p.History0 || u == p.History1) {
+	for _, u := range []uint64{s.Bitmap, s.History0, s.History1} {
+		if u != 0 && u != drbd.UUIDJustCreated && (u == p.Bitmap || u == p.History0 || u == p.History1) {
 			return true
 		}
 	}

@@ -70,9 +70,10 @@
 // peer is, loses the peer's copy, and when a node is promoted without one or by force. A resync has a name of its own
 // (the sync UUID) that the target bears until it is finished.
 //
-// As in DRBD, a node that is the source of a resync, or was when it lost its peer, begins no generation when it goes on
-// alone: its bitmap goes back further. So one fork is not seen: the peer has finished the resync, or was never told that it
-// began, and the other node did not hear; then both are Primary alone. The copy with the newer generation wins.
+// As in DRBD, a Primary that is the source of a resync begins no generation when it loses its peer and goes on alone: its
+// bitmap goes back further. So one fork is not seen: the target has finished the resync, or was never told that it began, and
+// the source did not hear; then both are Primary alone. The copy with the newer generation wins. A source that is promoted only
+// after that begins one, stricter than DRBD, and the fork is seen.
 //
 // # Fencing and suspended I/O
 //

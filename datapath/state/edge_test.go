@@ -581,3 +581,47 @@ func TestGrowBesidePromotion(t *testing.T) {
 		}
 	}
 }
+
+// TestFullStartUnheard: the target of a full resync bears a generation that is the last one in the source's history, and
+// again and again the link breaks when the source has begun and the target has not heard of it, and the source is promoted alone.
+func TestFullStartUnheard(t *testing.T) {
+	p, a, b := syncedPair(t)
+	old, oldData := b.md, b.data
+	for v := byte(1); v <= 2; v++ { // each time the copies part and come together again
+		p.cut()
+		p.settle(rng())
+		a.write(3, v)
+		p.cable = true
+		if inSync(t, p); v == 1 {
+			old = b.md
+			oldData = b.data
+		}
+	}
+	p.cut()
+	p.settle(rng())
+	a.write(4, 55)
+	p.crash(1)
+	b.md, b.data, b.bits = old, oldData, map[int]bool{} // an old disk is put back
+	_ = b.attach()
+	_ = b.do(Connect{})
+	for range 3 {
+		p.cable = true
+		for a.s.Conn != proto.SyncSource {
+			if !p.deliver(rng()) && !p.housework(rng()) {
+				t.Fatalf("%v and %v\n%s", a.s.UUIDs, b.s.UUIDs, strings.Join(a.notes, "\n"))
+			}
+		}
+		p.cut()
+		p.settle(rng())
+		_ = a.do(Demote{})
+		if err := promote(t, p, a, false); err != nil {
+			t.Fatal(err)
+		}
+		a.write(5, a.data[5]+1)
+	}
+	p.cable = true
+	inSync(t, p)
+	if a.data != b.data || a.s.UUIDs.masked() != b.s.UUIDs.masked() {
+		t.Errorf("%v and %v, %v and %v", a.data, b.data, a.s.UUIDs, b.s.UUIDs)
+	}
+}

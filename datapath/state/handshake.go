@@ -29,7 +29,7 @@ func (m *machine) peerState(e PeerState) error {
 				e.Told, m.out.counted, m.out.bits = e.Bits, true, e.Bits // the peer goes by what the answer tells
 			}
 			c, ok := m.handshake(p.Role, real, e.Bits, e.Told)
-			if !ok && !m.outlived(&p, &real) {
+			if !ok && (!m.s.Linked() || !m.outlived(&p, &real)) {
 				return nil
 			}
 			if ok {
@@ -211,6 +211,14 @@ func (m *machine) handshake(peerRole proto.Role, peerDisk proto.DiskState, bits,
 	switch {
 	case result > 0 && disk <= proto.Inconsistent:
 		m.notify(proto.LevelAlert, "this node would be the source of the resync, but its disk is Inconsistent")
+		return 0, false
+	case v.Rule == peerMissedEnd && m.s.UUIDDue && m.s.Role == proto.Primary && peerRole == proto.Secondary && result < 0:
+		// The peer was the source when the link broke, has missed that its resync was finished, and has not been promoted since:
+		// that would have begun a generation. So the copy here is the newer one.
+		m.notify(proto.LevelInfo, "the peer missed the end of its resync to this Primary: the nodes connect anew under a new generation")
+		m.s.UUIDDue = false
+		m.newCurrent(m.s.UUIDs.Current)
+		m.dropLink(proto.ProtocolError)
 		return 0, false
 	case result < 0 && m.s.Role == proto.Primary && m.s.Disk >= proto.Consistent:
 		if m.s.RRConflict == RRCallPriLost {

@@ -25,6 +25,9 @@ func (m *machine) bitmapReceived() error {
 // startSource starts the bitmap's new era and tells the target its name for the time of the resync
 // (drbd_gen_and_send_sync_uuid, drbd_main.c).
 func (m *machine) startSource() {
+	if p := m.s.PeerUUIDs; p.Known {
+		m.s.UUIDs = m.s.UUIDs.rebased(p.Current) // in full: everything is marked
+	}
 	u := m.s.UUIDs.Bitmap
 	if u != 0 && u != drbd.UUIDJustCreated {
 		u += syncUUIDOffset

@@ -72,12 +72,14 @@ func (m *machine) promoted(ns State, p Pending) error {
 		if apart && m.s.UUIDs.Bitmap == 0 || p.Forced {
 			m.newCurrent(before)
 			m.out.uuids = true // a peer without a disk may be promoted on this copy later, and has to know it when it is back
-		} else if m.s.OnlyCopy {
-			// A Primary without a disk that waits for this copy must not go on with it once it has changed here. DRBD keeps the
-			// generation, as the bitmap goes back further (drbd_set_role, drbd_nl.c).
+		} else if m.s.OnlyCopy || apart && m.s.UUIDs.startUnheard(m.s.UUIDs.History0) {
+			// A Primary without a disk that waits for this copy must not go on with it once it has changed here, and the target of
+			// a resync from here may have finished it, or not heard of it, and begin a generation too. DRBD keeps the generation,
+			// as the bitmap goes back further (drbd_set_role, drbd_nl.c).
 			m.s.UUIDs.History1, m.s.UUIDs.History0 = m.s.UUIDs.History0, before
 			m.s.OnlyCopy = false
 			m.setCurrent(m.newUUID())
+			m.out.uuids = true
 		}
 	}
 	m.out.state = true

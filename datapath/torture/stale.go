@@ -58,8 +58,9 @@ func (w *world) isOver(n *node, old *shelved) bool {
 	s := peer.res.Status()
 	older := slices.ContainsFunc(s.UUIDs.History[:], func(u uint64) bool { return u != 0 && u&^1 == old.current })
 	// During a resync one from before its start passes for a node that did not hear of it (rule 71, as with DRBD), and what was
-	// resynced already is not again.
-	began := s.UUIDs.Bitmap != 0 && s.UUIDs.History[0]&^1 == old.current
+	// resynced already is not again. An older one leaves the history if the source is promoted alone.
+	h := s.UUIDs.History[0] &^ 1
+	began := s.UUIDs.Bitmap != 0 && (h == old.current || s.UUIDs.Bitmap&^1 == h+1<<48)
 	return s.Disk == proto.UpToDate && !began && s.Conn < proto.Connected && older && s.UUIDs.Current&^1 != old.current && s.UUIDs.Bitmap&^1 != old.current
 }
 
