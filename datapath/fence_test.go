@@ -9,6 +9,7 @@ import (
 
 	"example.com/santui/datapath/block/blocktest"
 	"example.com/santui/datapath/conformance"
+	"example.com/santui/datapath/meta"
 	"example.com/santui/proto"
 )
 
@@ -151,6 +152,40 @@ func TestSuspendedUntilBack(t *testing.T) {
 	pending(t, "a write", w)
 	a.ok("resume-io", a.ResumeIO(bg()))
 	a.ok("the write", soon(t, "the write", w))
+}
+
+// A write passed before I/O was suspended and waits for the activity log until the link is back. It is sent by no link: it is
+// resynced, and not only marked.
+func TestSuspendedBeforeMarked(t *testing.T) {
+	t.Parallel()
+	p, s := scripted(t, func(_ int, c *Config) { c.Fencing = FencingSuspendIO })
+	s[0].on("fence-peer", 1)
+	_ = p.node[0].Close()
+	slow := blocktest.NewFaults(p.node[0].disk)
+	p.boot(0, slow)
+	p.synced()
+	a, b := p.node[0], p.node[1]
+	a.write(0, pattern(1, 4096))
+	md, err := meta.Open(p.node[0].disk, meta.OpenOptions{ALExtents: 67})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := md.Layout()
+	hang := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hang) })
+	defer release()
+	slow.Inject(blocktest.Rule{Ops: blocktest.OpWrite, From: l.ALOffset, To: l.ALOffset + l.ALSize, Block: hang})
+	w := going(func() error { _, err := a.WriteAt(pattern(2, 4096), 8<<20); return err })
+	pending(t, "the write", w)
+	p.cable.pull()
+	a.await("the suspension", func(s *Status) bool { return s.Suspended })
+	p.cable.plug()
+	b.await("the connection", connected)
+	time.Sleep(100 * time.Millisecond) // the Primary compares too, and waits for the write
+	release()
+	a.ok("the write", soon(t, "the write", w))
+	p.await("both copies", inSync)
+	p.equal()
 }
 
 // A suspended node can be closed; what waited is not acknowledged.

@@ -245,6 +245,7 @@ func (o *owner) fromPeer(ev state.Event) {
 		if o.disk != nil {
 			e.Bits, e.Failed = o.disk.bm.Weight(), o.link.asked.bad(o.disk.bm)
 		}
+		e.UnderWay = o.r.traffic.underWay()
 		e.Told = o.told
 		ev = e
 	}

@@ -298,6 +298,14 @@ func (t *traffic) awaitEpoch(seq uint64) {
 	}
 }
 
+// underWay says whether an application write has passed the gate and is not settled: it may be one that waits for the activity
+// log, which is marked nowhere yet.
+func (t *traffic) underWay() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.inflight > 0
+}
+
 // quiet says that no application write is under way and, where a completed write need not be on the peer's disk, that
 // the peer has confirmed all. The lock is held.
 func (t *traffic) quiet() bool {

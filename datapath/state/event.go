@@ -127,6 +127,7 @@ type (
 		State        drbd.State
 		Bits, Failed uint64
 		Told         uint64
+		UnderWay     bool // application writes passed the gate and are not done: without a link they are marked when they are
 	}
 	// PeerChangeReq is P_STATE_CHG_REQ, or with ConnWide P_CONN_ST_CHG_REQ, as the peer sent it, not mirrored.
 	PeerChangeReq struct {

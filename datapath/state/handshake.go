@@ -28,6 +28,9 @@ func (m *machine) peerState(e PeerState) error {
 			if p.Disk == proto.Negotiating && os.Conn >= proto.Connected {
 				e.Told, m.out.counted, m.out.bits = e.Bits, true, e.Bits // the peer goes by what the answer tells
 			}
+			if e.UnderWay && m.s.UUIDDue {
+				e.Bits = max(e.Bits, 1) // they passed before I/O was suspended
+			}
 			c, ok := m.handshake(p.Role, real, e.Bits, e.Told)
 			if !ok && (!m.s.Linked() || !m.outlived(&p, &real)) {
 				return nil
