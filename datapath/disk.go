@@ -46,7 +46,7 @@ func (d *disk) write(w *write) error {
 
 // release lets go of the disk once nothing uses it: the metadata is left clean if that is possible, so that anybody's
 // attach finds nothing to repair.
-func (t *traffic) releaseDisk(d *disk, outdated bool, log func(proto.Level, string)) {
+func (t *traffic) releaseDisk(d *disk, clear meta.Flags, log func(proto.Level, string)) {
 	t.mu.Lock()
 	if t.gate.disk == d {
 		t.gate.disk = nil
@@ -62,9 +62,10 @@ func (t *traffic) releaseDisk(d *disk, outdated bool, log func(proto.Level, stri
 	if failed {
 		_ = d.md.Close() // whoever waits for the activity log need not
 	}
-	if outdated && !failed { // at once: should both nodes lose their power, this disk must not pass for the good one
-		if err := d.md.Update(context.Background(), func(sb *meta.Superblock) { sb.Flags &^= meta.FlagWasUpToDate }); err != nil {
-			log(proto.LevelWarn, fmt.Sprintf("the metadata could not be marked as Outdated. Attach this disk again only with the peer connected: %v", err))
+	if clear != 0 { // at once: should both nodes lose their power, this disk must not pass for the good one
+		if err := d.disown(clear, failed); err != nil {
+			log(proto.LevelWarn, fmt.Sprintf("the metadata could not be marked: should %s be attached again, it would pass for a good copy. "+
+				"Do that only with the peer connected: %v", t.cfg.DiskPath, err))
 		}
 	}
 	<-d.idle
@@ -98,6 +99,14 @@ func (d *disk) grow() (int64, error) {
 		}
 	}
 	return block.Grow(d.dev)
+}
+
+// disown takes flags that make the copy a good one.
+func (d *disk) disown(flags meta.Flags, failed bool) error {
+	if failed {
+		return d.md.Condemn(context.Background(), flags)
+	}
+	return d.md.Update(context.Background(), func(sb *meta.Superblock) { sb.Flags &^= flags })
 }
 
 func (d *disk) leaveClean() error {

@@ -23,7 +23,7 @@ func (o *owner) effect(e state.Effect) {
 	case state.ReleaseDisk:
 		d := o.disk
 		o.disk = nil
-		o.letGo(d, e.Outdated, func() { o.r.inbox.put(diskLetGo{d}) })
+		o.letGo(d, meta.Flags(e.Clear), func() { o.r.inbox.put(diskLetGo{d}) })
 	case state.StartResync:
 		o.startResync(e.Target)
 	case state.StopResync:
@@ -244,13 +244,13 @@ func (o *owner) startResync(target bool) {
 }
 
 // letGo gives the disk back once nothing uses it, then calls done.
-func (o *owner) letGo(d *disk, outdated bool, done func()) {
+func (o *owner) letGo(d *disk, clear meta.Flags, done func()) {
 	r := o.r
 	r.background.Add(1)
 	go func() {
 		defer r.background.Done()
 		if d != nil {
-			r.traffic.releaseDisk(d, outdated, func(l proto.Level, text string) { r.event(l, "%s", text) })
+			r.traffic.releaseDisk(d, clear, func(l proto.Level, text string) { r.event(l, "%s", text) })
 		}
 		done()
 	}()

@@ -318,7 +318,7 @@ func (o *owner) diskOpened(f *found) {
 		d := o.disk
 		o.disk = nil
 		_ = o.step(state.AttachFailed{Err: err})
-		o.letGo(d, false, func() {})
+		o.letGo(d, 0, func() {})
 		if q != nil {
 			o.refused(q, err)
 		}

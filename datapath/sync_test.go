@@ -687,6 +687,37 @@ func TestDiskErrorOnPrimary(t *testing.T) {
 	a.ok("read through the peer", func() error { _, err := a.ReadAt(got, 0); return err }())
 }
 
+// TestFailedDiskAlone: a disk that failed while the peer's was good is none to go on with alone. A peer that was cut off before
+// it heard of that is the source all the same.
+func TestFailedDiskAlone(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, testSize, testSize, nil)
+	_ = p.node[0].Close()
+	faults := blocktest.NewFaults(p.node[0].disk)
+	a := p.boot(0, faults)
+	p.synced()
+	heal := faults.Inject(blocktest.Rule{Ops: blocktest.OpWrite, To: 4 << 20, Fail: true})
+	want := pattern(1, 4096)
+	a.write(1<<20, want)
+	p.cable.pull()
+	a.await("Diskless", func(s *Status) bool { return s.Disk == proto.Diskless && s.Conn < proto.Connected })
+	heal()
+	a.ok("demote", a.Demote(bg()))
+	a.ok("attach", a.Attach(bg()))
+	if s := a.Status(); s.Disk != proto.Inconsistent {
+		t.Errorf("the disk that failed is %v", s.Disk)
+	}
+	if err := a.Promote(bg(), false); err == nil {
+		t.Error("promoted alone")
+	}
+	p.cable.plug()
+	p.await("the resync", inSync)
+	p.equal()
+	if got := p.node[1].content()[1<<20:][:4096]; !slices.Equal(got, want) {
+		t.Error("what the peer alone took is lost")
+	}
+}
+
 func TestDiskErrorOnSecondary(t *testing.T) {
 	conformance.Ran(t, conformance.SantuiSantui, "io-errors")
 	t.Parallel()

@@ -370,6 +370,20 @@ func (m *Metadata) MarkClean(ctx context.Context) error {
 	return nil
 }
 
+// Condemn takes flags from a disk that has failed. It is the last that is written there, also after Close or another error,
+// and fails with ErrMetaIO if the device does not take it.
+func (m *Metadata) Condemn(ctx context.Context, flags Flags) error {
+	select {
+	case m.io <- struct{}{}:
+		defer m.unlockIO()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	sb := m.running(m.Superblock())
+	sb.Flags &^= flags
+	return writeSuperblock(m.dev, m.layout, &sb)
+}
+
 // Close ends all use: whoever waits in Begin gets ErrClosed. Nothing is written.
 func (m *Metadata) Close() error {
 	m.mu.Lock()

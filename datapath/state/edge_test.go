@@ -431,6 +431,32 @@ func TestDetachedIsOutdated(t *testing.T) {
 	}
 }
 
+// TestFailedIsInconsistent: a Primary's disk refuses what the peer takes, and the link breaks before the peer hears of that. It
+// has no generation of its own then; the disk, attached again, does not win as that of a crashed Primary.
+func TestFailedIsInconsistent(t *testing.T) {
+	p, a, b := syncedPair(t)
+	_ = a.do(DiskError{Text: "injected"})
+	b.data[1] = 99 // written by a
+	p.cut()
+	p.settle(rng())
+	want(t, a, proto.Primary, proto.RoleUnknown, proto.WFConnection, proto.Diskless, proto.DUnknown)
+	if _, err := a.command(func(id CommandID) Event { return Demote{ID: id} }); err != nil {
+		t.Fatal(err)
+	}
+	a.bits[1] = true // the activity log
+	_ = a.attach()
+	want(t, a, proto.Secondary, proto.RoleUnknown, proto.WFConnection, proto.Inconsistent, proto.DUnknown)
+	if err := promote(t, p, a, false); code(err) != drbd.SSNoUpToDateDisk {
+		t.Errorf("promotion of the copy that failed: %v", err)
+	}
+	p.cable = true
+	p.settle(rng())
+	inSync(t, p)
+	if a.data[1] != 99 || b.data[1] != 99 {
+		t.Errorf("%v and %v", a.data, b.data)
+	}
+}
+
 // TestCutBeforeTheSourceBegins: a source missed the end of a resync, went on alone, and loses its power when the histories have
 // been compared and the resync of what it wrote has not begun. The next comparison leads to that again.
 func TestCutBeforeTheSourceBegins(t *testing.T) {

@@ -35,9 +35,9 @@ type (
 		Sectors uint64
 		NewBits bool
 	}
-	// ReleaseDisk: use the disk no more, wait for what is under way, close it, then post DiskReleased. Outdated: the peer's
-	// copy goes on without it, and the metadata is to say so, if it can be written: a disk that hangs delays nobody else.
-	ReleaseDisk struct{ Outdated bool }
+	// ReleaseDisk: use the disk no more, wait for what is under way, close it, then post DiskReleased. Clear: the peer's copy
+	// goes on without it, and the metadata is to lose these flags, if it can be written: a disk that hangs delays nobody else.
+	ReleaseDisk struct{ Clear MDFlags }
 )
 
 // Effects on the link.

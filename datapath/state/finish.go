@@ -31,7 +31,7 @@ func (m *machine) finish() []Effect {
 	}
 	add(m.out.pause, PauseResync{})
 	add(m.out.resume, ContinueResync{})
-	add(m.out.release, ReleaseDisk{Outdated: m.out.outdated})
+	add(m.out.release, ReleaseDisk{Clear: m.out.clear})
 	add(m.out.closeLink, CloseLink{})
 	add(m.out.connectLink, StartConnecting{})
 	add(m.out.fence, FencePeer{})

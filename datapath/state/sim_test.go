@@ -132,9 +132,7 @@ func (n *simNode) effect(f Effect) {
 	case ClearAllBits:
 		n.bits = map[int]bool{}
 	case ReleaseDisk:
-		if e.Outdated {
-			n.md.Flags &^= MDWasUpToDate
-		}
+		n.md.Flags &^= e.Clear
 		n.todo = append(n.todo, DiskReleased{})
 	case CloseLink:
 		n.closeLink()

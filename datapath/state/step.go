@@ -28,8 +28,8 @@ type machine struct {
 type outcome struct {
 	setSize                         *SetSize
 	persist, setAll, clearAll       bool
-	detaches                        bool // the disk is let go because somebody wants it
-	outdated                        bool // and is Outdated from now on: the peer may go on
+	detaches                        bool    // the disk is let go because somebody wants it
+	clear                           MDFlags // and loses these flags: the peer may go on
 	writeBitmap, stopResync         bool
 	startVerify                     *StartVerify
 	stopVerify                      bool
@@ -265,7 +265,14 @@ func (m *machine) afterDisks(os, ns State) {
 	if os.Disk != proto.Failed && ns.Disk == proto.Failed {
 		m.out.state = m.out.state || connected
 		m.out.release = true
-		m.out.outdated = m.out.detaches && connected && os.Disk == proto.UpToDate && ns.PeerDisk == proto.UpToDate
+		if connected && os.Disk == proto.UpToDate && ns.PeerDisk == proto.UpToDate {
+			m.out.clear = MDWasUpToDate
+			if !m.out.detaches {
+				// What it refused was confirmed, and the peer may never hear why. Were it Consistent, it would be the source as a
+				// crashed Primary's copy. DRBD leaves the flags as they are (__drbd_set_state, drbd_state.c).
+				m.out.clear |= MDConsistent
+			}
+		}
 	}
 	if os.Disk != proto.Diskless && ns.Disk == proto.Diskless ||
 		os.Disk == proto.UpToDate && ns.Disk == proto.Inconsistent {
