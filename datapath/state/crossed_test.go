@@ -113,6 +113,33 @@ func TestGrowBesideAhead(t *testing.T) {
 	}
 }
 
+// TestGrowBesideDiskless: a node asks its peer for its size when that has just lost its disk. The device stays what it is, and
+// the one that asked is not kept waiting.
+func TestGrowBesideDiskless(t *testing.T) {
+	p, a, b := syncedPair(t)
+	_ = a.do(DiskError{Text: "broken"})
+	_ = a.do(DiskReleased{})
+	a.todo, b.own = nil, 2000
+	if err := b.do(Resize{OwnSize: 2000}); err != nil {
+		t.Fatal(err)
+	}
+	p.settle(rng())
+	want(t, b, proto.Secondary, proto.Primary, proto.Connected, proto.UpToDate, proto.Diskless)
+	if a.s.Size != 1000 || b.s.Size != 1000 || b.s.Asking {
+		t.Errorf("sizes %d and %d, asking %v", a.s.Size, b.s.Size, b.s.Asking)
+	}
+	_ = a.attach()
+	inSync(t, p)
+	a.own = 2000
+	if err := a.do(Resize{OwnSize: 2000}); err != nil {
+		t.Fatal(err)
+	}
+	inSync(t, p)
+	if a.s.Size != 2000 || b.s.Size != 2000 {
+		t.Errorf("sizes %d and %d", a.s.Size, b.s.Size)
+	}
+}
+
 // TestGrowThenDemote: a Primary grows and is demoted as soon as the peer has answered, whose own request is still open. The
 // Primary was the source.
 func TestGrowThenDemote(t *testing.T) {

@@ -190,6 +190,12 @@ func (m *machine) peerSizes(e PeerSizes) error {
 
 // disklessSize takes the size of the peer's device (receive_sizes, drbd_receiver.c).
 func (m *machine) disklessSize(ns *State, p drbd.Sizes) {
+	if p.Current == 0 && p.Disk != 0 && m.s.Conn >= proto.Connected {
+		// The peer asks, as its disk has grown; the device is what it was. A kernel takes it for as large as that disk.
+		m.out.sizes = &SendSizes{}
+		m.s = *ns
+		return
+	}
 	size := p.Current
 	if size == 0 {
 		size = p.User
