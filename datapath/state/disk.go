@@ -130,6 +130,10 @@ func (m *machine) foreign(e Attached) *Refusal {
 	switch {
 	case v.Result == Unrelated || v.Result == NeedFeature:
 	case result == SplitBrain && m.s.AfterSB == [3]uint32{}, result == SplitBrain2 && (!m.s.AlwaysASBP || v.Strangers):
+		if !v.Strangers {
+			remedy = "if it is the wrong disk, attach the right one. Else disconnect and attach it; then the node whose changes are to be lost " +
+				"connects with discard-my-data as a Secondary, and the other one as usual"
+		}
 	case result > 0 && result < SplitBrain && m.s.PeerRole == proto.Primary && m.s.PeerDisk > proto.Inconsistent:
 		remedy = "a Primary is never overwritten: see which data is wanted first. " + remedy
 	default:

@@ -155,6 +155,9 @@ func (m *machine) establish(os State, p drbd.State, real proto.DiskState, conn p
 	}
 	if !rv.OK() {
 		r := refuse(rv, "the connection cannot be made")
+		if rv == drbd.SSTwoPrimaries && ns.Role == proto.Primary && os.Disk < proto.UpToDate && real == proto.UpToDate {
+			r.Text, r.Remedy = "the connection cannot be made: the peer is Primary and has the good copy; the one here is "+os.Disk.String(), "Demote this node"
+		}
 		m.out.setAll = false
 		m.reject("%s. %s", r.Text, r.Remedy)
 		return
@@ -227,7 +230,11 @@ func (m *machine) handshake(peerRole proto.Role, peerDisk proto.DiskState, bits,
 		if m.s.RRConflict == RRCallPriLost {
 			m.handler("pri-lost")
 		}
-		m.notify(proto.LevelAlert, "this node is Primary and would be overwritten from the peer. Demote the node whose changes are to be lost, and connect it with discard-my-data")
+		advice := "Demote the node whose changes are to be lost, and connect it with discard-my-data"
+		if m.s.UUIDDue {
+			advice = "Its I/O is suspended. Demote it in any case; then connect the node whose changes are to be lost with discard-my-data"
+		}
+		m.notify(proto.LevelAlert, "this node is Primary and would be overwritten from the peer. %s", advice)
 		return 0, false
 	}
 	m.out.setAll = m.out.setAll || result == SourceFull || result == TargetFull

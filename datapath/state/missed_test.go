@@ -151,3 +151,110 @@ func TestSuspendedPrimaryOutlivesSource(t *testing.T) {
 		t.Errorf("%v, suspended %v: %v and %v\n%s", b.s.Role, b.s.Suspended(), a.data, b.data, strings.Join(b.notes, "\n"))
 	}
 }
+
+// TestForkedDiskAttached: both copies have changed, and one is attached while its node is connected. It is refused, and what the
+// refusal advises leads to two copies of what was to be kept.
+func TestForkedDiskAttached(t *testing.T) {
+	p, a, b := syncedPair(t)
+	p.cut()
+	p.settle(rng())
+	a.write(3, 77)
+	if err := promote(t, p, b, false); err != nil {
+		t.Fatal(err)
+	}
+	b.write(4, 55)
+	p.crash(1)
+	p.cable = true
+	_ = b.do(Connect{})
+	p.settle(rng())
+	_ = b.do(AttachStart{})
+	id := b.id()
+	_ = b.do(Attached{ID: id, UUIDs: b.md.UUIDs, Flags: b.md.Flags, Size: b.md.Size, OwnSize: b.own})
+	if err := b.answers[id]; err == nil || !strings.Contains(err.Error(), "disconnect and attach it; then the node whose changes are to be lost connects with discard-my-data") {
+		t.Fatalf("attach: %v", err)
+	}
+	p.settle(rng())
+	_, _ = b.command(func(id CommandID) Event { return Disconnect{ID: id} })
+	p.settle(rng())
+	_ = b.attach()
+	if err := b.do(Connect{DiscardMyData: true}); err != nil {
+		t.Fatal(err)
+	}
+	inSync(t, p)
+	if b.data[3] != 77 || b.data[4] == 55 || a.data != b.data {
+		t.Errorf("%v and %v", a.data, b.data)
+	}
+}
+
+// TestPrimaryWithoutGoodCopy: a node was promoted as the target of a resync and lost the source, which was promoted too. The
+// Primary without a good copy is told to give way, and then they come together.
+func TestPrimaryWithoutGoodCopy(t *testing.T) {
+	p, a, b := syncedPair(t)
+	p.cut()
+	p.settle(rng())
+	a.write(3, 77)
+	_ = a.do(Demote{})
+	p.cable = true
+	for b.s.Conn != proto.SyncTarget || a.s.Conn != proto.SyncSource {
+		if !p.deliver(rng()) {
+			p.housework(rng())
+		}
+	}
+	_ = b.do(PauseSync{})
+	if err := promote(t, p, b, false); err != nil {
+		t.Fatal(err)
+	}
+	p.cut()
+	p.settle(rng())
+	if err := promote(t, p, a, false); err != nil {
+		t.Fatal(err)
+	}
+	p.cable = true
+	p.settle(rng())
+	for n, want := range map[*simNode]string{a: "demote the peer first", b: "the one here is Inconsistent. Demote this node"} {
+		if text := strings.Join(n.notes, "\n"); n.s.Conn != proto.StandAlone || !strings.Contains(text, want) {
+			t.Errorf("%s, %v:\n%s", n.name, n.s.Conn, text)
+		}
+	}
+	_, _ = b.do(Demote{}), b.do(ResumeSync{})
+	_, _ = a.do(Connect{}), b.do(Connect{})
+	inSync(t, p)
+	if b.data[3] != 77 {
+		t.Errorf("%v and %v", a.data, b.data)
+	}
+}
+
+// TestSuspendedPrimaryGivesWay: a Primary lost its peer and waits, and the peer has taken over. What the refusal advises brings
+// them together, with the changes of either lost.
+func TestSuspendedPrimaryGivesWay(t *testing.T) {
+	for loser := range 2 {
+		p, a, b := syncedPair(t)
+		for i, n := range p.n {
+			n.s.Fencing, n.fence = FencingAndSuspendIO, func(*simNode) int { return []int{0, peerDown}[i] }
+		}
+		p.cut()
+		p.settle(rng())
+		if err := promote(t, p, b, false); err != nil {
+			t.Fatal(err)
+		}
+		b.write(4, 55)
+		_ = b.do(Demote{})
+		p.cable = true
+		p.settle(rng())
+		text := strings.Join(a.notes, "\n")
+		if a.s.Conn != proto.StandAlone || !a.s.Suspended() || !strings.Contains(text, "Demote it in any case") {
+			t.Fatalf("%v, suspended %v:\n%s", a.s.Conn, a.s.Suspended(), text)
+		}
+		_, _ = a.do(Demote{}), a.do(Connect{})
+		p.settle(rng())
+		for i, n := range p.n {
+			if err := n.do(Connect{DiscardMyData: i == loser}); err != nil {
+				t.Error(err)
+			}
+		}
+		inSync(t, p)
+		if a.data != b.data || (a.data[4] == 55) != (loser == 0) {
+			t.Errorf("%d loses: %v and %v", loser, a.data, b.data)
+		}
+	}
+}
