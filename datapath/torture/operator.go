@@ -154,6 +154,9 @@ func (w *world) join(inc *incarnation) {
 		if inc.res.Status().Disk == proto.Diskless {
 			why = inc.res.Attach(ctx)
 		}
+		if why != nil && w.forkedDisk(inc, why) {
+			return w.attachForked(ctx, inc)
+		}
 		if s := inc.res.Status(); s.Conn == proto.StandAlone {
 			if w.isForked() {
 				return w.resolve(ctx, inc, s)
@@ -162,6 +165,39 @@ func (w *world) join(inc *incarnation) {
 		}
 		return why
 	})
+}
+
+// forkedDisk says that a disk is refused beside the peer, though what only it has may go: nobody was told that it is there, or
+// its node had no copy any more when it said so.
+func (w *world) forkedDisk(inc *incarnation, why error) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m, i := w.model, inc.n.i
+	return w.paused && strings.Contains(why.Error(), "discard-my-data") && m.level[i] == behind && m.level[1-i] == current
+}
+
+// attachForked does what the refusal advises.
+func (w *world) attachForked(ctx context.Context, inc *incarnation) error {
+	if err := inc.res.Disconnect(ctx, false); err != nil {
+		return err
+	}
+	if err := inc.res.Attach(ctx); err != nil {
+		return err
+	}
+	return inc.res.Connect(ctx, true)
+}
+
+// mayYield says that a Primary waits for a peer that has begun a generation, as the Primary wanted to let its disk go, and was
+// lost before it did. Neither copy is behind, and people have to say so.
+func (w *world) mayYield(inc *incarnation, s *datapath.Status) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ok := s.Role == proto.Primary && s.Suspended && s.Conn == proto.StandAlone && strings.Contains(s.Problem, "would be overwritten") &&
+		w.model.level[inc.n.i] == current && w.model.level[1-inc.n.i] != behind
+	if ok {
+		w.yielded = inc.n
+	}
+	return ok
 }
 
 // loses resolves a split brain: the node whose copy misses something gives its changes up. There may be a split brain
@@ -174,6 +210,9 @@ func (w *world) loses(inc *incarnation, s *datapath.Status) bool {
 		return false
 	}
 	w.stats.splits++
+	if w.yielded != nil && m.level[w.yielded.i] == current {
+		return inc.n != w.yielded // which has not lost its power, and perhaps has what was not flushed
+	}
 	if m.level[0] != behind && m.level[1] != behind {
 		// Either each had declared the disks to be the same, under a name of its own, or each went down in the moment in which it
 		// began a generation, before anything was written in it.
@@ -563,6 +602,7 @@ func (w *world) heal() error {
 		}
 	}
 	w.note("healed")
+	w.yielded = nil
 	w.model.apart.grown = 0
 	w.model.diskLost, w.model.full, w.model.unread = false, false, false
 	w.paused = false
@@ -593,6 +633,8 @@ func (w *world) mend() error {
 		switch {
 		case s.Role == proto.Primary && s.Disk == proto.Diskless && strings.Contains(s.Problem, "generation of data in use"):
 			w.demote(inc) // as with DRBD, it had to hear of the generation that its peer began when the disk went
+		case s.Role == proto.Primary && strings.Contains(s.Problem, "has the good copy; the one here"), w.mayYield(inc, s):
+			w.demote(inc)
 		case w.twist.grow && s.Disk == proto.Diskless && s.Conn >= proto.Connected && s.Size > w.usableOf(n.lastSize()):
 			w.regrow(inc)
 		case s.Disk == proto.Diskless || s.Conn == proto.StandAlone:

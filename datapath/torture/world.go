@@ -63,6 +63,7 @@ type world struct {
 	barred   [2]bool  // fence-peer of this node may not be called: the other node has called its own
 	devices  [2]int64 // how large each disk is
 	seen     coverage
+	yielded  *node   // was Primary, and is demoted so that people can decide
 	loser    int     // who has to discard its changes, if people decide
 	discards [2]bool // who was last told to
 }
