@@ -384,7 +384,8 @@ func (o *owner) narrow(old state.State) {
 	case old.Conn == proto.Ahead && o.st.Conn.Syncing():
 		g.behind = o.link
 	}
-	if old.Conn >= proto.Connected && o.st.Conn < proto.Connected && o.st.Role == proto.Primary {
+	if old.Role == proto.Primary && o.st.Role == proto.Primary &&
+		(old.Conn >= proto.Connected && o.st.Conn < proto.Connected || old.UUIDs.Current != o.st.UUIDs.Current) {
 		g.frozen = true // nothing is confirmed alone before the generation that it belongs to is on the disk
 	}
 	o.r.traffic.setGate(g)

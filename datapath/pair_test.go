@@ -290,11 +290,37 @@ func (p *pair) equal() {
 	}
 }
 
-// TestNothingIsConfirmedBeforeItsGeneration: a Primary that loses its peer confirms no write and no flush before the generation that it
-// begins then is on its disk. Else a power cut would leave it with the old one: its peer, promoted meanwhile, would overwrite
-// what was confirmed, and no split brain would show.
+// TestNothingIsConfirmedBeforeItsGeneration: a Primary whose peer, or the peer's disk, goes confirms no write and no flush before the
+// generation that it begins then is on its disk. Else a power cut would leave it with the old one: its peer, promoted meanwhile, would
+// overwrite what was confirmed, and no split brain would show. early: the write has passed the gate already, and waits for the
+// activity log.
 func TestNothingIsConfirmedBeforeItsGeneration(t *testing.T) {
 	t.Parallel()
+	cable := func(p *pair) (back func()) {
+		p.cable.pull()
+		return p.cable.plug
+	}
+	detach := func(p *pair) (back func()) {
+		ended := make(chan error, 1)
+		go func() { ended <- p.node[1].Detach(context.Background()) }()
+		return func() {
+			p.node[1].ok("detach", <-ended)
+			p.node[1].ok("attach", p.node[1].Attach(context.Background()))
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		lose  func(p *pair) (back func())
+		early bool
+	}{{"cable", cable, false}, {"cable, early", cable, true}, {"detach", detach, false}, {"detach, early", detach, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			confirmedBefore(t, c.lose, c.early)
+		})
+	}
+}
+
+func confirmedBefore(t *testing.T, lose func(p *pair) (back func()), early bool) {
 	p := newPair(t, testSize, testSize, nil)
 	faults, mem := p.faulty(0)
 	p.synced()
@@ -302,19 +328,30 @@ func TestNothingIsConfirmedBeforeItsGeneration(t *testing.T) {
 	a.write(1<<20, pattern(4, 4096)) // its extent is in the log now
 	a.ok("flush", a.Flush())
 	p.await("quiet", inSync)
-	block := make(chan struct{})
-	heal := faults.Inject(blocktest.Rule{Ops: blocktest.OpWrite, From: mem.Size() - 4096, Block: block})
-	p.cable.pull()
-	for linked := true; linked; time.Sleep(time.Millisecond) {
-		a.traffic.mu.Lock()
-		linked = a.traffic.gate.link != nil
-		a.traffic.mu.Unlock()
-	}
-	done := make(chan error, 2)
-	go func() {
-		_, err := a.WriteAt(pattern(5, 4096), 1<<20)
+	super, log := make(chan struct{}), make(chan struct{})
+	const md, al = 4096, 32 << 10 // in front of the end: superblock, and before it the activity log
+	heal := faults.Inject(blocktest.Rule{Ops: blocktest.OpWrite, From: mem.Size() - md, Block: super})
+	done, off := make(chan error, 2), int64(1<<20)
+	write := func() {
+		_, err := a.WriteAt(pattern(5, 4096), off)
 		done <- err
-	}()
+	}
+	if early {
+		off = 5 << 20
+		faults.Inject(blocktest.Rule{Ops: blocktest.OpWrite, From: mem.Size() - md - al, To: mem.Size() - md, Block: log})
+		go write()
+		for a.gateIs(func(tr *traffic) bool { return tr.inflight == 0 }) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	back := lose(p)
+	for a.gateIs(func(tr *traffic) bool { return tr.gate.link != nil }) {
+		time.Sleep(time.Millisecond)
+	}
+	close(log)
+	if !early {
+		go write()
+	}
 	go func() { done <- a.Flush() }()
 	select {
 	case err := <-done:
@@ -323,12 +360,18 @@ func TestNothingIsConfirmedBeforeItsGeneration(t *testing.T) {
 	case <-time.After(100 * time.Millisecond):
 	}
 	heal()
-	close(block)
+	close(super)
 	a.ok("the first", <-done)
 	a.ok("the other", <-done)
-	p.cable.plug()
+	back()
 	p.await("the resync", inSync)
 	p.equal()
+}
+
+func (n *node) gateIs(cond func(t *traffic) bool) bool {
+	n.traffic.mu.Lock()
+	defer n.traffic.mu.Unlock()
+	return cond(n.traffic)
 }
 
 // TestNothingIsConfirmedWithoutItsGeneration: the same if the generation cannot be written, from that moment on.

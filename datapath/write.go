@@ -293,7 +293,12 @@ func (t *traffic) finish(w *write, err error) error {
 	}
 	// A disk that was not current when the peer went away does not count as a copy.
 	w.good = w.good || t.gate.good
-	lost := (w.disk == nil || w.localFailed || !w.good) && (w.link == nil || w.netFailed)
+	disk := w.disk
+	for w.link == nil && t.gate.primary && t.gate.frozen {
+		t.pause() // it passed the gate before the peer was lost: not confirmed before the generation is on the disk, as in flushOnce
+		disk = t.gate.disk
+	}
+	lost := (w.disk == nil || w.disk != disk || w.localFailed || !w.good) && (w.link == nil || w.netFailed)
 	replicated := w.link != nil && !w.netFailed
 	off, n, again := w.off, w.n, w.again
 	t.unref(w)
