@@ -109,9 +109,19 @@ func (f fork) leastChanges() int {
 	return winner(f.bits > f.peerBits)
 }
 
+// overturns says that a decision would keep an Outdated copy and give up changes of one that is not. The nodes have decided the
+// other way before, and the link broke before the resync began: the exchange of bitmaps has changed by then what the policies
+// count. DRBD decides by the new counts.
+func (f fork) overturns(result int, disk, peerDisk proto.DiskState) bool {
+	if result > 0 {
+		return disk == proto.Outdated && peerDisk > proto.Outdated && f.peerBits > 0
+	}
+	return peerDisk == proto.Outdated && disk > proto.Outdated && f.bits > 0
+}
+
 // splitBrain resolves a split brain: by the policies if they are configured, else by what the operator said of the side
 // that loses. told is how many blocks this node said that it has changed.
-func (m *machine) splitBrain(result int, peerRole proto.Role, told uint64, strangers bool) (int, bool) {
+func (m *machine) splitBrain(result int, peerRole proto.Role, disk, peerDisk proto.DiskState, told uint64, strangers bool) (int, bool) {
 	if result != SplitBrain && result != SplitBrain2 {
 		return result, true
 	}
@@ -129,6 +139,11 @@ func (m *machine) splitBrain(result int, peerRole proto.Role, told uint64, stran
 			m.handler("pri-lost-after-sb")
 			m.handler("split-brain")
 			return 0, false
+		}
+		if r != SplitBrain2 && f.overturns(r, disk, peerDisk) {
+			m.notify(proto.LevelAlert, "after-sb-%dpri is not applied: it would keep the changes of the copy that is Outdated, which an earlier decision "+
+				"was about to give up", f.primaries())
+			r = SplitBrain2
 		}
 		if r != SplitBrain2 {
 			full := result == SplitBrain2 // the histories do not say since when

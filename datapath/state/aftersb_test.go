@@ -192,6 +192,48 @@ func partWithChanges(t *testing.T, p *simPair) {
 	b.write(5, 15)
 }
 
+// TestAfterSBIsNotTurnedOver: the link breaks when the loser has taken the winner's bitmap, and by the new counts it would win. It was
+// about to give its changes up: people decide, and can.
+func TestAfterSBIsNotTurnedOver(t *testing.T) {
+	p, a, b := syncedPair(t)
+	for _, n := range p.n {
+		n.s.AfterSB = [3]uint32{drbd.AfterSBDiscardLeastChanges}
+	}
+	partWithChanges(t, p)
+	b.do(Demote{})
+	p.cable = true
+	r := rng()
+	for b.s.Conn != proto.WFSyncUUID {
+		if !p.deliver(r) && !p.housework(r) {
+			t.Fatalf("%v %v", a.s.Conn, b.s.Conn)
+		}
+	}
+	p.cut()
+	if len(a.bits) >= len(b.bits) || b.s.Disk != proto.Outdated {
+		t.Fatalf("%v %v %v", a.bits, b.bits, b.s.Disk)
+	}
+	p.settle(r)
+	p.cable = true
+	p.settle(r)
+	if a.s.Conn >= proto.Connected || b.s.Conn >= proto.Connected || a.data[1] != 11 || b.data[5] != 15 {
+		t.Fatalf("%v %v, %v %v\n%s", a.s.Conn, b.s.Conn, a.data, b.data, strings.Join(a.notes, "\n"))
+	}
+	for _, n := range p.n {
+		if n.s.Conn != proto.StandAlone {
+			n.do(Disconnect{})
+		}
+	}
+	p.settle(r)
+	if err := b.do(Connect{DiscardMyData: true}); err != nil {
+		t.Fatal(err)
+	}
+	a.do(Connect{})
+	p.settle(r)
+	if a.s.Conn != proto.Connected || b.data[1] != 11 || b.data[5] == 15 {
+		t.Errorf("%v %v, %v %v", a.s.Conn, b.s.Conn, a.data, b.data)
+	}
+}
+
 // TestAfterSBLostBesideDiscard: by the policy a Primary loses and refuses to; the other one was told to discard its changes,
 // but has won by the policy. They must not both be the source.
 func TestAfterSBLostBesideDiscard(t *testing.T) {

@@ -56,6 +56,7 @@ func TestCompareRules(t *testing.T) {
 		{"split brain", Side{UUIDs: UUIDs{x, a | 1, b, c}}, Side{UUIDs: UUIDs{y, a, d, e}}, all, 100, 90, nil, nil},
 		{"split brain by history", Side{UUIDs: UUIDs{x, a, b, c}}, Side{UUIDs: UUIDs{y, d, e, c}}, all, -100, 100, nil, nil},
 		{"empty histories", Side{UUIDs: UUIDs{x, a, b, 0}}, Side{UUIDs: UUIDs{y, d, e, 0}}, all, -100, 100, nil, nil},
+		{"split brain, sync start lost", Side{UUIDs: UUIDs{x, a + off, a, 0}}, Side{UUIDs: UUIDs{y, a | 1, 0, 0}}, all, -100, 100, nil, nil},
 		{"created alike", Side{UUIDs: UUIDs{x, 0, b, 4}}, Side{UUIDs: UUIDs{y, 0, e, 4}}, all, -100, 100, nil, nil},
 		{"unrelated", Side{UUIDs: UUIDs{x, a, b, c}}, Side{UUIDs: UUIDs{y, d, e, f}}, all, -1000, 100, nil, nil},
 	} {

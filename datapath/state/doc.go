@@ -89,14 +89,15 @@
 // An Outdated copy beside a peer without a disk, or whose resync is aborted because a disk is gone, stays Outdated
 // instead of becoming UpToDate; the peer is told that it is Inconsistent. A disk that is detached while the peer's is
 // good is Outdated on its way out: if both nodes lose their power afterwards, it passes for no good copy and has nobody
-// fenced; alone it needs a promotion by force. A disk that fails then is Inconsistent, as far as its metadata can still be
-// written: the peer has what it refused, and may never hear that it failed. The source cannot be detached in the middle of
-// a resync without force. A promotion whose link breaks before the peer answered is not made. A Primary that has to lose a
-// split brain is not demoted for it. A Primary's copy is never overwritten in full, and only an UpToDate copy is the source
-// of that. Ahead begins from Connected only. A promotion by force keeps the base of the bitmap in the history. The target of
-// a full resync marks everything when the source begins, not when it agrees. A copy that a Primary without a disk has lost
-// sight of begins a generation when it is promoted, so that the Primary does not go on with what has changed beneath its
-// applications.
+// fenced; alone it needs a promotion by force. A disk that fails then is Inconsistent, as far as its metadata can still
+// be written: the peer has what it refused, and may never hear that it failed. The source cannot be detached in the
+// middle of a resync without force. A promotion whose link breaks before the peer answered is not made. No after-sb
+// policy turns over its own decision: if the resync does not begin, the exchange of bitmaps has changed the counts that
+// some go by; then people decide. A Primary that has to lose a split brain is not demoted for it. A Primary's copy is
+// never overwritten in full, and only an UpToDate copy is the source of that. Ahead begins from Connected only. A
+// promotion by force keeps the base of the bitmap in the history. The target of a full resync marks everything when the
+// source begins, not when it agrees. A copy that a Primary without a disk has lost sight of begins a generation when it
+// is promoted, so that the Primary does not go on with what has changed beneath its applications.
 //
 // # Not in this version
 //

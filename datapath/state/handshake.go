@@ -204,7 +204,7 @@ func (m *machine) handshake(peerRole proto.Role, peerDisk proto.DiskState, bits,
 		// and what it marked alone would stay marked. The beginning moves the bitmap's generation into the history.
 		m.s.UUIDs = v.Self
 	}
-	result, ok := m.splitBrain(result, peerRole, told, v.Strangers)
+	result, ok := m.splitBrain(result, peerRole, disk, peerDisk, told, v.Strangers)
 	if !ok {
 		return 0, false
 	}
