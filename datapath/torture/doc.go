@@ -75,8 +75,9 @@
 // # Split brains
 //
 // The operator promotes a node beside a Primary that has gone on alone, and writes there. What that node's copy holds is
-// where a branch of the model begins. One of the two is given up: by discard-my-data, or by an after-sb policy. Until then
-// each node has what its own applications were promised, and afterwards both have what the winner had.
+// where a branch of the model begins, also if the power goes when the generation is on the disk and before the promotion is
+// answered. One of the two is given up: by discard-my-data, or by an after-sb policy. Until then each node has what its own
+// applications were promised, and afterwards both have what the winner had.
 //
 // # Seeds
 //

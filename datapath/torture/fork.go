@@ -3,6 +3,7 @@ package torture
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -74,10 +75,17 @@ func (w *world) fork(inc *incarnation) {
 	writes, stay, rnd := w.rnd.IntN(6), w.chance(30), rand.New(rand.NewPCG(w.rnd.Uint64(), 1))
 	loser := w.rnd.IntN(2)
 	w.command(inc, fmt.Sprintf("promote beside a Primary (%d writes, %s will have to lose)", writes, names[loser]), func(ctx context.Context) error {
-		if err := w.become(ctx, inc, false); err != nil {
-			return err
+		w.mu.Lock()
+		inc.forking = &loser
+		w.mu.Unlock()
+		err := w.become(ctx, inc, false)
+		if err == nil {
+			err = w.branch(inc, loser)
 		}
-		if err := w.branch(inc, loser); err != nil {
+		w.mu.Lock()
+		inc.forking = nil
+		w.mu.Unlock()
+		if err != nil {
 			return err
 		}
 		for range writes {
@@ -113,19 +121,9 @@ func (w *world) branch(inc *incarnation, loser int) error {
 	w.mu.Lock()
 	windows := slices.Clone(w.model.windows)
 	w.mu.Unlock()
-	forks := make([][]cell, len(windows))
-	for k, win := range windows {
-		p := block.Buffer(int(win.n))
-		if _, err := inc.res.ReadAt(p, win.off); err != nil {
-			return err
-		}
-		for at := 0; at < len(p); at += sector {
-			id, err := identify(p[at:at+sector], win.off+int64(at))
-			if err != nil {
-				return err // a torn write of a power cut
-			}
-			forks[k] = append(forks[k], cell{now: []uint32{id}, durable: []uint32{id}})
-		}
+	forks, err := cellsOf(windows, inc.res)
+	if err != nil {
+		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -135,13 +133,54 @@ func (w *world) branch(inc *incarnation, loser int) error {
 	if w.model.level[inc.n.i] != behind || len(windows) != len(w.model.windows) {
 		return fmt.Errorf("the nodes have met meanwhile")
 	}
+	w.diverge(inc.n, forks, loser)
+	return nil
+}
+
+// cellsOf are those of a copy of which all is known that it holds.
+func cellsOf(windows []*window, copyOf io.ReaderAt) ([][]cell, error) {
+	forks := make([][]cell, len(windows))
 	for k, win := range windows {
+		p := block.Buffer(int(win.n))
+		if _, err := copyOf.ReadAt(p, win.off); err != nil {
+			return nil, err
+		}
+		for at := 0; at < len(p); at += sector {
+			id, err := identify(p[at:at+sector], win.off+int64(at))
+			if err != nil {
+				return nil, err // a torn write of a power cut
+			}
+			forks[k] = append(forks[k], cell{now: []uint32{id}, durable: []uint32{id}})
+		}
+	}
+	return forks, nil
+}
+
+// diverge begins a branch. The lock is held.
+func (w *world) diverge(n *node, forks [][]cell, loser int) {
+	for k, win := range w.model.windows {
 		win.fork = forks[k]
 	}
 	w.stats.forks++
-	w.model.forked, w.loser = inc.n.i, loser
-	w.note("%s goes its own way", inc.n.name)
-	return nil
+	w.model.forked, w.loser = n.i, loser
+	w.note("%s goes its own way", n.name)
+}
+
+// begun looks for a promotion whose generation is on the disk, though the power went before anybody heard of it: the copy has a
+// branch of its own as if it had ended, and nobody can tell when the nodes meet that nothing was written there. s is
+// what the node said last. The lock is held.
+func (w *world) begun(inc *incarnation, s *datapath.Status) {
+	n, m := inc.n, w.model
+	if inc.forking == nil || m.forked >= 0 || m.level[n.i] != behind || s.Conn >= proto.Connected {
+		return
+	}
+	md, err := n.openMeta(n.mem, n.md)
+	if err != nil || md.Superblock().UUIDs.Bitmap == 0 {
+		return
+	}
+	if forks, err := cellsOf(m.windows, n.mem); err == nil {
+		w.diverge(n, forks, *inc.forking)
+	}
 }
 
 // joined: a forked pair resyncs, so one branch is given up.

@@ -396,6 +396,10 @@ func (w *world) open(inc *incarnation) error {
 		w.seen.saw("done: takeover from a node without power")
 	}
 	sure := false
+	if s.Disk < proto.Inconsistent && m.level[i] == behind && m.level[1-i] == flushed && m.crashed[1-i] {
+		// It goes on with nothing but the copy of a crashed Primary, as that one would alone: nobody else had what its cache lost.
+		m.settle()
+	}
 	if s.Conn < proto.Connected || s.PeerDisk < proto.Inconsistent {
 		if m.level[i] == flushed {
 			sure = true

@@ -101,9 +101,10 @@ type incarnation struct {
 	trigger map[string]int // calls until the power goes
 	stalled time.Time      // until then its disks do nothing
 
-	promoting bool // guarded by the world's lock
+	promoting bool // guarded by the world's lock, as what follows
+	forking   *int // a promotion beside a Primary is under way, and who has to lose if people decide
 
-	pending map[uint32][2]int64 // the application's writes under way; the world's lock guards it
+	pending map[uint32][2]int64 // the application's writes under way
 }
 
 func (inc *incarnation) isDead() bool {
@@ -376,6 +377,7 @@ func (w *world) cut(inc *incarnation, why string) {
 		w.model.finish(n.i, id, r[0], r[1], false)
 	}
 	w.model.unflushed(n.i)
+	w.begun(inc, s)
 	w.model.apart.part()
 	if s.Role == proto.Primary || w.app == inc || n.busy > 0 {
 		w.model.apart.down(n.i)
@@ -477,7 +479,7 @@ func (w *world) observe(inc *incarnation) {
 		}
 		m.level[i], m.target[i] = behind, true
 	}
-	if s.Disk == proto.Outdated && (s.Conn == proto.WFBitMapT || s.Conn == proto.WFSyncUUID) {
+	if s.Disk == proto.Outdated && (s.Conn == proto.WFBitMapT || s.Conn == proto.WFSyncUUID) && m.forked < 0 { // else see joined
 		m.level[i], m.target[i] = behind, true // its source, back from a crash, may have been promoted already
 	}
 	if s.Conn < proto.Connected {
@@ -530,7 +532,7 @@ func (w *world) observe(inc *incarnation) {
 func (w *world) onlyCopyReturned(i int, s *datapath.Status) {
 	m := w.model
 	if s.Role == proto.Primary && s.Conn >= proto.Connected && s.Disk < proto.UpToDate && s.PeerDisk == proto.UpToDate && !s.Suspended &&
-		m.level[i] == behind && m.level[1-i] == flushed {
+		w.app != nil && w.app.n.i == i && m.level[i] == behind && m.level[1-i] == flushed {
 		w.note("%s has written again what %s lost with its power", names[i], names[1-i])
 		m.level[1-i] = current
 	}
