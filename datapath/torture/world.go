@@ -382,7 +382,8 @@ func (w *world) cut(inc *incarnation, why string) {
 	if s.Role == proto.Primary || w.app == inc || n.busy > 0 {
 		w.model.apart.down(n.i)
 	}
-	if s.PeerRole == proto.Primary && s.PeerDisk < proto.Inconsistent {
+	peer := w.nodes[1-n.i].inc
+	if (s.PeerRole == proto.Primary || peer != nil && peer.promoting) && s.PeerDisk < proto.Inconsistent {
 		w.model.apart.down(n.i) // it keeps the log for a Primary without a disk, besides what it wrote itself before
 		w.model.apart.down(1 - n.i)
 	}
