@@ -19,14 +19,18 @@ type disk struct {
 	mdDev    block.Device // of external metadata; nil: it is internal
 	md       *meta.Metadata
 	bm       *meta.Bitmap
-	refs     int           // requests under way; the traffic lock guards it
-	dying    bool          // the owner has let go; the traffic lock guards it
-	idle     chan struct{} // closed when dying and refs is 0
-	failed   atomic.Bool   // it must not be used any more
-	reported atomic.Bool   // the owner knows of an error
-	released chan struct{} // closed when it is closed
-	flushed  bool          // all that it took is on stable storage; set before that
+	refs     int                       // requests under way; the traffic lock guards it
+	dying    bool                      // the owner has let go; the traffic lock guards it
+	idle     chan struct{}             // closed when dying and refs is 0
+	failed   atomic.Bool               // it must not be used any more
+	fault    atomic.Pointer[diskFault] // why, set before that
+	reported atomic.Bool               // the owner knows of an error
+	released chan struct{}             // closed when it is closed
+	flushed  bool                      // all that it took is on stable storage; set before that
 }
+
+// gone says that nothing is confirmed for being on this disk: there is none, or it must not be used any more.
+func (d *disk) gone() bool { return d == nil || d.failed.Load() }
 
 // put ends one request. The traffic lock is held.
 func (d *disk) put() {

@@ -264,3 +264,43 @@ func TestReadBeforeMarks(t *testing.T) {
 	p.expect(drbd.CmdDataRequest)
 	pending(t, "a read that the peer has not answered", read)
 }
+
+// TestFailedDiskConfirmsNothing: a Primary that is alone loses its disk, and a command comes before the owner's message about that.
+// A write or a flush that was under way is not confirmed, and a demotion does not leave the disk as clean.
+func TestFailedDiskConfirmsNothing(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"write", "flush", "demote"} {
+		p := newPair(t, testSize, testSize, nil)
+		a := p.node[0]
+		p.synced()
+		a.write(1<<20, pattern(4, 4096))
+		p.cable.pull()
+		a.await("the end of the link", func(s *Status) bool { return s.Conn == proto.WFConnection })
+		a.write(1<<20, pattern(5, 4096))
+		a.traffic.mu.Lock()
+		d := a.traffic.gate.disk
+		a.traffic.mu.Unlock()
+		d.fault.Store(&diskFault{d, true, syscall.EIO})
+		d.failed.Store(true)
+		switch what {
+		case "write":
+			if _, err := a.WriteAt(pattern(6, 4096), 1<<20); !errors.Is(err, ErrNoData) {
+				t.Errorf("write: %v", err)
+			}
+		case "flush":
+			if err := a.Flush(); !errors.Is(err, ErrNoData) {
+				t.Errorf("flush: %v", err)
+			}
+		case "demote":
+			a.ok("demote", a.Demote(bg()))
+			md, err := meta.Open(a.disk, meta.OpenOptions{ALExtents: 67})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f := md.Superblock().Flags; f&meta.FlagPrimary == 0 {
+				t.Errorf("a disk that has failed was left as clean: %v", f)
+			}
+			a.await("the loss of the disk", func(s *Status) bool { return s.Disk == proto.Diskless })
+		}
+	}
+}

@@ -196,9 +196,7 @@ func (o *owner) handle(m any) {
 	case diskLetGo:
 		_ = o.step(state.DiskReleased{})
 	case diskFault:
-		if m.d == o.disk {
-			_ = o.step(state.DiskError{Meta: m.meta, Text: fmt.Sprintf("%s: %v", o.r.cfg.DiskPath, m.err)})
-		}
+		o.diskFault(&m)
 	case resyncFinished:
 		if m.rs == o.rs {
 			_ = o.step(state.ResyncDone{Failed: m.failed})
@@ -329,9 +327,26 @@ func (o *owner) diskOpened(f *found) {
 const mdFlags = state.MDConsistent | state.MDPrimary | state.MDConnected | state.MDFullSync | state.MDWasUpToDate |
 	state.MDPeerOutdated | state.MDCrashedPrimary | state.MDALDisabled
 
+func (o *owner) diskFault(m *diskFault) {
+	if m.d == o.disk {
+		_ = o.step(state.DiskError{Meta: m.meta, Text: fmt.Sprintf("%s: %v", o.r.cfg.DiskPath, m.err)})
+	}
+}
+
+// noticed sees to it that nothing is decided with a disk that has failed: a demotion would leave it as clean, and let a flush
+// succeed. The message may be behind the event.
+func (o *owner) noticed(ev state.Event) {
+	if d := o.disk; d != nil && o.st.Disk >= proto.Negotiating && d.failed.Load() {
+		if _, is := ev.(state.DiskError); !is {
+			o.diskFault(d.fault.Load())
+		}
+	}
+}
+
 // step runs an event through the state machine and carries its effects out. The refusal of an event that is no command is
 // for nobody; callers drop it.
 func (o *owner) step(ev state.Event) error {
+	o.noticed(ev)
 	old := o.st
 	st, effects, err := state.Step(old, ev)
 	if err != nil {

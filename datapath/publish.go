@@ -62,6 +62,7 @@ func (r *Resource) event(level proto.Level, format string, args ...any) {
 // diskFailed reports the first failure of a disk to the owner.
 func (r *Resource) diskFailed(d *disk, meta bool, err error) {
 	if meta || r.cfg.OnIOError != OnIOErrorPassOn {
+		d.fault.CompareAndSwap(nil, &diskFault{d, meta, err})
 		d.failed.Store(true)
 	}
 	if d.reported.Swap(true) && !meta {

@@ -298,7 +298,7 @@ func (t *traffic) finish(w *write, err error) error {
 		t.pause() // it passed the gate before the peer was lost: not confirmed before the generation is on the disk, as in flushOnce
 		disk = t.gate.disk
 	}
-	lost := (w.disk == nil || w.disk != disk || w.localFailed || !w.good) && (w.link == nil || w.netFailed)
+	lost := (w.disk.gone() || w.disk != disk || w.localFailed || !w.good) && (w.link == nil || w.netFailed)
 	replicated := w.link != nil && !w.netFailed
 	off, n, again := w.off, w.n, w.again
 	t.unref(w)
@@ -456,7 +456,7 @@ func (t *traffic) flushOnce() (seen uint64, err error) {
 	for t.gate.primary && t.gate.frozen {
 		t.pause() // what the peer did not confirm is not confirmed alone before that is on the disk, as a generation
 	}
-	lost := (d == nil || err != nil || !t.gate.good) && t.gate.link == nil
+	lost := (d.gone() || err != nil || !t.gate.good) && t.gate.link == nil
 	switch {
 	case !t.resumed():
 		return seen, fmt.Errorf("%s on %s: flush: %w", t.cfg.Resource, t.cfg.Node, ErrNotPrimary)
