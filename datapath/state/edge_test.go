@@ -350,16 +350,21 @@ func TestPrimaryOnThePeersDisk(t *testing.T) {
 }
 
 // TestTakeoverFromDiskless: a Primary without a disk waits for its peer's copy, which is taken into use by the peer meanwhile,
-// perhaps after a loss of power. It does not go on with what was changed there; demoted, it follows with the bitmap.
+// perhaps after a loss of power, or after a resync began that the disk has not heard of. It does not go on with what was changed
+// there; demoted, it follows with the bitmap.
 func TestTakeoverFromDiskless(t *testing.T) {
-	for _, crash := range []bool{false, true} {
+	for _, c := range []struct{ crash, unheard bool }{{}, {crash: true}, {unheard: true}} {
 		p, a, b := syncedPair(t)
 		a.s.OnNoData = NoDataSuspends
 		if _, err := a.command(func(id CommandID) Event { return Detach{ID: id} }); err != nil {
 			t.Fatal(err)
 		}
 		p.settle(rng())
-		if crash {
+		if c.unheard { // a resync began since, of which the peer's disk knows nothing
+			u := &b.s.UUIDs
+			u.Bitmap, u.History0, u.History1 = u.Bitmap+syncUUIDOffset, u.Bitmap, u.History0
+		}
+		if c.crash {
 			p.crash(1)
 			_ = b.attach()
 			_ = b.do(Connect{})
@@ -373,7 +378,7 @@ func TestTakeoverFromDiskless(t *testing.T) {
 		p.cable = true
 		p.settle(rng())
 		if a.s.Conn >= proto.Connected || !a.s.SuspNoD {
-			t.Fatalf("crash %v: the Primary goes on beneath its application with what the peer has changed: %+v", crash, a.s)
+			t.Fatalf("%+v: the Primary goes on beneath its application with what the peer has changed: %+v", c, a.s)
 		}
 		_ = a.do(Demote{})
 		for _, n := range p.n {
@@ -385,11 +390,11 @@ func TestTakeoverFromDiskless(t *testing.T) {
 		p.settle(rng())
 		want(t, a, proto.Secondary, proto.Secondary, proto.Connected, proto.UpToDate, proto.UpToDate)
 		if a.data != b.data {
-			t.Errorf("crash %v: %v and %v", crash, a.data, b.data)
+			t.Errorf("%+v: %v and %v", c, a.data, b.data)
 		}
 		for _, note := range append(a.notes, b.notes...) {
 			if strings.Contains(note, "result 2)") || strings.Contains(note, "result -2)") {
-				t.Errorf("crash %v: a full resync: %s", crash, note)
+				t.Errorf("%+v: a full resync: %s", c, note)
 			}
 		}
 	}
