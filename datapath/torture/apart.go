@@ -34,6 +34,16 @@ func (a *apart) touch(i int, off, n int64) {
 	a.log(i, off, n)
 }
 
+// underWay takes note of writes that have been for long: a disk may stand still, and the peer owes their answers besides.
+func (a *apart) underWay(pending map[uint32][2]int64) {
+	now := time.Now()
+	for _, r := range pending {
+		for b := r[0] / 4096; b <= (r[0]+r[1]-1)/4096; b++ {
+			a.touched[b] = now
+		}
+	}
+}
+
 // log takes note of extents that node i has in its activity log: it writes there, or its peer does that has no disk.
 func (a *apart) log(i int, off, n int64) {
 	for e := off / extentBytes; e <= (off+n-1)/extentBytes; e++ {
@@ -45,11 +55,25 @@ func (a *apart) log(i int, off, n int64) {
 // join: both nodes know that the copies are equal.
 func (a *apart) join() { a.together, a.extents = true, nil }
 
-// part: one of them no longer does.
-func (a *apart) part() {
-	if a.together {
-		a.together, a.since = false, time.Now().Add(-owed)
+// part: one of them no longer does. A node tells of the end of a link when its disk has what is to be remembered about it, and that
+// one may have stood still. The lock is held.
+func (w *world) part() {
+	a := &w.model.apart
+	if !a.together {
+		return
 	}
+	from := time.Now()
+	for _, n := range w.nodes {
+		if n.inc == nil {
+			continue
+		}
+		n.inc.mu.Lock()
+		if time.Since(n.inc.stalled) < owed && n.inc.still.Before(from) {
+			from = n.inc.still
+		}
+		n.inc.mu.Unlock()
+	}
+	a.together, a.since = false, from.Add(-owed)
 }
 
 // down: node i ended as Primary and did not leave its metadata clean.

@@ -54,6 +54,9 @@ func (w *world) wear(inc *incarnation) {
 	if w.hardware.stalls && (!w.hardware.fragile || w.chance(50)) {
 		d := time.Duration(1+w.rnd.IntN(100)) * []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond}[w.rnd.IntN(3)]
 		inc.mu.Lock()
+		if time.Now().After(inc.stalled) {
+			inc.still = time.Now()
+		}
 		inc.stalled = time.Now().Add(d)
 		inc.mu.Unlock()
 		w.logf("disk of %s stands still for %v", inc.n.name, d)

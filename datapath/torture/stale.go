@@ -34,7 +34,7 @@ func (w *world) shelve(n *node) {
 		m := w.model
 		m.level[n.i], m.crashed[n.i], m.tainted[n.i] = behind, false, false
 		m.full, m.diskLost = true, true // all is resynced, and until then blocks differ that are marked nowhere
-		m.apart.part()
+		w.part()
 		w.note("an old disk is put back into %s", n.name)
 		w.seen.saw("disk: an old one put back")
 	}

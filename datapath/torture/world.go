@@ -99,7 +99,8 @@ type incarnation struct {
 	mu      sync.Mutex
 	disk    *disk
 	trigger map[string]int // calls until the power goes
-	stalled time.Time      // until then its disks do nothing
+	still   time.Time      // when its disks last began to do nothing
+	stalled time.Time      // until then they do nothing
 
 	promoting bool // guarded by the world's lock, as what follows
 	forking   *int // a promotion beside a Primary is under way, and who has to lose if people decide
@@ -463,9 +464,14 @@ func (w *world) observe(inc *incarnation) {
 		w.fail("%s sees two Primaries", inc.n.name)
 	}
 	if !inSync(s) {
-		m.apart.part()
+		w.part()
 	}
 	if s.OutOfSync > 0 {
+		for _, n := range w.nodes {
+			if n.inc != nil {
+				m.apart.underWay(n.inc.pending)
+			}
+		}
 		if limit := m.mayDiffer(s.Size); s.OutOfSync > limit*4096 {
 			w.fail("%s has %d blocks to resync, there can be %d", inc.n.name, s.OutOfSync/4096, limit)
 		}
