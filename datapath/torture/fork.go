@@ -210,6 +210,14 @@ func (w *world) joined(loser int) {
 	w.stats.discards++
 }
 
+// unheard: node i has lost its peer, or its power. If it had begun to resync a forked one that has not heard of it, the bitmaps go
+// back to different generations, and with always-asbp the next handshake settles that with a full resync (rule 100, and
+// drbd_asb_recover_0p and its callers in drbd_receiver.c).
+func (m *model) unheard(i int, always bool) {
+	m.full = m.full || m.began[i] && m.forked >= 0 && always
+	m.began[i] = false
+}
+
 // alone: no node is Primary.
 func (w *world) alone() bool {
 	for _, n := range w.nodes {

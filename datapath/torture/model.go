@@ -60,6 +60,7 @@ type model struct {
 	diskLost bool         // since both copies were last equal
 	full     bool         // a full sync was asked for since
 	forked   int          // the node that holds the fork, -1: none does
+	began    [2]bool      // it has begun to resync a forked peer, which has not been seen as the target
 	apart    apart
 	unread   bool // a verify met blocks since that a disk could not give
 	flushes  int

@@ -259,8 +259,18 @@ func (w *world) bar(i int) {
 	w.barred[1-i] = w.barred[1-i] || !w.barred[i]
 }
 
-// fence is what the handler does. It tells the truth, or fails. If the peer is Primary, that one may fence again.
-func (w *world) fence(ctx context.Context, inc *incarnation, draw uint64) (int, error) {
+// fence is what the handler does. It tells the truth, or fails. If the peer is Primary, that one may fence again. A copy whose
+// peer is fenced is the only one that may be used, whether anything was confirmed alone or not: its disk does not fail.
+func (w *world) fence(ctx context.Context, inc *incarnation, draw uint64) (exit int, err error) {
+	if exit, err = w.tryFence(ctx, inc, draw); exit == 4 || exit == 5 || exit == 7 {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.spare(inc)
+	}
+	return exit, err
+}
+
+func (w *world) tryFence(ctx context.Context, inc *incarnation, draw uint64) (int, error) {
 	i := inc.n.i
 	w.mu.Lock()
 	barred, peer := w.barred[i], w.nodes[1-i].inc

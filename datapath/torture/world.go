@@ -379,7 +379,8 @@ func (w *world) cut(inc *incarnation, why string) {
 	}
 	w.model.unflushed(n.i)
 	w.begun(inc, s)
-	w.model.apart.part()
+	w.model.unheard(n.i, w.twist.fork.always)
+	w.part()
 	if s.Role == proto.Primary || w.app == inc || n.busy > 0 {
 		w.model.apart.down(n.i)
 	}
@@ -484,7 +485,17 @@ func (w *world) observe(inc *incarnation) {
 		if m.forked >= 0 {
 			w.joined(i)
 		}
+		m.began = [2]bool{}
 		m.level[i], m.target[i] = behind, true
+		if peer != nil && m.failing[1-i] {
+			w.spare(peer) // it was to fail while this copy was good
+		}
+	}
+	if m.forked >= 0 && (s.Conn == proto.SyncSource || s.Conn == proto.PausedSyncS) {
+		m.began[i] = true
+	}
+	if s.Conn < proto.Connected {
+		m.unheard(i, w.twist.fork.always)
 	}
 	if s.Disk == proto.Outdated && (s.Conn == proto.WFBitMapT || s.Conn == proto.WFSyncUUID) && m.forked < 0 { // else see joined
 		m.level[i], m.target[i] = behind, true // its source, back from a crash, may have been promoted already
