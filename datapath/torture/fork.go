@@ -211,8 +211,8 @@ func (w *world) joined(loser int) {
 }
 
 // unheard: node i has lost its peer, or its power. If it had begun to resync a forked one that has not heard of it, the bitmaps go
-// back to different generations, and with always-asbp the next handshake settles that with a full resync (rule 100, and
-// drbd_asb_recover_0p and its callers in drbd_receiver.c).
+// back to different generations, and with always-asbp the next handshake settles that with a full resync (rule 100 of
+// drbd_uuid_compare, "forced" in drbd_sync_handshake, drbd_receiver.c).
 func (m *model) unheard(i int, always bool) {
 	m.full = m.full || m.began[i] && m.forked >= 0 && always
 	m.began[i] = false
