@@ -117,7 +117,7 @@ func (w *world) write(inc *incarnation, off, n int64, do func(id uint32) error, 
 // held.
 func (w *world) acknowledged(inc *incarnation) bool {
 	s, m, i := inc.res.Status(), w.model, inc.n.i
-	local, remote := s.Disk == proto.UpToDate, replicated(s)
+	local, remote := s.Disk == proto.UpToDate && !w.justFailed(i), replicated(s)
 	switch {
 	case m.forked == i:
 		return local
@@ -137,6 +137,12 @@ func (w *world) acknowledged(inc *incarnation) bool {
 		w.fail("%s confirmed something though no copy is good", inc.n.name)
 	}
 	return true
+}
+
+// justFailed: a disk that is kept in use after an error has failed so shortly ago that what the node says may not tell yet. With
+// its link it loses all good copies at once then, whichever it hears of first. The lock is held.
+func (w *world) justFailed(i int) bool {
+	return w.twist.onIOError == datapath.OnIOErrorPassOn && w.model.tainted[i] && time.Since(w.model.failed[i]) < time.Millisecond
 }
 
 // spare lets the disk of the only good copy be. The lock is held.
