@@ -467,36 +467,12 @@ func (w *world) observe(inc *incarnation) {
 	if !inSync(s) {
 		w.part()
 	}
-	if s.OutOfSync > 0 {
-		for _, n := range w.nodes {
-			if n.inc != nil {
-				m.apart.underWay(n.inc.pending)
-			}
-		}
-		if limit := m.mayDiffer(s.Size); s.OutOfSync > limit*4096 {
-			w.fail("%s has %d blocks to resync, there can be %d", inc.n.name, s.OutOfSync/4096, limit)
-		}
-	}
+	w.checkMarks(inc.n, s)
 	if m.tainted[i] && s.Disk != proto.UpToDate {
 		m.tainted[i] = false
 	}
 	peer := w.nodes[1-i].inc
-	if syncTarget(s.Conn) {
-		if m.forked >= 0 {
-			w.joined(i)
-		}
-		m.began = [2]bool{}
-		m.level[i], m.target[i] = behind, true
-		if peer != nil && m.failing[1-i] {
-			w.spare(peer) // it was to fail while this copy was good
-		}
-	}
-	if m.forked >= 0 && (s.Conn == proto.SyncSource || s.Conn == proto.PausedSyncS) {
-		m.began[i] = true
-	}
-	if s.Conn < proto.Connected {
-		m.unheard(i, w.twist.fork.always)
-	}
+	w.resyncs(i, s)
 	if s.Disk == proto.Outdated && (s.Conn == proto.WFBitMapT || s.Conn == proto.WFSyncUUID) && m.forked < 0 { // else see joined
 		m.level[i], m.target[i] = behind, true // its source, back from a crash, may have been promoted already
 	}
@@ -542,6 +518,40 @@ func (w *world) observe(inc *incarnation) {
 			m.apart.join()
 			w.barred = [2]bool{}
 		}
+	}
+}
+
+// checkMarks: no more is to be resynced than can differ. The lock is held.
+func (w *world) checkMarks(n *node, s *datapath.Status) {
+	if s.OutOfSync == 0 {
+		return
+	}
+	for _, n := range w.nodes {
+		if n.inc != nil {
+			w.model.apart.underWay(n.inc.pending)
+		}
+	}
+	if limit := w.model.mayDiffer(s.Size); s.OutOfSync > limit*4096 {
+		w.fail("%s has %d blocks to resync, there can be %d", n.name, s.OutOfSync/4096, limit)
+	}
+}
+
+// resyncs draws the conclusions from a resync that node i takes part in, or does no more. The lock is held.
+func (w *world) resyncs(i int, s *datapath.Status) {
+	m := w.model
+	switch {
+	case syncTarget(s.Conn):
+		if m.forked >= 0 {
+			w.joined(i)
+		}
+		m.level[i], m.target[i], m.began = behind, true, [2]bool{}
+		if peer := w.nodes[1-i].inc; peer != nil && m.failing[1-i] {
+			w.spare(peer) // it was to fail while this copy was good
+		}
+	case s.Conn == proto.SyncSource || s.Conn == proto.PausedSyncS:
+		m.began[i] = m.began[i] || m.forked >= 0
+	case s.Conn < proto.Connected:
+		m.unheard(i, w.twist.fork.always)
 	}
 }
 
