@@ -23,9 +23,9 @@
 // peer or marked out of sync, is written locally by its caller's goroutine, and returns when both copies have it. It
 // stays in the transfer log, and its extent active, until the peer has confirmed its epoch; when the link breaks before
 // that it is marked out of sync first and forgotten then. A Primary that is alone from then on confirms nothing before the
-// generation that it begins is on its disk, and nothing once that disk has failed. A peer whose disk failed with writes in its cache does not confirm their epoch
-// but ends the link. A Primary without a good disk keeps what the peer alone has and has not confirmed, and writes it again when
-// a copy is back, before applications go on (resend.go).
+// generation that it begins is on its disk, and nothing once that disk has failed. A peer whose disk failed with writes in its
+// cache does not confirm their epoch but ends the link. A Primary without a good disk keeps what the peer alone has and has not
+// confirmed, and writes it again when a copy is back, before applications go on (resend.go).
 //
 // A Primary that runs Ahead of a congested link sends no data: it marks what it writes and announces the marks, and the
 // resync begins a second after the peer, which is Behind and Outdated, has confirmed what was sent before. A demotion
