@@ -475,6 +475,9 @@ func (w *world) observe(inc *incarnation) {
 	w.resyncs(i, s)
 	if s.Disk == proto.Outdated && (s.Conn == proto.WFBitMapT || s.Conn == proto.WFSyncUUID) && m.forked < 0 { // else see joined
 		m.level[i], m.target[i] = behind, true // its source, back from a crash, may have been promoted already
+		if peer != nil && m.failing[1-i] {
+			w.spare(peer) // see resyncs: the target only waits for the source's word
+		}
 	}
 	if s.Conn < proto.Connected {
 		m.target[i] = false
