@@ -367,7 +367,7 @@ func (w *world) promote(inc *incarnation, alone bool) {
 // become makes a node Primary.
 func (w *world) become(ctx context.Context, inc *incarnation, force bool) error {
 	w.mu.Lock()
-	inc.promoting = true
+	inc.promoting, inc.over = true, w.nodes[1-inc.n.i].inc
 	w.mu.Unlock()
 	err := inc.res.Promote(ctx, force)
 	w.mu.Lock()
@@ -384,6 +384,11 @@ func (w *world) open(inc *incarnation) error {
 	if inc.isDead() {
 		w.mu.Unlock()
 		return errPower
+	}
+	if s.Disk < proto.Inconsistent && s.Conn < proto.Connected && inc.over != nil && inc.over.isDead() {
+		w.app = inc // the peer had agreed and lost its power, and with it the only copy, in the same moment
+		w.mu.Unlock()
+		return nil
 	}
 	if s.Disk < proto.UpToDate && s.PeerDisk < proto.UpToDate {
 		w.fail("%s was promoted without a good copy: %v/%v", inc.n.name, s.Disk, s.PeerDisk)

@@ -102,8 +102,9 @@ type incarnation struct {
 	still   time.Time      // when its disks last began to do nothing
 	stalled time.Time      // until then they do nothing
 
-	promoting bool // guarded by the world's lock, as what follows
-	forking   *int // a promotion beside a Primary is under way, and who has to lose if people decide
+	promoting bool         // guarded by the world's lock, as what follows
+	over      *incarnation // the peer when it was last told to promote itself
+	forking   *int         // a promotion beside a Primary is under way, and who has to lose if people decide
 
 	pending map[uint32][2]int64 // the application's writes under way
 }
