@@ -173,11 +173,7 @@ func TestFailedBlocks(t *testing.T) {
 	p.settle(rng())
 	a.write(1, 1)
 	p.cable = true
-	for b.s.Conn != proto.SyncTarget {
-		if !p.deliver(rng()) {
-			p.housework(rng())
-		}
-	}
+	p.until(t, func() bool { return b.s.Conn == proto.SyncTarget })
 	before := b.s.UUIDs
 	b.do(ResyncDone{Failed: 1})
 	want(t, b, proto.Secondary, proto.Primary, proto.Connected, proto.Inconsistent, proto.UpToDate)
@@ -197,11 +193,7 @@ func TestAbortedResyncStaysUnusable(t *testing.T) {
 	p.settle(rng())
 	a.write(1, 1)
 	p.cable = true
-	for b.s.Conn != proto.WFBitMapT {
-		if !p.deliver(rng()) {
-			p.housework(rng())
-		}
-	}
+	p.until(t, func() bool { return b.s.Conn == proto.WFBitMapT })
 	want(t, b, proto.Secondary, proto.Primary, proto.WFBitMapT, proto.Outdated, proto.UpToDate)
 	w := a.s.Word()
 	w.Disk, w.Conn = proto.Failed, proto.Connected
@@ -470,11 +462,7 @@ func TestCutBeforeTheSourceBegins(t *testing.T) {
 	p.settle(rng())
 	a.write(3, 77)
 	p.cable = true
-	for b.s.Conn != proto.SyncTarget {
-		if !p.deliver(rng()) {
-			p.housework(rng())
-		}
-	}
+	p.until(t, func() bool { return b.s.Conn == proto.SyncTarget })
 	b.data[3] = 77 // and nobody hears that it has
 	b.bits = map[int]bool{}
 	_ = b.do(ResyncDone{})
@@ -483,11 +471,7 @@ func TestCutBeforeTheSourceBegins(t *testing.T) {
 	a.write(4, 55)
 	_ = a.do(Demote{})
 	p.cable = true
-	for a.s.Conn != proto.WFBitMapS {
-		if !p.deliver(rng()) {
-			p.housework(rng())
-		}
-	}
+	p.until(t, func() bool { return a.s.Conn == proto.WFBitMapS })
 	p.crash(0)
 	p.settle(rng())
 	_ = a.attach()
@@ -637,11 +621,7 @@ func TestFullStartUnheard(t *testing.T) {
 	_ = b.do(Connect{})
 	for range 3 {
 		p.cable = true
-		for a.s.Conn != proto.SyncSource {
-			if !p.deliver(rng()) && !p.housework(rng()) {
-				t.Fatalf("%v and %v\n%s", a.s.UUIDs, b.s.UUIDs, strings.Join(a.notes, "\n"))
-			}
-		}
+		p.until(t, func() bool { return a.s.Conn == proto.SyncSource })
 		p.cut()
 		p.settle(rng())
 		_ = a.do(Demote{})

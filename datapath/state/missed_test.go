@@ -21,11 +21,7 @@ func halfSynced(t *testing.T, finished bool) (*simPair, *simNode, *simNode) {
 	if finished {
 		late = func() bool { return b.s.Conn == proto.SyncTarget && len(b.bits) == 0 }
 	}
-	for !late() {
-		if !p.deliver(rng()) {
-			p.housework(rng())
-		}
-	}
+	p.until(t, late)
 	if finished {
 		_ = b.do(ResyncDone{})
 		b.out = [2][]any{}
@@ -50,21 +46,13 @@ func TestSourceGoesOnAlone(t *testing.T) {
 			}
 			b.data[6] = 66 // a full resync would make this one equal too
 			p.cable = true
-			for a.s.Conn != proto.WFBitMapS {
-				if !p.deliver(rng()) {
-					p.housework(rng())
-				}
-			}
+			p.until(t, func() bool { return a.s.Conn == proto.WFBitMapS })
 			p.crash(0)
 			p.settle(rng())
 			_ = a.attach()
 			_ = a.do(Connect{})
 			for range 2 {
-				for a.s.Conn != proto.SyncSource {
-					if !p.deliver(rng()) {
-						p.housework(rng())
-					}
-				}
+				p.until(t, func() bool { return a.s.Conn == proto.SyncSource })
 				p.cut() // the target has not heard
 				p.settle(rng())
 				p.cable = true
@@ -120,11 +108,7 @@ func TestSuspendedPrimaryOutlivesSource(t *testing.T) {
 	a.write(3, 77)
 	_ = a.do(Demote{})
 	p.cable = true
-	for b.s.Conn != proto.SyncTarget {
-		if !p.deliver(rng()) {
-			p.housework(rng())
-		}
-	}
+	p.until(t, func() bool { return b.s.Conn == proto.SyncTarget })
 	id, _ := b.command(func(id CommandID) Event { return Promote{ID: id} })
 	for {
 		if _, ok := b.answers[id]; ok {
@@ -195,11 +179,7 @@ func TestPrimaryWithoutGoodCopy(t *testing.T) {
 	a.write(3, 77)
 	_ = a.do(Demote{})
 	p.cable = true
-	for b.s.Conn != proto.SyncTarget || a.s.Conn != proto.SyncSource {
-		if !p.deliver(rng()) {
-			p.housework(rng())
-		}
-	}
+	p.until(t, func() bool { return b.s.Conn == proto.SyncTarget && a.s.Conn == proto.SyncSource })
 	_ = b.do(PauseSync{})
 	if err := promote(t, p, b, false); err != nil {
 		t.Fatal(err)

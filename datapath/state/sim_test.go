@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
+	"testing"
 
 	"example.com/santui/proto"
 	"example.com/santui/proto/drbd"
@@ -363,6 +365,16 @@ func (p *simPair) crash(i int) {
 	if o := p.n[1-i]; o.link {
 		o.link, o.out = false, [2][]any{}
 		o.do(LinkLost{Reason: proto.NetworkFailure})
+	}
+}
+
+// until goes on, packets first, until cond holds.
+func (p *simPair) until(t *testing.T, cond func() bool) {
+	t.Helper()
+	for !cond() {
+		if !p.deliver(rng()) && !p.housework(rng()) {
+			t.Fatalf("nothing is left to do: %v %v and %v %v\n%s", p.n[0].s.Conn, p.n[0].s.UUIDs, p.n[1].s.Conn, p.n[1].s.UUIDs, strings.Join(p.n[0].notes, "\n"))
+		}
 	}
 }
 
